@@ -1,0 +1,404 @@
+//! What a driver has of the gateway: readings out, writes in, whether the device answers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::point::{Cooked, Rules};
+use super::{DeviceError, Write, WriteError};
+use crate::model::{
+    Answer, Arrival, Cause, DeviceName, DeviceState, DeviceStates, PointName, Rate, Reading, Timestamp, Value, time,
+};
+
+/// The driver's side of the gateway. Values are raw on this side of it, and in the points' units on the other.
+#[derive(Debug)]
+pub struct DeviceIo {
+    device: DeviceName,
+    rules: BTreeMap<PointName, Rules>,
+    arrivals: mpsc::Sender<Arrival>,
+    writes: mpsc::Receiver<Write>,
+    answers: mpsc::Sender<Answer>,
+    states: Arc<watch::Sender<DeviceStates>>,
+    stop: CancellationToken,
+    allowance: Allowance,
+    /// The write that the driver has in hand, and whether it began.
+    open: Option<(u32, bool)>,
+    /// Readings the driver could not hand over, waiting to be told.
+    lost: BTreeMap<Option<PointName>, u64>,
+}
+
+/// What the gateway wants of a driver.
+#[derive(Debug)]
+pub enum Ask {
+    /// Do this, then say so by [`DeviceIo::answer`]. The values are raw.
+    Write(Write),
+    /// Close the device and return.
+    Stop,
+}
+
+impl DeviceIo {
+    #[expect(clippy::too_many_arguments, reason = "one place calls it, with one end of each channel")]
+    pub(super) fn new(
+        device: DeviceName,
+        rules: BTreeMap<PointName, Rules>,
+        max_rate: Rate,
+        arrivals: mpsc::Sender<Arrival>,
+        writes: mpsc::Receiver<Write>,
+        answers: mpsc::Sender<Answer>,
+        states: Arc<watch::Sender<DeviceStates>>,
+        stop: CancellationToken,
+    ) -> Self {
+        let allowance = Allowance::new(max_rate);
+        let (open, lost) = (None, BTreeMap::new());
+        DeviceIo { device, rules, arrivals, writes, answers, states, stop, allowance, open, lost }
+    }
+
+    /// The device's name.
+    pub fn device(&self) -> &DeviceName {
+        &self.device
+    }
+
+    /// The device answers. Cheap when it is known already.
+    pub fn online(&mut self) {
+        if !self.is_online() {
+            self.set_state(DeviceState::Online);
+        }
+    }
+
+    pub(super) fn set_state(&mut self, state: DeviceState) {
+        self.states.send_if_modified(|states| {
+            let before = states.insert(self.device.clone(), state.clone());
+            if state == DeviceState::Online && matches!(before, Some(DeviceState::Offline(_))) {
+                tracing::info!(DEVICE = %self.device, "device online again");
+            }
+            before != Some(state)
+        });
+    }
+
+    pub(super) fn is_online(&self) -> bool {
+        self.states.borrow().get(&self.device) == Some(&DeviceState::Online)
+    }
+
+    /// A raw value came in now. Becomes a reading where the point's rules say so. Waits while the gateway is busy,
+    /// which holds back the bus behind it.
+    pub async fn report(&mut self, point: &PointName, raw: &Value) {
+        self.report_at(point, raw, time::now()).await;
+    }
+
+    /// A raw value that was taken at this moment: an edge that the kernel dated.
+    pub async fn report_at(&mut self, point: &PointName, raw: &Value, at: Timestamp) {
+        if let Some(cooked) = self.rules_of(point).and_then(|rules| rules.offer(raw, at.uptime)) {
+            self.pass(point, cooked, at).await;
+        }
+    }
+
+    /// The device gave something that is no value of this point.
+    pub async fn report_bad(&mut self, point: &PointName) {
+        let at = time::now();
+        if let Some(cooked) = self.rules_of(point).and_then(|rules| rules.offer_bad(at.uptime)) {
+            self.pass(point, cooked, at).await;
+        }
+    }
+
+    /// An output was set to this raw value. Always a reading, whatever the point's rules say.
+    pub async fn output(&mut self, point: &PointName, raw: &Value, cause: Cause) {
+        let at = time::now();
+        let Some(cooked) = self.rules_of(point).map(|rules| {
+            let cooked = rules.cook(raw);
+            rules.send(cooked, at.uptime)
+        }) else {
+            return;
+        };
+        self.send(point, cooked, at, Some(cause)).await;
+    }
+
+    /// The device had `count` readings that nobody took in time: they will be told in a gap. `None`: of all points.
+    pub fn lost(&mut self, point: Option<&PointName>, count: u64) {
+        *self.lost.entry(point.cloned()).or_default() += count;
+    }
+
+    /// Waits for what the gateway wants. Meanwhile it sends the readings that the report rules held back, so a driver
+    /// always waits for this beside its bus. Cancel-safe.
+    pub async fn next(&mut self) -> Ask {
+        loop {
+            let now = time::uptime();
+            let due = self.next_due();
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Ask::Stop,
+                write = self.writes.recv() => match write {
+                    // The gateway's side is gone: it is about to end.
+                    None => return Ask::Stop,
+                    Some(write) => if let Some(write) = self.accept(write) {
+                        return Ask::Write(write);
+                    },
+                },
+                () = sleep_until(due, now) => self.send_due().await,
+            }
+        }
+    }
+
+    /// Whether the gateway is about to stop: for loops that have no time to wait for [`DeviceIo::next`].
+    pub fn stopping(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// Takes a write over: its values become raw ones. What can't be done is answered here.
+    fn accept(&mut self, mut write: Write) -> Option<Write> {
+        let refusal = if time::uptime() > write.deadline {
+            Some(WriteError::Expired)
+        } else {
+            let rules = &self.rules;
+            let raw = write.values.iter().map(|(name, value)| {
+                let rules = rules.get(name).ok_or_else(|| format!("there is no point `{name}`"))?;
+                Ok((name.clone(), rules.raw(value)?))
+            });
+            match raw.collect::<Result<Vec<_>, String>>() {
+                Ok(raw) => {
+                    write.values = raw;
+                    None
+                }
+                Err(text) => Some(WriteError::Failed(text)),
+            }
+        };
+        let Some(error) = refusal else {
+            self.open = Some((write.ticket, false));
+            return Some(write);
+        };
+        self.tell(Answer::Ended { ticket: write.ticket, result: Err(error) });
+        None
+    }
+
+    /// From here on the write may have an effect: call it right before the first byte or level.
+    ///
+    /// # Errors
+    /// When its deadline has passed: do nothing then but [`DeviceIo::answer`] with this error.
+    pub fn begin(&mut self, write: &Write) -> Result<(), WriteError> {
+        if time::uptime() > write.deadline {
+            return Err(WriteError::Expired);
+        }
+        self.open = Some((write.ticket, true));
+        self.tell(Answer::Began { ticket: write.ticket });
+        Ok(())
+    }
+
+    /// A write is over: the raw values as read back, or as written where the device can't be asked. On success each
+    /// value becomes a reading with the command as its cause.
+    pub async fn answer(&mut self, write: Write, result: Result<Vec<(PointName, Value)>, WriteError>) {
+        let cooked = match result {
+            Err(error) => Err(error),
+            Ok(raw) => {
+                let mut values = Vec::with_capacity(raw.len());
+                for (point, raw) in raw {
+                    let cause = Cause::Command(write.id.clone());
+                    let value = self.rules.get(&point).and_then(|rules| rules.cook(&raw).value);
+                    self.output(&point, &raw, cause).await;
+                    values.extend(value.map(|value| (point, value)));
+                }
+                Ok(values)
+            }
+        };
+        self.open = None;
+        self.tell(Answer::Ended { ticket: write.ticket, result: cooked });
+    }
+
+    /// The driver ended: a write that it had in hand gets its answer, what waits is refused, and the next value of
+    /// each point is news.
+    pub(super) fn settle(&mut self, error: &DeviceError) {
+        if let Some((ticket, began)) = self.open.take() {
+            let error = if began {
+                WriteError::Unknown(format!("the device was lost during the write: {error}"))
+            } else {
+                WriteError::Failed(error.to_string())
+            };
+            self.tell(Answer::Ended { ticket, result: Err(error) });
+        }
+        self.rules.values_mut().for_each(Rules::reset);
+    }
+
+    /// Refuses the writes that come while the device is away, for this long. True: the gateway stops.
+    pub(super) async fn refuse_for(&mut self, pause: Duration, why: &DeviceError) -> bool {
+        let end = tokio::time::Instant::now() + pause;
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return true,
+                () = tokio::time::sleep_until(end) => return false,
+                write = self.writes.recv() => match write {
+                    None => return true,
+                    Some(write) => {
+                        let result = Err(WriteError::Failed(why.to_string()));
+                        self.tell(Answer::Ended { ticket: write.ticket, result });
+                    }
+                },
+            }
+        }
+    }
+
+    /// Answers have as many places as there may be writes under way, so one always fits; the router's own time-out
+    /// covers the rest.
+    fn tell(&self, answer: Answer) {
+        if let Err(error) = self.answers.try_send(answer) {
+            tracing::error!(DEVICE = %self.device, "an answer to a command was dropped: {error}");
+        }
+    }
+
+    fn rules_of(&mut self, point: &PointName) -> Option<&mut Rules> {
+        let rules = self.rules.get_mut(point);
+        debug_assert!(rules.is_some(), "a driver reports only points of its own");
+        rules
+    }
+
+    fn next_due(&self) -> Option<Duration> {
+        let held = self.allowance.next_due();
+        let told = (!self.lost.is_empty()).then_some(Duration::ZERO);
+        self.rules.values().filter_map(Rules::next_due).chain(held).chain(told).min()
+    }
+
+    async fn send_due(&mut self) {
+        self.tell_lost();
+        let at = time::now();
+        let due: Vec<(PointName, Cooked)> =
+            self.rules.iter_mut().filter_map(|(name, rules)| Some((name.clone(), rules.due(at.uptime)?))).collect();
+        for (point, cooked) in due {
+            self.pass(&point, cooked, at).await;
+        }
+        while let Some((point, cooked, taken)) = self.allowance.pop(at.uptime) {
+            self.send(&point, cooked, taken, None).await;
+        }
+    }
+
+    fn tell_lost(&mut self) {
+        while let Some((point, count)) = self.lost.pop_first() {
+            let arrival = Arrival::Lost { device: self.device.clone(), point: point.clone(), count };
+            if self.arrivals.try_send(arrival).is_err() {
+                // No room: it is told with the next ones.
+                self.lost.insert(point, count);
+                return;
+            }
+        }
+    }
+
+    async fn pass(&mut self, point: &PointName, cooked: Cooked, at: Timestamp) {
+        let (cooked, coalesced) = self.allowance.offer(point, cooked, at);
+        if coalesced {
+            self.lost(Some(point), 1);
+        }
+        if let Some(cooked) = cooked {
+            self.send(point, cooked, at, None).await;
+        }
+    }
+
+    async fn send(&mut self, point: &PointName, cooked: Cooked, at: Timestamp, cause: Option<Cause>) {
+        let reading = Reading {
+            device: self.device.clone(),
+            point: point.clone(),
+            timestamp: at,
+            value: cooked.value,
+            quality: cooked.quality,
+            cause,
+        };
+        // The intake ends after the drivers; where it is gone, so is the gateway.
+        if self.arrivals.send(Arrival::Reading(reading)).await.is_err() {
+            tracing::debug!(DEVICE = %self.device, "a reading came after the end of the intake");
+        }
+    }
+}
+
+async fn sleep_until(due: Option<Duration>, now: Duration) {
+    match due {
+        Some(due) => tokio::time::sleep(due.saturating_sub(now)).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The device's `max_rate`: a bucket of one second's readings. What does not fit waits, one value for each point.
+#[derive(Debug)]
+struct Allowance {
+    rate: Rate,
+    tokens: f64,
+    filled: Duration,
+    waiting: BTreeMap<PointName, (Cooked, Timestamp)>,
+}
+
+impl Allowance {
+    fn new(rate: Rate) -> Self {
+        Allowance { rate, tokens: burst(rate), filled: time::uptime(), waiting: BTreeMap::new() }
+    }
+
+    fn fill(&mut self, now: Duration) {
+        if let Rate::Limit { count, per } = self.rate {
+            let grown = now.saturating_sub(self.filled).as_secs_f64() * f64::from(count) / per.as_secs_f64();
+            self.tokens = (self.tokens + grown).min(burst(self.rate));
+            self.filled = now;
+        }
+    }
+
+    fn take(&mut self, now: Duration) -> bool {
+        if self.rate == Rate::Off {
+            return true;
+        }
+        self.fill(now);
+        let fits = self.tokens >= 1.0;
+        if fits {
+            self.tokens -= 1.0;
+        }
+        fits
+    }
+
+    /// What to send now, and whether an older value was replaced for it to wait.
+    fn offer(&mut self, point: &PointName, cooked: Cooked, at: Timestamp) -> (Option<Cooked>, bool) {
+        if self.take(at.uptime) {
+            let replaced = self.waiting.remove(point).is_some();
+            return (Some(cooked), replaced);
+        }
+        (None, self.waiting.insert(point.clone(), (cooked, at)).is_some())
+    }
+
+    fn next_due(&self) -> Option<Duration> {
+        (!self.waiting.is_empty()).then(|| self.filled + self.rate.interval())
+    }
+
+    fn pop(&mut self, now: Duration) -> Option<(PointName, Cooked, Timestamp)> {
+        if self.waiting.is_empty() || !self.take(now) {
+            return None;
+        }
+        self.waiting.pop_first().map(|(point, (cooked, at))| (point, cooked, at))
+    }
+}
+
+/// A second's worth at once, at least one.
+fn burst(rate: Rate) -> f64 {
+    match rate {
+        Rate::Off => 1.0,
+        Rate::Limit { count, per } => (f64::from(count) / per.as_secs_f64()).max(1.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Quality;
+
+    #[test]
+    fn what_comes_too_fast_waits_and_the_newest_stays() {
+        let per = Duration::from_secs(1);
+        let mut allowance = Allowance::new(Rate::Limit { count: 1, per });
+        let point = PointName::new("x").unwrap();
+        let cooked = |n| Cooked { value: Some(Value::Int(n)), quality: Quality::Good };
+        let start = allowance.filled;
+        let at = |after: u64| {
+            let uptime = start + Duration::from_millis(after);
+            Timestamp { uptime, wall: Duration::ZERO, synced: false }
+        };
+        assert_eq!(allowance.offer(&point, cooked(1), at(0)), (Some(cooked(1)), false));
+        assert_eq!(allowance.offer(&point, cooked(2), at(1)), (None, false));
+        assert_eq!(allowance.offer(&point, cooked(3), at(2)), (None, true));
+        assert_eq!(allowance.pop(at(500).uptime), None);
+        assert_eq!(allowance.pop(at(1100).uptime).map(|(_, cooked, _)| cooked), Some(cooked(3)));
+        assert_eq!(allowance.next_due(), None);
+    }
+}

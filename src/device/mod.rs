@@ -1,0 +1,167 @@
+//! Devices: speak to buses, decode what they say, act on what they are told.
+//!
+//! A *kind* is the code for a class of devices; a *driver* is one running instance of a kind. A driver knows its bus
+//! and nothing else: it hands raw values to its [`DeviceIo`], which applies the point rules and sends readings, and
+//! takes [`Write`]s from it, whose values are raw again. The supervisor starts it, restarts it with a growing delay
+//! when it fails or panics, and publishes whether it answers; a failure of one driver reaches no other.
+//!
+//! May touch `/dev`, sysfs and sockets of devices. Knows neither topics nor the queue.
+//!
+//! # How to add a kind
+//! One folder with `mod.rs` (with a `KIND`), `config.rs` and `sample.toml`, and its two lines in this file: `mod` and
+//! the entry in [`KINDS`].
+
+mod io;
+mod point;
+mod supervisor;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::model::{Declaration, DeviceName, Fault, PointName, Rate, ValueType};
+
+pub use crate::model::{Write, WriteError};
+pub use io::{Ask, DeviceIo};
+pub use point::{Config as PointRulesConfig, Rules};
+pub use supervisor::{Plan, Supervisor, Wiring};
+
+/// Every kind there is.
+pub const KINDS: &[&Kind] = &[];
+
+/// The kind of this name.
+pub fn kind(name: &str) -> Option<&'static Kind> {
+    KINDS.iter().find(|kind| kind.name == name).copied()
+}
+
+/// A class of devices.
+#[derive(Debug)]
+pub struct Kind {
+    /// Its name in the config.
+    pub name: &'static str,
+    /// One line for `list-kinds`.
+    pub summary: &'static str,
+    /// A config that shows every key, as a `[device.…]` table; tests load it.
+    pub sample: &'static str,
+    /// The keys of a device's table that are this kind's own.
+    pub device_keys: fn() -> &'static [&'static str],
+    /// The keys of a point's table that are this kind's own.
+    pub point_keys: fn() -> &'static [&'static str],
+    /// Makes a driver from a config, touching nothing; or says all that is wrong, relative to the device's table.
+    pub build: fn(Spec) -> Result<Built, Vec<Fault>>,
+}
+
+/// What the config says about one device, as far as its kind is concerned.
+#[derive(Debug)]
+pub struct Spec {
+    /// Its name.
+    pub device: DeviceName,
+    /// The kind's own keys of the device's table.
+    pub table: toml::Table,
+    /// Its points.
+    pub points: Vec<PointSpec>,
+}
+
+/// What the config says about one point, as far as its kind is concerned.
+#[derive(Debug)]
+pub struct PointSpec {
+    /// Its name.
+    pub name: PointName,
+    /// How it is declared.
+    pub declaration: Declaration,
+    /// The kind's own keys of the point's table.
+    pub table: toml::Table,
+}
+
+/// A driver, and what it made of its points.
+pub struct Built {
+    /// The driver.
+    pub driver: Arc<dyn Driver>,
+    /// For each point of the [`Spec`], in its order.
+    pub points: Vec<Shape>,
+}
+
+/// What a kind knows of a point beyond its declaration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Whether commands may change it.
+    pub writable: bool,
+    /// The type of its values, where the kind or the declaration fixes one.
+    pub value_type: Option<ValueType>,
+    /// Whether its value holds until the driver reports another one (a GPIO line), so that repeating it is the truth.
+    /// A value that came once over a line does not hold: it becomes stale.
+    pub holds: bool,
+}
+
+/// A future that a driver returns.
+pub type Run<'a, T> = Pin<Box<dyn Future<Output = Result<T, DeviceError>> + Send + 'a>>;
+
+/// One running instance of a kind.
+pub trait Driver: Send + Sync + 'static {
+    /// One life of the device: opens it, calls [`DeviceIo::online`] once it answers, then reads, and acts on what
+    /// [`DeviceIo::next`] says, until that is [`Ask::Stop`]. Whatever was opened is closed when the future ends, also
+    /// when it is dropped half-way. Never blocks the thread for longer than a few milliseconds.
+    ///
+    /// # Errors
+    /// When the device can't be opened or was lost. The supervisor runs it again later.
+    fn run<'a>(&'a self, io: &'a mut DeviceIo) -> Run<'a, ()>;
+
+    /// Tries what the config names, for `check --devices`: opens it where that changes nothing, and never requests an
+    /// output. The text says what was found.
+    ///
+    /// # Errors
+    /// When the device can't be opened: why, and what to do.
+    fn probe(&self) -> Run<'_, String>;
+}
+
+/// Why a driver ended. The supervisor publishes the text and tries again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceError {
+    /// It can't be opened: what, why, and what to do about it.
+    #[error("{0}")]
+    Open(String),
+    /// It answered once, and does no more.
+    #[error("{0}")]
+    Lost(String),
+    /// The driver itself is wrong.
+    #[error("the driver panicked: {0}")]
+    Panic(String),
+}
+
+/// The keys of a device's table that every kind has.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Which kind.
+    pub kind: String,
+    /// Readings that the device may send; what comes faster is coalesced, the newest value of each point stays.
+    #[serde(default = "default_max_rate")]
+    pub max_rate: Rate,
+}
+
+/// More than any serial line at 115 200 baud can say, less than what starves the other devices.
+fn default_max_rate() -> Rate {
+    Rate::Limit { count: 1000, per: std::time::Duration::from_secs(1) }
+}
+
+/// Reads a kind's own struct from its part of a table.
+///
+/// # Errors
+/// The fault, at the key that is wrong.
+pub fn read<T: DeserializeOwned>(table: toml::Table) -> Result<T, Fault> {
+    serde_path_to_error::deserialize(toml::Value::Table(table)).map_err(|error| {
+        let path = error.path().to_string();
+        let path = if path == "." { String::new() } else { path };
+        Fault::at(&path, error.into_inner().message().trim_end())
+    })
+}
+
+impl fmt::Debug for Built {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Built").field("points", &self.points).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,393 @@
+//! Point rules: from the raw value of a device to a reading's value and quality, and whether it is worth sending.
+//!
+//! Everything here is a pure function of values and times (`CLOCK_BOOTTIME`).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::model::{Fault, Point, Quality, Span, Value, ValueType};
+
+/// The keys of a point's table that the point rules read.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The value is the raw value times this (1), plus `offset`.
+    pub scale: Option<f64>,
+    /// See `scale` (0).
+    pub offset: Option<f64>,
+    /// Digits kept behind the point, 0 to 9; default: all.
+    pub round: Option<u32>,
+    /// Names for raw values, written as text: `map = { "0" = "closed", "1" = "open" }`. What is not in it is bad.
+    #[serde(default)]
+    pub map: BTreeMap<String, Value>,
+    /// When a value is worth a reading; default: always.
+    pub report: Option<Report>,
+}
+
+/// When a value is worth a reading.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Report {
+    /// When it differs from the last one sent by this much, in the point's unit; 0: at any difference. Without this
+    /// key every value counts as a change.
+    pub change: Option<f64>,
+    /// Readings are at least this far apart; the newest value waits.
+    pub at_most: Option<Span>,
+    /// After this time without a reading the value is sent again: as it is where it is known to hold, else as stale.
+    pub at_least: Option<Span>,
+}
+
+impl Config {
+    /// Checks what the types can't say, against the point's declaration.
+    pub fn check(&self, point: &Point) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        let mut wrong = |path: &str, text: &str| faults.push(Fault::at(path, text));
+        let scaled = self.scale.is_some() || self.offset.is_some();
+        if self.scale.is_some_and(|scale| scale == 0.0 || !scale.is_finite()) {
+            wrong("scale", "expected a number other than 0");
+        }
+        if self.offset.is_some_and(|offset| !offset.is_finite()) {
+            wrong("offset", "expected a number");
+        }
+        if scaled && !self.map.is_empty() {
+            wrong("map", "expected either `map` or `scale` and `offset`, not both");
+        }
+        if scaled && matches!(point.value_type, Some(ValueType::Bool | ValueType::Text)) {
+            wrong("scale", "only a point of type int or float can be scaled");
+        }
+        if self.round.is_some_and(|digits| digits > 9) {
+            wrong("round", "expected 0 to 9 digits");
+        }
+        let names: Vec<String> = self.map.values().map(Value::to_string).collect();
+        if point.writable && names.iter().enumerate().any(|(i, name)| names.iter().skip(i + 1).any(|n| n == name)) {
+            wrong("map", "a writable point needs a different name for each raw value");
+        }
+        if let Some(report) = &self.report {
+            if report.change.is_some_and(|change| change < 0.0 || !change.is_finite()) {
+                wrong("report.change", "expected a number of at least 0");
+            }
+            if let (Some(most), Some(least)) = (report.at_most, report.at_least)
+                && most > least
+            {
+                wrong("report.at_most", "expected at most `at_least`");
+            }
+        }
+        faults
+    }
+}
+
+/// The rules of one point, and what was last sent.
+#[derive(Debug)]
+pub struct Rules {
+    point: Point,
+    config: Config,
+    holds: bool,
+    sent: Option<Sent>,
+    /// The newest value that could not be sent yet.
+    held: Option<Cooked>,
+    /// When the device last gave a value.
+    seen: Duration,
+}
+
+#[derive(Debug)]
+struct Sent {
+    cooked: Cooked,
+    at: Duration,
+}
+
+/// A value after the rules.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cooked {
+    /// In the point's unit and type; `None` where the raw value is no such thing.
+    pub value: Option<Value>,
+    /// Whether it can be believed.
+    pub quality: Quality,
+}
+
+impl Rules {
+    /// Rules for a point. `holds`: see [`super::Shape::holds`].
+    pub fn new(point: Point, config: Config, holds: bool) -> Self {
+        Rules { point, config, holds, sent: None, held: None, seen: Duration::ZERO }
+    }
+
+    /// The point's declaration.
+    pub fn point(&self) -> &Point {
+        &self.point
+    }
+
+    /// What a raw value is worth in the point's unit and type.
+    pub fn cook(&self, raw: &Value) -> Cooked {
+        let bad = |value| Cooked { value, quality: Quality::Bad };
+        let mapped = if self.config.map.is_empty() {
+            raw.clone()
+        } else {
+            match self.config.map.get(&raw.to_string()) {
+                Some(name) => name.clone(),
+                None => return bad(Some(raw.clone()).filter(|raw| self.fits(raw))),
+            }
+        };
+        let value = self.round(self.scale(mapped));
+        let Ok(value) = self.point.value_type.map_or_else(|| Ok(value.clone()), |wanted| value.convert(wanted)) else {
+            return bad(None);
+        };
+        if !value.is_finite() {
+            return bad(None);
+        }
+        let quality = if self.point.in_range(&value) { Quality::Good } else { Quality::Bad };
+        Cooked { value: Some(value), quality }
+    }
+
+    fn fits(&self, value: &Value) -> bool {
+        value.is_finite() && self.point.value_type.is_none_or(|wanted| value.convert(wanted).as_ref() == Ok(value))
+    }
+
+    fn scale(&self, value: Value) -> Value {
+        if self.config.scale.is_none() && self.config.offset.is_none() {
+            return value;
+        }
+        // Numbers often come as text: from CSV, key=value, a pattern.
+        match value.convert(ValueType::Float) {
+            Ok(Value::Float(raw)) => {
+                Value::Float(raw * self.config.scale.unwrap_or(1.0) + self.config.offset.unwrap_or(0.0))
+            }
+            _ => value,
+        }
+    }
+
+    fn round(&self, value: Value) -> Value {
+        match (&value, self.config.round) {
+            (Value::Float(x), Some(digits)) => {
+                let factor = 10f64.powi(i32::try_from(digits).unwrap_or(9));
+                Value::Float((x * factor).round() / factor)
+            }
+            // Scaling leaves dust such as 20.999999999999996, which no whole number has.
+            (Value::Float(x), None) if self.point.value_type == Some(ValueType::Int) => Value::Float(x.round()),
+            _ => value,
+        }
+    }
+
+    /// The raw value that [`Rules::cook`] would turn into this one: for writing.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn raw(&self, value: &Value) -> Result<Value, String> {
+        if !self.config.map.is_empty() {
+            let wanted = value.to_string();
+            let found = self.config.map.iter().find(|(_, name)| name.to_string() == wanted);
+            return found.map(|(raw, _)| Value::text(raw)).ok_or_else(|| {
+                let names: Vec<String> = self.config.map.values().map(Value::to_string).collect();
+                format!("`{wanted}` is none of: {}", names.join(", "))
+            });
+        }
+        if self.config.scale.is_none() && self.config.offset.is_none() {
+            return Ok(value.clone());
+        }
+        let number = value.as_f64().ok_or_else(|| format!("`{value}` is not a number"))?;
+        let raw = (number - self.config.offset.unwrap_or(0.0)) / self.config.scale.unwrap_or(1.0);
+        // An integer sensor wants `215`, not `215.00000000000003`.
+        let near = raw.round();
+        let raw = if (raw - near).abs() < 1e-9 * near.abs().max(1.0) { near } else { raw };
+        let raw = Value::Float(raw);
+        Ok(raw.convert(ValueType::Int).unwrap_or(raw))
+    }
+
+    /// A raw value came from the device. The result is what to send now, if anything.
+    pub fn offer(&mut self, raw: &Value, now: Duration) -> Option<Cooked> {
+        let cooked = self.cook(raw);
+        self.take(cooked, now)
+    }
+
+    /// The device gave something that is no value.
+    pub fn offer_bad(&mut self, now: Duration) -> Option<Cooked> {
+        self.take(Cooked { value: None, quality: Quality::Bad }, now)
+    }
+
+    fn take(&mut self, cooked: Cooked, now: Duration) -> Option<Cooked> {
+        self.seen = now;
+        let report = self.config.report.as_ref();
+        let worth = self.sent.as_ref().is_none_or(|sent| {
+            differs(&sent.cooked, &cooked, report.and_then(|report| report.change))
+                || report.and_then(|r| r.at_least).is_some_and(|least| now >= sent.at + least.0)
+        });
+        if !worth {
+            // It came back to what was sent: nothing is left to say.
+            self.held = None;
+            return None;
+        }
+        let wait = report.and_then(|report| report.at_most);
+        if let (Some(sent), Some(wait)) = (&self.sent, wait)
+            && now < sent.at + wait.0
+        {
+            self.held = Some(cooked);
+            return None;
+        }
+        Some(self.send(cooked, now))
+    }
+
+    /// Notes that this is being sent, whatever the rules say: for outputs, each change of which is a reading.
+    pub fn send(&mut self, cooked: Cooked, now: Duration) -> Cooked {
+        self.held = None;
+        self.seen = now;
+        self.sent = Some(Sent { cooked: cooked.clone(), at: now });
+        cooked
+    }
+
+    /// When [`Rules::due`] has something to say next, if nothing else happens.
+    pub fn next_due(&self) -> Option<Duration> {
+        let report = self.config.report.as_ref()?;
+        let sent = self.sent.as_ref()?;
+        let held = self.held.as_ref().and(report.at_most).map(|wait| sent.at + wait.0);
+        let again = report
+            .at_least
+            .filter(|_| self.holds || sent.cooked.quality != Quality::Stale)
+            .map(|least| if self.holds { sent.at + least.0 } else { self.seen.max(sent.at) + least.0 });
+        held.into_iter().chain(again).min()
+    }
+
+    /// What is to be sent by now although the device said nothing.
+    pub fn due(&mut self, now: Duration) -> Option<Cooked> {
+        if self.next_due().is_none_or(|due| due > now) {
+            return None;
+        }
+        let sent = self.sent.as_ref()?;
+        let cooked = match self.held.take() {
+            Some(held) => held,
+            None if self.holds => sent.cooked.clone(),
+            None => Cooked { value: sent.cooked.value.clone(), quality: Quality::Stale },
+        };
+        let seen = self.seen;
+        let cooked = self.send(cooked, now);
+        // Only the device itself refreshes a value.
+        self.seen = seen;
+        Some(cooked)
+    }
+
+    /// Forgets what was sent, so that the next value is: the device was away.
+    pub fn reset(&mut self) {
+        self.sent = None;
+        self.held = None;
+    }
+}
+
+fn differs(old: &Cooked, new: &Cooked, change: Option<f64>) -> bool {
+    let Some(change) = change else { return true };
+    if old.quality != new.quality {
+        return true;
+    }
+    match (old.value.as_ref().and_then(Value::as_f64), new.value.as_ref().and_then(Value::as_f64)) {
+        (Some(a), Some(b)) if change > 0.0 => (a - b).abs() >= change,
+        _ => old.value != new.value,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::{DeviceName, PointName};
+
+    fn point(value_type: Option<ValueType>) -> Point {
+        Point {
+            device: DeviceName::new("tank").unwrap(),
+            name: PointName::new("level").unwrap(),
+            value_type,
+            unit: None,
+            min: Some(-100.0),
+            max: Some(100.0),
+            safe: None,
+            writable: true,
+        }
+    }
+
+    fn rules(value_type: Option<ValueType>, config: &str, holds: bool) -> Rules {
+        Rules::new(point(value_type), toml::from_str(config).unwrap(), holds)
+    }
+
+    fn secs(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    fn good(value: Value) -> Cooked {
+        Cooked { value: Some(value), quality: Quality::Good }
+    }
+
+    #[test]
+    fn a_raw_value_is_scaled_rounded_named_and_checked() {
+        let bad = |value| Cooked { value, quality: Quality::Bad };
+        for (value_type, config, raw, expected) in [
+            (None, "", Value::Int(3), good(Value::Int(3))),
+            (None, "scale = 0.1\noffset = -1\nround = 1", Value::text("215"), good(Value::Float(20.5))),
+            (Some(ValueType::Int), "scale = 0.1", Value::Int(210), good(Value::Int(21))),
+            (Some(ValueType::Float), "", Value::text("1.5"), good(Value::Float(1.5))),
+            (Some(ValueType::Float), "", Value::text("broken"), bad(None)),
+            (None, "", Value::Float(f64::NAN), bad(None)),
+            (None, "", Value::Int(101), bad(Some(Value::Int(101)))),
+            (None, "map = { 0 = \"closed\", 1 = \"open\" }", Value::Int(1), good(Value::text("open"))),
+            (Some(ValueType::Text), "map = { 0 = \"closed\" }", Value::Int(7), bad(None)),
+        ] {
+            assert_eq!(rules(value_type, config, false).cook(&raw), expected, "{raw:?} by {config:?}");
+        }
+    }
+
+    #[test]
+    fn a_change_is_sent_and_noise_is_not() {
+        let mut rules = rules(None, "report = { change = 0.5 }", false);
+        assert_eq!(rules.offer(&Value::Float(1.0), secs(0)), Some(good(Value::Float(1.0))));
+        assert_eq!(rules.offer(&Value::Float(1.4), secs(1)), None);
+        assert_eq!(rules.offer(&Value::Float(1.5), secs(2)), Some(good(Value::Float(1.5))));
+        assert_eq!(rules.offer_bad(secs(3)), Some(Cooked { value: None, quality: Quality::Bad }));
+        assert_eq!(rules.next_due(), None);
+    }
+
+    #[test]
+    fn the_newest_value_waits_for_its_turn() {
+        let mut rules = rules(None, "report = { at_most = \"10s\" }", false);
+        assert!(rules.offer(&Value::Int(1), secs(0)).is_some());
+        assert_eq!(rules.offer(&Value::Int(2), secs(1)), None);
+        assert_eq!(rules.offer(&Value::Int(3), secs(2)), None);
+        assert_eq!(rules.next_due(), Some(secs(10)));
+        assert_eq!(rules.due(secs(9)), None);
+        assert_eq!(rules.due(secs(10)), Some(good(Value::Int(3))));
+        assert_eq!(rules.next_due(), None);
+    }
+
+    #[test]
+    fn a_value_that_holds_is_repeated_and_one_that_does_not_becomes_stale() {
+        let config = "report = { change = 0, at_least = \"60s\" }";
+        let mut line = rules(None, config, true);
+        assert!(line.offer(&Value::Bool(true), secs(0)).is_some());
+        assert_eq!(line.due(secs(60)), Some(good(Value::Bool(true))));
+        assert_eq!(line.next_due(), Some(secs(120)));
+
+        let mut sensor = rules(None, config, false);
+        assert!(sensor.offer(&Value::Int(1), secs(0)).is_some());
+        assert_eq!(sensor.offer(&Value::Int(1), secs(50)), None);
+        assert_eq!(sensor.next_due(), Some(secs(110)));
+        assert_eq!(sensor.due(secs(110)), Some(Cooked { value: Some(Value::Int(1)), quality: Quality::Stale }));
+        assert_eq!(sensor.next_due(), None);
+        assert_eq!(sensor.offer(&Value::Int(1), secs(111)), Some(good(Value::Int(1))), "good again at once");
+    }
+
+    #[test]
+    fn a_value_is_written_by_its_raw_one() {
+        let named = rules(None, "map = { 0 = \"closed\", 1 = \"open\" }", true);
+        assert_eq!(named.raw(&Value::text("open")), Ok(Value::text("1")));
+        assert!(named.raw(&Value::text("ajar")).is_err());
+        let scaled = rules(None, "scale = 0.1", true);
+        assert_eq!(scaled.raw(&Value::Float(21.5)), Ok(Value::Int(215)));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back_the_same(raw in -1000i64..1000, scale in prop::sample::select(vec![0.1, 0.5, 2.0, -3.0])) {
+            let mut rules = rules(None, "", true);
+            rules.config.scale = Some(scale);
+            rules.config.offset = Some(4.0);
+            let value = rules.cook(&Value::Int(raw)).value.unwrap();
+            prop_assert_eq!(rules.raw(&value), Ok(Value::Int(raw)));
+        }
+    }
+}

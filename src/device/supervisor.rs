@@ -1,0 +1,126 @@
+//! Starts drivers, restarts those that end, and publishes whether each device answers.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::point::{Config as PointRulesConfig, Rules};
+use super::{DeviceError, DeviceIo, Driver};
+use crate::model::{Answer, Arrival, DeviceName, DeviceState, DeviceStates, Point, Rate, Write, time};
+use crate::task::{self, TaskSet};
+
+/// The first pause after a failure: an adapter that was pulled out and put back is there again.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest pause: a device that was repaired is back within a minute.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// A device that answered for this long starts again with the first pause.
+const STEADY: Duration = Duration::from_secs(30);
+
+/// One device, ready to be started.
+pub struct Plan {
+    /// Its name.
+    pub device: DeviceName,
+    /// The kind's name, for people.
+    pub kind: &'static str,
+    /// Readings that it may send.
+    pub max_rate: Rate,
+    /// Its driver.
+    pub driver: Arc<dyn Driver>,
+    /// Its points, with their rules and whether their values hold (see [`super::Shape::holds`]).
+    pub points: Vec<(Point, PointRulesConfig, bool)>,
+}
+
+/// The ends of the channels that connect one device with the gateway.
+#[derive(Debug)]
+pub struct Wiring {
+    /// Where its readings go.
+    pub arrivals: mpsc::Sender<Arrival>,
+    /// Where its writes come from.
+    pub writes: mpsc::Receiver<Write>,
+    /// Where its answers go.
+    pub answers: mpsc::Sender<Answer>,
+}
+
+/// Starts the devices and keeps them going.
+#[derive(Debug)]
+pub struct Supervisor {
+    states: Arc<watch::Sender<DeviceStates>>,
+    stop: CancellationToken,
+}
+
+impl Supervisor {
+    /// A supervisor whose devices end at `stop`.
+    pub fn new(stop: CancellationToken) -> Self {
+        Supervisor { states: Arc::new(watch::Sender::default()), stop }
+    }
+
+    /// The states of all devices, as they change.
+    pub fn states(&self) -> watch::Receiver<DeviceStates> {
+        self.states.subscribe()
+    }
+
+    /// Starts one device in a task of its own.
+    pub fn start(&self, tasks: &mut TaskSet, plan: Plan, wiring: Wiring) {
+        let rules: BTreeMap<_, _> = plan
+            .points
+            .into_iter()
+            .map(|(point, config, holds)| (point.name.clone(), Rules::new(point, config, holds)))
+            .collect();
+        let mut io = DeviceIo::new(
+            plan.device.clone(),
+            rules,
+            plan.max_rate,
+            wiring.arrivals,
+            wiring.writes,
+            wiring.answers,
+            Arc::clone(&self.states),
+            self.stop.clone(),
+        );
+        io.set_state(DeviceState::Starting);
+        tasks.spawn(format!("device-{}", plan.device), supervise(plan.driver, io));
+    }
+}
+
+async fn supervise(driver: Arc<dyn Driver>, mut io: DeviceIo) {
+    let mut pause = FIRST_PAUSE;
+    let mut away: Option<Duration> = None;
+    loop {
+        let started = time::uptime();
+        let life = AssertUnwindSafe(driver.run(&mut io)).catch_unwind().await;
+        let error = match life {
+            Ok(Ok(())) if io.stopping() => return,
+            Ok(Ok(())) => DeviceError::Lost("the driver ended by itself".to_owned()),
+            Ok(Err(error)) => error,
+            Err(panic) => DeviceError::Panic(task::panic_message(panic.as_ref())),
+        };
+        let was_online = io.is_online();
+        io.settle(&error);
+        io.set_state(DeviceState::Offline(error.to_string()));
+        let now = time::uptime();
+        // One line for each episode; an attempt that failed again is not news.
+        if was_online || away.is_none() {
+            tracing::warn!(DEVICE = %io.device(), "device offline: {error}");
+            away = Some(now);
+        }
+        if was_online && now.saturating_sub(started) >= STEADY {
+            pause = FIRST_PAUSE;
+        }
+        if io.refuse_for(pause, &error).await {
+            return;
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+impl std::fmt::Debug for Plan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plan").field("device", &self.device).field("kind", &self.kind).finish_non_exhaustive()
+    }
+}

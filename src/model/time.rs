@@ -1,0 +1,73 @@
+//! Time on a board that may have no clock of its own.
+//!
+//! Two clocks are read here and nowhere else: `CLOCK_BOOTTIME`, which counts from boot, through suspend, and never
+//! steps, and the wall clock, which a board without a battery sets from the network some time after it booted.
+//! Durations and deadlines go by the first; only what people read carries the second.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// 2026-11-01: this code was written after it, so a wall clock that shows less has not been set.
+const BUILD_FLOOR: Duration = Duration::from_secs(1_793_491_200);
+
+/// A moment, as far as the board knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timestamp {
+    /// `CLOCK_BOOTTIME`: since this boot.
+    pub uptime: Duration,
+    /// The wall clock, as time since 1970-01-01 UTC.
+    pub wall: Duration,
+    /// Whether the wall clock can be believed.
+    pub synced: bool,
+}
+
+/// Now, by both clocks.
+pub fn now() -> Timestamp {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp { uptime: uptime(), wall, synced: wall >= BUILD_FLOOR }
+}
+
+/// `CLOCK_BOOTTIME`: time since boot, suspend included. It never steps.
+pub fn uptime() -> Duration {
+    let t = clock_gettime(ClockId::Boottime);
+    Duration::new(u64::try_from(t.tv_sec).unwrap_or_default(), u32::try_from(t.tv_nsec).unwrap_or_default())
+}
+
+impl Timestamp {
+    /// RFC 3339 in UTC with milliseconds, or `None` where the wall clock was not set: no reading is dated 1970.
+    pub fn rfc3339(&self) -> Option<String> {
+        self.synced.then(|| humantime::format_rfc3339_millis(UNIX_EPOCH + self.wall).to_string())
+    }
+}
+
+/// Reads a time as commands carry it: RFC 3339, or seconds since 1970 as a number. The result is since 1970.
+///
+/// # Errors
+/// When it is neither.
+pub fn parse(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is not a time: expected RFC 3339 such as \"2026-11-22T10:00:00Z\"");
+    let moment = humantime::parse_rfc3339(text).map_err(|_| wrong())?;
+    moment.duration_since(UNIX_EPOCH).map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unset_clock_gives_no_date() {
+        let at = |secs, synced| Timestamp { uptime: Duration::ZERO, wall: Duration::from_secs(secs), synced };
+        assert_eq!(at(3, false).rfc3339(), None);
+        assert_eq!(at(1_795_341_600, true).rfc3339().as_deref(), Some("2026-11-22T10:00:00.000Z"));
+        assert_eq!(parse("2026-11-22T10:00:00Z"), Ok(Duration::from_secs(1_795_341_600)));
+        assert!(parse("22.11.2026").is_err());
+    }
+
+    #[test]
+    fn the_time_since_boot_moves_forward() {
+        let before = uptime();
+        assert!(now().uptime >= before && before > Duration::ZERO);
+    }
+}
