@@ -71,11 +71,20 @@ impl DeviceIo {
     pub(super) fn set_state(&mut self, state: DeviceState) {
         self.states.send_if_modified(|states| {
             let before = states.insert(self.device.clone(), state.clone());
-            if state == DeviceState::Online && matches!(before, Some(DeviceState::Offline(_))) {
+            if state == DeviceState::Online && matches!(before, Some(DeviceState::Offline { .. })) {
                 tracing::info!(DEVICE = %self.device, "device online again");
             }
             before != Some(state)
         });
+    }
+
+    /// The device was lost. Since when stays as it is while it is away.
+    pub(super) fn set_offline(&mut self, error: &DeviceError) {
+        let since = match self.states.borrow().get(&self.device) {
+            Some(DeviceState::Offline { since, .. }) => *since,
+            _ => time::now(),
+        };
+        self.set_state(DeviceState::Offline { why: error.to_string(), since });
     }
 
     pub(super) fn is_online(&self) -> bool {

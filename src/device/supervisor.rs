@@ -102,7 +102,7 @@ async fn supervise(driver: Arc<dyn Driver>, mut io: DeviceIo) {
         };
         let was_online = io.is_online();
         io.settle(&error);
-        io.set_state(DeviceState::Offline(error.to_string()));
+        io.set_offline(&error);
         let now = time::uptime();
         // One line for each episode; an attempt that failed again is not news.
         if was_online || away.is_none() {

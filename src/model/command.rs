@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{PointName, Timestamp, Value};
+use super::{PointName, Timestamp, Value, time};
 
 /// A command's id: the sender's own, or one the gateway made for a bare value.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -153,6 +153,22 @@ pub enum Verdict {
     Failed,
     /// It was begun and nobody knows how it ended.
     Unknown,
+}
+
+impl Outcome {
+    /// The outcome of a command that reached no device. A command without an id of its own is answered as `-`.
+    pub fn of(command: &Command, verdict: Verdict, text: Option<String>) -> Self {
+        Outcome {
+            id: command.id.clone().unwrap_or_else(|| CommandId(Arc::from("-"))),
+            device: command.device.clone(),
+            point: command.point.clone(),
+            verdict,
+            text,
+            values: Vec::new(),
+            timestamp: time::now(),
+            reply: command.reply.clone(),
+        }
+    }
 }
 
 impl Verdict {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CommandId, DeviceName, PointName, Timestamp, Value};
+use super::{CommandId, DeviceName, Outcome, PointKey, PointName, Timestamp, Value};
 
 /// The value of a point at a moment.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,11 +23,20 @@ pub struct Reading {
     pub cause: Option<Cause>,
 }
 
-/// What a device hands to the queue.
+impl Reading {
+    /// Device and point.
+    pub fn key(&self) -> PointKey {
+        PointKey(self.device.clone(), self.point.clone())
+    }
+}
+
+/// What is handed to the queue.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Arrival {
     /// A reading.
     Reading(Reading),
+    /// What became of a command.
+    Outcome(Outcome),
     /// The statement that the device had readings which nobody took in time.
     Lost {
         /// The device.

@@ -13,8 +13,13 @@ pub enum DeviceState {
     Starting,
     /// It answers.
     Online,
-    /// It does not, and why: what happened and what to do.
-    Offline(String),
+    /// It does not.
+    Offline {
+        /// What happened and what to do.
+        why: String,
+        /// Since when.
+        since: Timestamp,
+    },
 }
 
 /// The states of all devices.

@@ -1,0 +1,172 @@
+//! Whether a command may act, and if not, why. Functions of the command, the point and the time.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::PointConfig;
+use crate::model::{Command, DeviceName, Outcome, Point, PointName, Rate, Reason, Timestamp, Value};
+
+/// One point, as far as its commands are concerned.
+#[derive(Debug)]
+pub(super) struct Guard {
+    point: Point,
+    config: PointConfig,
+    /// When the last commands acted, as many as its `rate` looks at.
+    acted: VecDeque<Duration>,
+}
+
+/// A command that may act.
+#[derive(Debug, PartialEq)]
+pub(super) struct Accepted {
+    pub(super) device: DeviceName,
+    pub(super) values: Vec<(PointName, Value)>,
+    /// Not to be begun after this, by `CLOCK_BOOTTIME`.
+    pub(super) deadline: Duration,
+}
+
+/// A command that may not.
+#[derive(Debug)]
+pub(super) enum Refused {
+    Because(Reason, String),
+    /// It has been answered already: the first outcome once more.
+    Again(Box<Outcome>),
+    /// It has been answered already, or will be.
+    Silently,
+}
+
+pub(super) type Guards = BTreeMap<String, BTreeMap<String, Guard>>;
+
+impl Guard {
+    pub(super) fn new(point: Point, config: PointConfig) -> Self {
+        Guard { point, config, acted: VecDeque::new() }
+    }
+
+    /// The value in the point's type, or why it can't be one.
+    fn value(&self, value: &Value) -> Result<Value, Refused> {
+        let name = &self.point.name;
+        let typed = self.point.value_type.map_or_else(|| Ok(value.clone()), |wanted| value.convert(wanted));
+        let value = typed.map_err(|error| Refused::Because(Reason::Type, format!("{name}: {error}")))?;
+        if !self.point.in_range(&value) {
+            let text = format!("{name}: {value} is out of range: expected {}", self.point.range());
+            return Err(Refused::Because(Reason::Range, text));
+        }
+        Ok(value)
+    }
+
+    /// Whether the command is too old for this point.
+    fn fresh(&self, command: &Command, now: &Timestamp) -> Result<(), Refused> {
+        let (Some(max_age), Some(sent)) = (self.config.command_max_age, command.sent) else { return Ok(()) };
+        if !now.synced {
+            return Err(clock("ts"));
+        }
+        let (age, how) = if now.wall >= sent { (now.wall - sent, "old") } else { (sent - now.wall, "ahead") };
+        if age <= max_age.0 {
+            return Ok(());
+        }
+        let text = format!("it is {:.1} s {how}, allowed are {max_age}", age.as_secs_f64());
+        Err(Refused::Because(Reason::Stale, text))
+    }
+
+    fn rate_left(&mut self, now: Duration) -> bool {
+        let Some(Rate::Limit { count, per }) = self.config.rate else { return true };
+        while self.acted.front().is_some_and(|acted| now.saturating_sub(*acted) >= per) {
+            self.acted.pop_front();
+        }
+        self.acted.len() < usize::try_from(count).unwrap_or(usize::MAX)
+    }
+}
+
+fn clock(key: &str) -> Refused {
+    Refused::Because(Reason::Clock, format!("this board's clock is not set, so `{key}` can't be judged"))
+}
+
+/// Judges all but what depends on the state of the gateway. `remember`: how long ids are remembered.
+pub(super) fn judge(
+    guards: &mut Guards,
+    command: &Command,
+    now: &Timestamp,
+    remember: Duration,
+) -> Result<(DeviceName, Accepted), Refused> {
+    let unknown = |what: String| Refused::Because(Reason::Unknown, format!("there is no {what}"));
+    let device = guards.get(&command.device).ok_or_else(|| unknown(format!("device `{}`", command.device)))?;
+    let guard_of = |point: &str| {
+        let guard = device.get(point).ok_or_else(|| unknown(format!("point `{point}` of `{}`", command.device)))?;
+        if guard.point.writable {
+            Ok(guard)
+        } else {
+            Err(Refused::Because(Reason::ReadOnly, format!("{point} can't be written")))
+        }
+    };
+    // The topic's point first: it may be wrong although the payload can't be read.
+    if let Some(point) = &command.point {
+        guard_of(point)?;
+    }
+    let values = command.values.as_ref().map_err(|text| Refused::Because(Reason::Type, text.clone()))?;
+    let mut typed = Vec::with_capacity(values.len());
+    let mut timeout = Duration::ZERO;
+    let mut name = None;
+    for (point, value) in values {
+        let guard = guard_of(point)?;
+        guard.fresh(command, now)?;
+        typed.push((guard.point.name.clone(), guard.value(value)?));
+        timeout = timeout.max(guard.config.timeout.0);
+        name = Some(guard.point.device.clone());
+    }
+    let Some(name) = name else {
+        return Err(Refused::Because(Reason::Type, "a command needs a value".to_owned()));
+    };
+    if command.lease.is_some() {
+        return Err(Refused::Because(Reason::Range, "`for` is not supported by this version".to_owned()));
+    }
+    let deadline = deadline(command, now, remember)?.min(now.uptime + timeout);
+    Ok((name.clone(), Accepted { device: name, values: typed, deadline }))
+}
+
+/// When the command ends to be valid.
+fn deadline(command: &Command, now: &Timestamp, remember: Duration) -> Result<Duration, Refused> {
+    let too_long = |left: Duration| {
+        let (left, remember) = (left.as_secs(), remember.as_secs());
+        let text = format!("it is valid for {left} s, but ids are remembered for {remember} s only");
+        Refused::Because(Reason::Range, text)
+    };
+    let stale = || Refused::Because(Reason::Stale, "its expiry has passed".to_owned());
+    let mut deadline = Duration::MAX;
+    if let Some(ttl) = command.ttl {
+        if ttl > remember {
+            return Err(too_long(ttl));
+        }
+        deadline = command.arrived.uptime + ttl;
+        if now.uptime >= deadline {
+            return Err(stale());
+        }
+    }
+    if let Some(expires) = command.expires {
+        if !now.synced {
+            return Err(clock("expires"));
+        }
+        let left = expires.checked_sub(now.wall).filter(|left| !left.is_zero()).ok_or_else(stale)?;
+        if left > remember {
+            return Err(too_long(left));
+        }
+        deadline = deadline.min(now.uptime + left);
+    }
+    Ok(deadline)
+}
+
+/// Counts the command against the rates of its points; all or nothing.
+pub(super) fn spend(guards: &mut Guards, command: &Command, now: Duration) -> Result<(), Refused> {
+    let (Some(device), Ok(values)) = (guards.get_mut(&command.device), &command.values) else { return Ok(()) };
+    for (point, _) in values {
+        if device.get_mut(point).is_some_and(|guard| !guard.rate_left(now)) {
+            return Err(Refused::Because(Reason::Rate, format!("{point} had as many commands as its rate allows")));
+        }
+    }
+    for (point, _) in values {
+        if let Some(guard) = device.get_mut(point)
+            && guard.config.rate.is_some()
+        {
+            guard.acted.push_back(now);
+        }
+    }
+    Ok(())
+}

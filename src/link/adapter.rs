@@ -1,0 +1,372 @@
+//! MQTT 3.1.1 and 5 behind one face: sending, polling, and one neutral kind of event.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::time::Duration;
+
+use rumqttc::v5::mqttbytes::v5 as packet5;
+use rumqttc::{Outgoing, v5};
+
+use super::{Config, Filter, Limits, MAX_INCOMING, Message, Opening, Publish, Refusal, Version};
+
+/// The sending side.
+pub(super) enum Client {
+    V3(rumqttc::AsyncClient),
+    V5(v5::AsyncClient),
+}
+
+/// The polling side.
+pub(super) enum EventLoop {
+    V3(Box<rumqttc::EventLoop>),
+    V5(Box<v5::EventLoop>),
+}
+
+/// A poll under way: it owns the event loop, because a poll that is dropped half-way breaks it.
+pub(super) type Polling = Pin<Box<dyn Future<Output = Turn> + Send>>;
+
+/// What came of one poll.
+pub(super) struct Turn {
+    /// For the next poll; `None` after an error.
+    pub(super) event_loop: Option<EventLoop>,
+    pub(super) signals: VecDeque<Signal>,
+    /// Why the connection is over, once the signals are dealt with.
+    pub(super) failed: Option<String>,
+}
+
+/// What rumqttc tells, in either version.
+pub(super) enum Signal {
+    Up(Limits),
+    Sent(u16),
+    Acked(u16, Result<(), Refusal>),
+    Subscribed(Vec<bool>),
+    Message(Message),
+    Alive,
+    Parted,
+    Refused(String),
+    Closed(String),
+    Nothing,
+}
+
+/// Makes both sides of a connection to the relay's socket.
+pub(super) fn open(
+    config: &Config,
+    opening: &Opening,
+    socket: &str,
+    capacity: u16,
+    login: Option<(String, String)>,
+) -> (Client, Polling) {
+    let connect_timeout = config.connect_timeout.0.as_secs().max(1);
+    let cap = usize::from(capacity);
+    // The relay checks the true address; rumqttc's own checks of sizes are out of the way here.
+    let incoming = usize::try_from(MAX_INCOMING).unwrap_or(usize::MAX);
+    match config.version {
+        Version::V3 => {
+            use rumqttc::{AsyncClient, LastWill, MqttOptions, NetworkOptions, QoS, Transport};
+            let mut options = MqttOptions::new(opening.client_id.clone(), socket, 0);
+            options
+                .set_transport(Transport::unix())
+                .set_keep_alive(config.keep_alive.0)
+                .set_clean_session(true)
+                .set_manual_acks(true)
+                .set_inflight(capacity)
+                .set_max_packet_size(incoming, incoming);
+            if let Some((topic, payload)) = &opening.will {
+                options.set_last_will(LastWill::new(topic, payload.to_vec(), QoS::AtLeastOnce, true));
+            }
+            if let Some((user, password)) = login {
+                options.set_credentials(user, password);
+            }
+            let (client, mut event_loop) = AsyncClient::new(options, cap);
+            let mut network = NetworkOptions::new();
+            network.set_connection_timeout(connect_timeout);
+            event_loop.set_network_options(network);
+            (Client::V3(client), poll(EventLoop::V3(Box::new(event_loop))))
+        }
+        Version::V5 => {
+            use rumqttc::Transport;
+            use v5::mqttbytes::QoS;
+            use v5::{AsyncClient, MqttOptions};
+            let mut options = MqttOptions::new(opening.client_id.clone(), socket, 0);
+            options
+                .set_transport(Transport::unix())
+                .set_keep_alive(config.keep_alive.0)
+                .set_clean_start(true)
+                .set_manual_acks(true)
+                .set_connection_timeout(connect_timeout)
+                .set_outgoing_inflight_upper_limit(capacity)
+                .set_max_packet_size(Some(MAX_INCOMING));
+            if let Some((topic, payload)) = &opening.will {
+                options.set_last_will(packet5::LastWill::new(topic, payload.to_vec(), QoS::AtLeastOnce, true, None));
+            }
+            if let Some((user, password)) = login {
+                options.set_credentials(user, password);
+            }
+            let (client, event_loop) = AsyncClient::new(options, cap);
+            (Client::V5(client), poll(EventLoop::V5(Box::new(event_loop))))
+        }
+    }
+}
+
+impl Client {
+    /// Hands a publish over; it comes back where there is no room for it.
+    pub(super) fn publish(&self, publish: Publish) -> Result<(), Publish> {
+        let Publish { topic, payload, retain, correlation } = &publish;
+        let handed = match self {
+            Client::V3(client) => {
+                client.try_publish(topic, rumqttc::QoS::AtLeastOnce, *retain, payload.clone()).is_ok()
+            }
+            Client::V5(client) => {
+                let qos = v5::mqttbytes::QoS::AtLeastOnce;
+                match correlation {
+                    None => client.try_publish(topic, qos, *retain, payload.clone()).is_ok(),
+                    Some(correlation) => {
+                        let properties = packet5::PublishProperties {
+                            correlation_data: Some(correlation.clone()),
+                            ..Default::default()
+                        };
+                        client.try_publish_with_properties(topic, qos, *retain, payload.clone(), properties).is_ok()
+                    }
+                }
+            }
+        };
+        if handed { Ok(()) } else { Err(publish) }
+    }
+
+    pub(super) fn subscribe(&self, filters: &[Filter]) {
+        let handed = match self {
+            Client::V3(client) => client
+                .try_subscribe_many(
+                    filters
+                        .iter()
+                        .map(|filter| rumqttc::SubscribeFilter::new(filter.path.clone(), rumqttc::QoS::AtLeastOnce)),
+                )
+                .is_ok(),
+            Client::V5(client) => client
+                .try_subscribe_many(filters.iter().map(|filter| {
+                    let mut asked = packet5::Filter::new(filter.path.clone(), v5::mqttbytes::QoS::AtLeastOnce);
+                    // What is stored stays marked as such, also when it is published while we are subscribed.
+                    asked.preserve_retain = true;
+                    asked.retain_forward_rule = if filter.retained {
+                        packet5::RetainForwardRule::OnEverySubscribe
+                    } else {
+                        packet5::RetainForwardRule::Never
+                    };
+                    asked
+                }))
+                .is_ok(),
+        };
+        noted(handed, "SUBSCRIBE");
+    }
+
+    pub(super) fn ack(&self, packet_id: u16) {
+        if packet_id == 0 {
+            return;
+        }
+        let handed = match self {
+            Client::V3(client) => {
+                let mut publish = rumqttc::Publish::new("", rumqttc::QoS::AtLeastOnce, Vec::new());
+                publish.pkid = packet_id;
+                client.try_ack(&publish).is_ok()
+            }
+            Client::V5(client) => {
+                let mut publish = packet5::Publish::new("", v5::mqttbytes::QoS::AtLeastOnce, Vec::new(), None);
+                publish.pkid = packet_id;
+                client.try_ack(&publish).is_ok()
+            }
+        };
+        noted(handed, "PUBACK");
+    }
+
+    pub(super) fn disconnect(&self) {
+        let handed = match self {
+            Client::V3(client) => client.try_disconnect().is_ok(),
+            Client::V5(client) => client.try_disconnect().is_ok(),
+        };
+        noted(handed, "DISCONNECT");
+    }
+}
+
+/// A request finds no room only when the broker floods us with messages faster than they can be acknowledged. What is
+/// lost by it is repeated by the other side, or told by its time-out.
+fn noted(handed: bool, packet: &str) {
+    if !handed {
+        tracing::warn!("no room for a {packet}: the broker sends faster than the link takes");
+    }
+}
+
+/// Polls once, and takes all that is there already.
+pub(super) fn poll(event_loop: EventLoop) -> Polling {
+    Box::pin(async move {
+        match event_loop {
+            EventLoop::V3(mut event_loop) => {
+                let result = event_loop.poll().await;
+                let mut signals = VecDeque::with_capacity(event_loop.state.events.len() + 1);
+                let failed = match result {
+                    Ok(event) => {
+                        signals.push_back(signal3(event));
+                        None
+                    }
+                    Err(error) => Some(error),
+                };
+                // Also after an error: acknowledgements that were read before it count.
+                signals.extend(event_loop.state.events.drain(..).map(signal3));
+                let failed = failed.map(|error| failed3(error, &mut signals));
+                let event_loop = failed.is_none().then_some(EventLoop::V3(event_loop));
+                Turn { event_loop, signals, failed }
+            }
+            EventLoop::V5(mut event_loop) => {
+                let result = event_loop.poll().await;
+                let mut signals = VecDeque::with_capacity(event_loop.state.events.len() + 1);
+                let failed = match result {
+                    Ok(event) => {
+                        signals.push_back(signal5(event));
+                        None
+                    }
+                    Err(error) => Some(error),
+                };
+                signals.extend(event_loop.state.events.drain(..).map(signal5));
+                let failed = failed.map(|error| failed5(error, &mut signals));
+                let event_loop = failed.is_none().then_some(EventLoop::V5(event_loop));
+                Turn { event_loop, signals, failed }
+            }
+        }
+    })
+}
+
+fn signal3(event: rumqttc::Event) -> Signal {
+    use rumqttc::{Packet, SubscribeReasonCode};
+    match event {
+        rumqttc::Event::Outgoing(outgoing) => outgoing_signal(&outgoing),
+        rumqttc::Event::Incoming(packet) => match packet {
+            Packet::ConnAck(_) => Signal::Up(Limits { receive_maximum: u16::MAX, packet_size: None }),
+            Packet::PubAck(ack) => Signal::Acked(ack.pkid, Ok(())),
+            Packet::SubAck(ack) => Signal::Subscribed(
+                ack.return_codes.iter().map(|code| matches!(code, SubscribeReasonCode::Success(_))).collect(),
+            ),
+            Packet::Publish(publish) => Signal::Message(Message {
+                topic: publish.topic,
+                payload: publish.payload,
+                retain: publish.retain,
+                response_topic: None,
+                correlation: None,
+                expiry: None,
+                packet_id: publish.pkid,
+            }),
+            _ => Signal::Alive,
+        },
+    }
+}
+
+fn signal5(event: v5::Event) -> Signal {
+    use packet5::{Packet, SubscribeReasonCode};
+    match event {
+        v5::Event::Outgoing(outgoing) => outgoing_signal(&outgoing),
+        v5::Event::Incoming(packet) => match packet {
+            Packet::ConnAck(ack) => {
+                let properties = ack.properties.unwrap_or_else(no_properties);
+                Signal::Up(Limits {
+                    receive_maximum: properties.receive_max.unwrap_or(u16::MAX).max(1),
+                    packet_size: properties.max_packet_size,
+                })
+            }
+            Packet::PubAck(ack) => Signal::Acked(ack.pkid, puback(ack.reason)),
+            Packet::SubAck(ack) => Signal::Subscribed(
+                ack.return_codes.iter().map(|code| matches!(code, SubscribeReasonCode::Success(_))).collect(),
+            ),
+            Packet::Publish(publish) => {
+                let properties = publish.properties.unwrap_or_default();
+                Signal::Message(Message {
+                    topic: String::from_utf8_lossy(&publish.topic).into_owned(),
+                    payload: publish.payload,
+                    retain: publish.retain,
+                    response_topic: properties.response_topic,
+                    correlation: properties.correlation_data,
+                    expiry: properties.message_expiry_interval.map(|secs| Duration::from_secs(secs.into())),
+                    packet_id: publish.pkid,
+                })
+            }
+            Packet::Disconnect(disconnect) => Signal::Closed(format!("{:?}", disconnect.reason_code)),
+            _ => Signal::Alive,
+        },
+    }
+}
+
+fn no_properties() -> packet5::ConnAckProperties {
+    packet5::ConnAckProperties {
+        session_expiry_interval: None,
+        receive_max: None,
+        max_qos: None,
+        retain_available: None,
+        max_packet_size: None,
+        assigned_client_identifier: None,
+        topic_alias_max: None,
+        reason_string: None,
+        user_properties: Vec::new(),
+        wildcard_subscription_available: None,
+        subscription_identifiers_available: None,
+        shared_subscription_available: None,
+        server_keep_alive: None,
+        response_information: None,
+        server_reference: None,
+        authentication_method: None,
+        authentication_data: None,
+    }
+}
+
+fn outgoing_signal(outgoing: &Outgoing) -> Signal {
+    match outgoing {
+        Outgoing::Publish(packet_id) => Signal::Sent(*packet_id),
+        Outgoing::Disconnect => Signal::Parted,
+        _ => Signal::Nothing,
+    }
+}
+
+/// PUBACK reason codes (MQTT 5.0, table 3-4).
+fn puback(reason: packet5::PubAckReason) -> Result<(), Refusal> {
+    use packet5::PubAckReason as Reason;
+    match reason {
+        Reason::Success | Reason::NoMatchingSubscribers => Ok(()),
+        Reason::QuotaExceeded => Err(Refusal::Later("quota exceeded")),
+        Reason::PacketIdentifierInUse => Err(Refusal::Later("packet identifier in use")),
+        Reason::NotAuthorized => Err(Refusal::Never("not authorized")),
+        Reason::TopicNameInvalid => Err(Refusal::Never("topic name invalid")),
+        Reason::PayloadFormatInvalid => Err(Refusal::Never("payload format invalid")),
+        Reason::ImplementationSpecificError => Err(Refusal::Never("implementation specific error")),
+        Reason::UnspecifiedError => Err(Refusal::Never("unspecified error")),
+    }
+}
+
+fn failed3(error: rumqttc::ConnectionError, signals: &mut VecDeque<Signal>) -> String {
+    use rumqttc::{ConnectReturnCode as Code, ConnectionError};
+    if let ConnectionError::ConnectionRefused(code) = &error {
+        signals.push_back(match code {
+            Code::BadClientId => Signal::Refused("bad client id".to_owned()),
+            Code::BadUserNamePassword => Signal::Refused("bad user name or password".to_owned()),
+            Code::NotAuthorized => Signal::Refused("not authorized (user name, password or client id)".to_owned()),
+            Code::RefusedProtocolVersion => {
+                Signal::Refused("it does not speak MQTT 3.1.1; try mqtt.version = \"5\"".to_owned())
+            }
+            Code::ServiceUnavailable | Code::Success => Signal::Closed("service unavailable".to_owned()),
+        });
+    }
+    error.to_string()
+}
+
+fn failed5(error: v5::ConnectionError, signals: &mut VecDeque<Signal>) -> String {
+    use packet5::ConnectReturnCode as Code;
+    if let v5::ConnectionError::ConnectionRefused(code) = &error {
+        signals.push_back(match code {
+            Code::ServerUnavailable | Code::ServiceUnavailable | Code::ServerBusy | Code::ConnectionRateExceeded => {
+                Signal::Closed(format!("{code:?}"))
+            }
+            Code::BadUserNamePassword => Signal::Refused("bad user name or password".to_owned()),
+            Code::NotAuthorized => Signal::Refused("not authorized (user name, password or client id)".to_owned()),
+            Code::ClientIdentifierNotValid | Code::BadClientId => Signal::Refused("bad client id".to_owned()),
+            Code::UnsupportedProtocolVersion | Code::RefusedProtocolVersion => {
+                Signal::Refused("it does not speak MQTT 5; try mqtt.version = \"3.1.1\"".to_owned())
+            }
+            other => Signal::Refused(format!("{other:?}")),
+        });
+    }
+    error.to_string()
+}

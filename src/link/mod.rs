@@ -1,0 +1,401 @@
+//! One MQTT connection, from its config to its end.
+//!
+//! A [`Link`] lives for one connection and is never mended: on any error it is dropped whole, and the caller opens a
+//! new one after a pause ([`Backoff`]). rumqttc is used as a packet pump only; its own reconnection and retransmission
+//! lose messages, so nothing in here outlives a connection and the caller owns what is to be sent again.
+//!
+//! What belongs to the scheme, each for a reason that was measured:
+//! - Publishes carry no token in rumqttc, but its request channel is first in, first out: the n-th publish handed over
+//!   is the n-th `Outgoing::Publish`, and its packet id leads to the acknowledgement ([`tickets`]).
+//! - `poll()` is not cancel-safe. It runs inside a future that owns the event loop and is kept until it is done.
+//! - After an error the events that were parsed before it still stand in the event loop; they are taken out first.
+//! - rumqttc's own gate never closes: its channel and its in-flight limit are larger than the window the caller keeps.
+//! - The wire is ours: rumqttc speaks plain MQTT into a socket of this process, and a relay owns everything below
+//!   ([`wire`]). It also notices a silent broker.
+//!
+//! Knows neither topics nor payloads of the gateway. May touch sockets and certificate files.
+
+mod adapter;
+mod backoff;
+mod config;
+mod secret;
+mod tickets;
+mod url;
+mod wire;
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, Sleep};
+
+use crate::task::Owned;
+use adapter::{Client, Polling, Signal};
+pub use backoff::Backoff;
+pub use config::{Config, Tls, Version};
+pub use secret::{Secret, SecretError, SecretText};
+pub use tickets::Ticket;
+use tickets::Tickets;
+pub use url::{OneOrMany, Scheme, Url};
+use wire::WireError;
+pub use wire::{Identity, Traffic};
+
+/// Publishes beside the window that rumqttc must be able to take: acknowledgements, subscriptions, the farewell.
+const SPARE: u16 = 16;
+
+/// Packets that are larger are refused on arrival; no command is near it.
+pub const MAX_INCOMING: u32 = 256 * 1024;
+
+/// What a connection begins with.
+#[derive(Debug, Clone)]
+pub struct Opening {
+    /// The MQTT client id.
+    pub client_id: String,
+    /// The Last Will, retained at QoS 1; `None` for a connection that is nobody's presence.
+    pub will: Option<(String, Bytes)>,
+}
+
+/// A message to be published at QoS 1.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Publish {
+    /// A topic without wildcards.
+    pub topic: String,
+    /// The payload.
+    pub payload: Bytes,
+    /// Whether the broker keeps it for newcomers.
+    pub retain: bool,
+    /// Correlation Data (MQTT 5 only; dropped on 3.1.1).
+    pub correlation: Option<Bytes>,
+}
+
+/// A subscription at QoS 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter {
+    /// A topic filter.
+    pub path: String,
+    /// Whether the broker's stored messages are wanted at the subscription (MQTT 5; 3.1.1 always sends them).
+    pub retained: bool,
+}
+
+/// A message that arrived.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    /// Its topic.
+    pub topic: String,
+    /// Its payload.
+    pub payload: Bytes,
+    /// Whether the broker had it stored.
+    pub retain: bool,
+    /// MQTT 5's Response Topic.
+    pub response_topic: Option<String>,
+    /// MQTT 5's Correlation Data.
+    pub correlation: Option<Bytes>,
+    /// MQTT 5's Message Expiry Interval, what is left of it.
+    pub expiry: Option<Duration>,
+    /// The packet id to acknowledge; 0 at QoS 0.
+    packet_id: u16,
+}
+
+#[cfg(test)]
+impl Message {
+    /// A message as it would have arrived.
+    pub(crate) fn received(topic: &str, payload: Bytes, retain: bool) -> Self {
+        let topic = topic.to_owned();
+        Message { topic, payload, retain, response_topic: None, correlation: None, expiry: None, packet_id: 1 }
+    }
+}
+
+/// What the broker allows on this connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Publishes that may wait for their acknowledgement (MQTT 5's Receive Maximum).
+    pub receive_maximum: u16,
+    /// The largest packet it takes, in bytes (MQTT 5's Maximum Packet Size).
+    pub packet_size: Option<u32>,
+}
+
+/// What happened on a link.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The broker accepted the connection.
+    Up(Limits),
+    /// It answered the subscription: for each filter, in order, whether it was granted.
+    Subscribed(Vec<bool>),
+    /// It acknowledged a publish; an error is its reason (MQTT 5).
+    Acked(Ticket, Result<(), Refusal>),
+    /// A message came.
+    Message(Message),
+    /// Any other sign of life of the broker.
+    Alive,
+    /// Our DISCONNECT was written: the link may be dropped now.
+    Parted,
+}
+
+/// Why a broker did not take a publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// It may take it later: quota exceeded, packet id in use.
+    Later(&'static str),
+    /// It never will.
+    Never(&'static str),
+}
+
+/// Why a link ended, or never came up.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LinkError {
+    /// A secret or a certificate can't be used.
+    #[error("{0}")]
+    Config(String),
+    /// No connection.
+    #[error("{0}")]
+    Connect(String),
+    /// The other side is not who it should be, or does not take us for whom we are.
+    #[error("{0}")]
+    Tls(String),
+    /// The broker refused the client id or the credentials.
+    #[error("the broker refused the connection: {0}")]
+    Refused(String),
+    /// The broker closed the connection.
+    #[error("the broker closed the connection: {0}")]
+    Closed(String),
+    /// The broker was silent for too long.
+    #[error("{0}")]
+    Silent(String),
+    /// Somebody does not speak MQTT.
+    #[error("protocol error: {0}")]
+    Protocol(String),
+}
+
+impl LinkError {
+    /// A short word for it.
+    pub fn code(&self) -> &'static str {
+        match self {
+            LinkError::Config(_) => "config",
+            LinkError::Connect(_) => "connect",
+            LinkError::Tls(_) => "tls",
+            LinkError::Refused(_) => "refused",
+            LinkError::Closed(_) => "closed",
+            LinkError::Silent(_) => "silent",
+            LinkError::Protocol(_) => "protocol",
+        }
+    }
+
+    /// Whether trying again soon is no use: a person must mend it.
+    pub fn needs_a_person(&self) -> bool {
+        matches!(self, LinkError::Refused(_))
+    }
+}
+
+/// What stays from one link to the next: the read certificates, for as long as their files do not change, and the
+/// counters of bytes.
+#[derive(Debug, Default)]
+pub struct Kept {
+    identity: Option<Arc<Identity>>,
+    /// Bytes on the wire, over all links.
+    pub traffic: Arc<Traffic>,
+    /// Which of the URLs is tried next.
+    next_url: usize,
+}
+
+impl Kept {
+    /// The certificates in use; `None` without TLS or before the first link.
+    pub fn identity(&self) -> Option<&Arc<Identity>> {
+        self.identity.as_ref()
+    }
+}
+
+/// One MQTT connection.
+pub struct Link {
+    client: Client,
+    poll: Option<Polling>,
+    signals: VecDeque<Signal>,
+    failed: Option<String>,
+    tickets: Tickets,
+    wire: Owned<Result<(), WireError>>,
+    url: String,
+    /// Ends a link on which rumqttc itself makes no progress, whatever the wire thinks.
+    watchdog: Pin<Box<Sleep>>,
+    patience: Duration,
+    progress: Instant,
+}
+
+impl Link {
+    /// Begins a connection. Options, credentials and certificates are read anew, so that what was changed on disk
+    /// counts from the next connection on.
+    ///
+    /// # Errors
+    /// When a secret or certificate can't be read. All else is told by [`Link::next`].
+    pub fn open(config: &Config, opening: &Opening, kept: &mut Kept) -> Result<Self, LinkError> {
+        let urls = &config.url.0;
+        let url = urls.get(kept.next_url % urls.len().max(1)).cloned();
+        let url = url.ok_or_else(|| LinkError::Config("no broker is configured".to_owned()))?;
+        kept.next_url = kept.next_url.wrapping_add(1);
+        let password = match &config.password {
+            Some(secret) => Some(secret.read().map_err(|error| LinkError::Config(error.to_string()))?),
+            None => None,
+        };
+        kept.identity = match url.scheme {
+            Scheme::Mqtt | Scheme::Ws => None,
+            Scheme::Mqtts | Scheme::Wss => {
+                let tls = config.tls.clone().unwrap_or_default();
+                Some(Identity::current(&tls, kept.identity.take()).map_err(LinkError::from)?)
+            }
+        };
+        // Room for a keep-alive that is lost and its successor, and for a write that hangs.
+        let patience = config.keep_alive.0 * 2 + config.connect_timeout.0;
+        let silence = config.keep_alive.0 + config.keep_alive.0 / 2;
+        let (socket, wire) = wire::open(wire::Route {
+            url: url.clone(),
+            identity: kept.identity.clone(),
+            server_name: config.tls.as_ref().and_then(|tls| tls.server_name.clone()),
+            connect_timeout: config.connect_timeout.0,
+            silence,
+            traffic: Arc::clone(&kept.traffic),
+        })
+        .map_err(LinkError::from)?;
+        let capacity = config.window.saturating_add(SPARE);
+        let login = config
+            .username
+            .clone()
+            .map(|user| (user, password.map(|text| text.reveal().to_owned()).unwrap_or_default()));
+        let (client, poll) = adapter::open(config, opening, &socket, capacity, login);
+        let now = Instant::now();
+        Ok(Link {
+            client,
+            poll: Some(poll),
+            signals: VecDeque::new(),
+            failed: None,
+            tickets: Tickets::default(),
+            wire,
+            url: url.to_string(),
+            watchdog: Box::pin(tokio::time::sleep_until(now + patience)),
+            patience,
+            progress: now,
+        })
+    }
+
+    /// Where it leads to.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Publishes at QoS 1. The caller keeps [`Link::distance`] within the window.
+    ///
+    /// # Errors
+    /// When more is handed over than the window allows: the message, back.
+    pub fn publish(&mut self, publish: Publish) -> Result<Ticket, Publish> {
+        self.client.publish(publish)?;
+        Ok(self.tickets.hand_over())
+    }
+
+    /// Subscribes; [`Event::Subscribed`] answers.
+    pub fn subscribe(&mut self, filters: &[Filter]) {
+        self.client.subscribe(filters);
+    }
+
+    /// Acknowledges a message that has been taken over.
+    pub fn ack(&mut self, message: &Message) {
+        self.client.ack(message.packet_id);
+    }
+
+    /// Says farewell; [`Event::Parted`] follows when it was written. Without it, the Last Will speaks.
+    pub fn disconnect(&mut self) {
+        self.client.disconnect();
+    }
+
+    /// How far the newest publish is from the oldest one without an acknowledgement; 0 when there is none. Acks come
+    /// out of order, and a packet id may be used again only when the oldest is through, so this and not their count
+    /// is what the window bounds.
+    pub fn distance(&self) -> usize {
+        self.tickets.distance()
+    }
+
+    /// The next thing that happened. After an error the link is over. Cancel-safe.
+    ///
+    /// # Errors
+    /// When the link is over, and why.
+    pub async fn next(&mut self) -> Result<Event, LinkError> {
+        loop {
+            while let Some(signal) = self.signals.pop_front() {
+                if let Some(event) = self.translate(signal)? {
+                    return Ok(event);
+                }
+            }
+            if let Some(text) = self.failed.take() {
+                return Err(self.reason(text).await);
+            }
+            let Some(poll) = self.poll.as_mut() else {
+                return Err(LinkError::Protocol("the link is over".to_owned()));
+            };
+            tokio::select! {
+                turn = poll.as_mut() => {
+                    self.progress = Instant::now();
+                    self.signals = turn.signals;
+                    self.failed = turn.failed;
+                    self.poll = turn.event_loop.map(adapter::poll);
+                }
+                () = self.watchdog.as_mut() => {
+                    let due = self.progress + self.patience;
+                    if Instant::now() >= due {
+                        return Err(LinkError::Silent(format!("nothing moved for {} s", self.patience.as_secs())));
+                    }
+                    self.watchdog.as_mut().reset(due);
+                }
+            }
+        }
+    }
+
+    fn translate(&mut self, signal: Signal) -> Result<Option<Event>, LinkError> {
+        let stray = |id| LinkError::Protocol(format!("an acknowledgement for packet {id}, which nobody sent"));
+        Ok(Some(match signal {
+            Signal::Up(limits) => Event::Up(limits),
+            Signal::Sent(packet_id) => {
+                self.tickets.sent(packet_id).ok_or_else(|| stray(packet_id))?;
+                return Ok(None);
+            }
+            Signal::Acked(packet_id, result) => {
+                let ticket = self.tickets.acked(packet_id).ok_or_else(|| stray(packet_id))?;
+                Event::Acked(ticket, result)
+            }
+            Signal::Subscribed(granted) => Event::Subscribed(granted),
+            Signal::Message(message) => Event::Message(message),
+            Signal::Alive => Event::Alive,
+            Signal::Parted => Event::Parted,
+            Signal::Nothing => return Ok(None),
+            Signal::Refused(text) => return Err(LinkError::Refused(text)),
+            Signal::Closed(text) => return Err(LinkError::Closed(text)),
+        }))
+    }
+
+    /// The wire knows better than rumqttc why a connection ended; it ends at the latest when rumqttc's side is gone.
+    async fn reason(&mut self, text: String) -> LinkError {
+        /// The relay has nothing left to do but to notice.
+        const NOTICE: Duration = Duration::from_secs(2);
+        self.poll = None;
+        match tokio::time::timeout(NOTICE, self.wire.ended()).await {
+            Ok(Ok(Err(error))) => LinkError::from(error),
+            Ok(Err(panic)) => LinkError::Protocol(format!("the relay panicked: {panic}")),
+            Ok(Ok(Ok(()))) | Err(_) => LinkError::Protocol(text),
+        }
+    }
+}
+
+impl From<WireError> for LinkError {
+    fn from(error: WireError) -> Self {
+        match error {
+            WireError::Files(text) => LinkError::Config(text),
+            WireError::Connect(text) => LinkError::Connect(text),
+            WireError::Tls(text) => LinkError::Tls(text),
+            WireError::Closed(text) => LinkError::Closed(text),
+            WireError::Silent(text) => LinkError::Silent(text),
+        }
+    }
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("url", &self.url).field("tickets", &self.tickets).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,181 @@
+//! TLS: whom we trust, who we are, and what went wrong in words a person can act on.
+//!
+//! The broker is always verified; there is no way to leave that out.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{self, CertificateError, ClientConfig, RootCertStore};
+use x509_cert::der::Decode;
+
+use super::WireError;
+use crate::link::{Secret, Tls};
+use crate::model::time;
+
+/// The certificates of one connection, as read from their files.
+pub struct Identity {
+    config: Arc<ClientConfig>,
+    /// The files and when each was last changed: when one was, all are read again.
+    files: Vec<(PathBuf, Option<SystemTime>)>,
+    tls: Tls,
+    /// When our own certificate ends to be valid, since 1970.
+    expires: Option<Duration>,
+}
+
+impl Identity {
+    /// The identity of before, if none of its files has changed; else a new one.
+    pub(in crate::link) fn current(tls: &Tls, before: Option<Arc<Identity>>) -> Result<Arc<Identity>, WireError> {
+        match before {
+            Some(before) if before.tls == *tls && before.files == stamps(tls) => Ok(before),
+            _ => Identity::read(tls).map(Arc::new),
+        }
+    }
+
+    fn read(tls: &Tls) -> Result<Identity, WireError> {
+        let files = stamps(tls);
+        // `ring` is the provider that builds on every target, 32-bit MIPS among them.
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .map_err(|error| WireError::Tls(error.to_string()))?
+            .with_root_certificates(roots(tls.ca.as_deref())?);
+        let (config, expires) = match (&tls.cert, &tls.key) {
+            (Some(cert), Some(key)) => {
+                let chain = certificates(cert)?;
+                let expires = chain.first().and_then(expiry);
+                let pem = key.read().map_err(|error| WireError::Files(error.to_string()))?;
+                let key = PrivateKeyDer::from_pem_slice(pem.reveal().as_bytes()).map_err(|_| {
+                    WireError::Files(format!("{key:?} holds no private key: expected PEM with PKCS#8, PKCS#1 or SEC1"))
+                })?;
+                let config = builder.with_client_auth_cert(chain, key).map_err(|error| {
+                    WireError::Files(format!("the key does not go with the certificate {}: {error}", cert.display()))
+                })?;
+                (config, expires)
+            }
+            _ => (builder.with_no_client_auth(), None),
+        };
+        Ok(Identity { config: Arc::new(config), files, tls: tls.clone(), expires })
+    }
+
+    pub(super) fn connector(&self) -> TlsConnector {
+        TlsConnector::from(Arc::clone(&self.config))
+    }
+
+    /// When our own certificate ends to be valid, since 1970; `None` where we have none.
+    pub fn expires(&self) -> Option<Duration> {
+        self.expires
+    }
+}
+
+fn stamps(tls: &Tls) -> Vec<(PathBuf, Option<SystemTime>)> {
+    let key = tls.key.as_ref().and_then(Secret::path);
+    [tls.ca.clone(), tls.cert.clone(), key]
+        .into_iter()
+        .flatten()
+        .map(|path| {
+            let changed = std::fs::metadata(&path).and_then(|found| found.modified()).ok();
+            (path, changed)
+        })
+        .collect()
+}
+
+fn roots(ca: Option<&Path>) -> Result<RootCertStore, WireError> {
+    let mut roots = RootCertStore::empty();
+    if let Some(path) = ca {
+        for certificate in certificates(path)? {
+            roots.add(certificate).map_err(|error| {
+                WireError::Files(format!("{} is no certificate of an authority: {error}", path.display()))
+            })?;
+        }
+        return Ok(roots);
+    }
+    let found = rustls_native_certs::load_native_certs();
+    let (added, _) = roots.add_parsable_certificates(found.certs);
+    if added == 0 {
+        return Err(WireError::Files(
+            "this system has no root certificates: install ca-certificates, or set mqtt.tls.ca".to_owned(),
+        ));
+    }
+    Ok(roots)
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, WireError> {
+    let text = std::fs::read(path)
+        .map_err(|error| WireError::Files(format!("the certificate {} can't be read: {error}", path.display())))?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        _ => Err(WireError::Files(format!("{} holds no certificate: expected PEM", path.display()))),
+    }
+}
+
+/// The notAfter of a certificate (RFC 5280, section 4.1.2.5).
+fn expiry(certificate: &CertificateDer<'_>) -> Option<Duration> {
+    let parsed = x509_cert::Certificate::from_der(certificate).ok()?;
+    Some(parsed.tbs_certificate.validity.not_after.to_unix_duration())
+}
+
+/// A failed handshake, in words.
+pub(super) fn explain(error: &io::Error, wanted: &str) -> WireError {
+    let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
+        let kind = error.kind();
+        if matches!(kind, io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) {
+            return WireError::Tls("the other side ended the TLS handshake: is this a TLS port?".to_owned());
+        }
+        return WireError::Tls(format!("the TLS handshake failed: {error}"));
+    };
+    let text = match inner {
+        rustls::Error::InvalidCertificate(why) => {
+            format!("the broker's certificate is not accepted: {}", fault(why, wanted))
+        }
+        rustls::Error::AlertReceived(alert) => format!("the broker refused us in TLS: {alert:?}"),
+        rustls::Error::InvalidMessage(_) => "the other side does not speak TLS: is this a TLS port?".to_owned(),
+        other => format!("the TLS handshake failed: {other}"),
+    };
+    WireError::Tls(text)
+}
+
+fn fault(why: &CertificateError, wanted: &str) -> String {
+    match why {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has expired".to_owned(),
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            if time::now().synced {
+                "it is not valid yet".to_owned()
+            } else {
+                let date = humantime::format_rfc3339_seconds(UNIX_EPOCH + time::now().wall);
+                format!("it is not valid yet, because this board's clock is not set (it shows {date})")
+            }
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            format!("it is not for the name `{wanted}`")
+        }
+        CertificateError::UnknownIssuer => {
+            "its issuer is not among the trusted ones (mqtt.tls.ca, or the system's roots)".to_owned()
+        }
+        CertificateError::Revoked => "it was revoked".to_owned(),
+        CertificateError::BadSignature => "its signature is wrong".to_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+/// Why reading from the broker failed. In TLS 1.3 a refused client certificate shows only here.
+pub(super) fn explain_read(error: &io::Error) -> WireError {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::AlertReceived(alert)) => {
+            WireError::Tls(format!("the broker refused us in TLS: {alert:?} (our client certificate?)"))
+        }
+        Some(other) => WireError::Tls(other.to_string()),
+        None => WireError::Closed(error.to_string()),
+    }
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity").field("files", &self.files).finish_non_exhaustive()
+    }
+}

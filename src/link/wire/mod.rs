@@ -1,0 +1,173 @@
+//! The wire below a link: an in-process socket on one side, the broker on the other, and a relay between them.
+//!
+//! rumqttc connects to the socket and speaks plain MQTT into it; the relay resolves the broker's name, connects, does
+//! TLS, counts bytes, and closes a connection on which nothing was received for too long. It is one task, which ends
+//! with the reason why the connection did.
+
+mod connect;
+mod identity;
+
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::UnixListener;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::rustls::pki_types::ServerName;
+
+use super::{Scheme, Url};
+use crate::task::Owned;
+pub use identity::Identity;
+
+/// One TLS record, and more than a window of readings.
+const BUFFER: usize = 16 * 1024;
+
+/// Where a wire leads to, and how.
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) url: Url,
+    /// Certificates; `None`: without TLS.
+    pub(super) identity: Option<Arc<Identity>>,
+    /// The name that the broker's certificate must be for, where it is not the URL's host.
+    pub(super) server_name: Option<String>,
+    /// For name resolution, TCP and TLS together.
+    pub(super) connect_timeout: Duration,
+    /// A connection on which nothing was received for so long is dead.
+    pub(super) silence: Duration,
+    pub(super) traffic: Arc<Traffic>,
+}
+
+/// Bytes on the wire since the start, modulo the machine's word (32-bit boards have no larger atomics).
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Bytes of MQTT sent.
+    pub sent: AtomicUsize,
+    /// Bytes of MQTT received.
+    pub received: AtomicUsize,
+}
+
+/// Why a wire ended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum WireError {
+    /// A certificate file can't be used.
+    #[error("{0}")]
+    Files(String),
+    /// No connection: name, address, time.
+    #[error("{0}")]
+    Connect(String),
+    /// TLS: one side does not accept the other.
+    #[error("{0}")]
+    Tls(String),
+    /// The broker ended the connection.
+    #[error("{0}")]
+    Closed(String),
+    /// Nothing came from the broker for too long.
+    #[error("{0}")]
+    Silent(String),
+}
+
+/// Opens the in-process socket and starts the relay behind it. The text is the socket's address for rumqttc.
+pub(super) fn open(route: Route) -> Result<(String, Owned<Result<(), WireError>>), WireError> {
+    let failed = |error: std::io::Error| WireError::Connect(format!("no socket for the relay: {error}"));
+    let mut random = [0u8; 16];
+    getrandom::fill(&mut random).map_err(|error| WireError::Connect(format!("no random numbers: {error}")))?;
+    // In the abstract name space: nothing on disk, and gone with the process.
+    let name = format!("sluicegate-{:032x}", u128::from_ne_bytes(random));
+    let address = SocketAddr::from_abstract_name(&name).map_err(failed)?;
+    let listener = std::os::unix::net::UnixListener::bind_addr(&address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    let listener = UnixListener::from_std(listener).map_err(failed)?;
+    Ok((format!("\0{name}"), Owned::spawn(relay(route, listener))))
+}
+
+async fn relay(route: Route, listener: UnixListener) -> Result<(), WireError> {
+    let accepted = async {
+        loop {
+            let (near, _) = listener.accept().await?;
+            // Anybody on this machine can reach an abstract socket; only this process is meant.
+            let peer = near.peer_cred()?.pid();
+            if peer == i32::try_from(std::process::id()).ok() {
+                return Ok(near);
+            }
+        }
+    };
+    let near = accepted.await.map_err(|error: std::io::Error| WireError::Connect(format!("relay: {error}")))?;
+    drop(listener);
+    let Route { url, identity, server_name, connect_timeout, silence, traffic } = route;
+    let deadline = Instant::now() + connect_timeout;
+    let too_late = || WireError::Connect(format!("no answer from {url} within {} s", connect_timeout.as_secs()));
+    let tcp = timeout_at(deadline, connect::tcp(&url)).await.map_err(|_| too_late())??;
+    match (url.scheme, identity) {
+        (Scheme::Mqtts | Scheme::Wss, Some(identity)) => {
+            let wanted = server_name.unwrap_or_else(|| url.host.clone());
+            let name = ServerName::try_from(wanted.clone())
+                .map_err(|_| WireError::Tls(format!("`{wanted}` can't be in a certificate: expected a host name")))?;
+            let tls = timeout_at(deadline, identity.connector().connect(name, tcp))
+                .await
+                .map_err(|_| WireError::Connect(format!("{url} did not finish the TLS handshake in time")))?
+                .map_err(|error| identity::explain(&error, &wanted))?;
+            shuttle(near, tls, silence, &traffic).await
+        }
+        _ => shuttle(near, tcp, silence, &traffic).await,
+    }
+}
+
+/// Carries bytes both ways until one side ends.
+async fn shuttle<N, F>(near: N, far: F, silence: Duration, traffic: &Traffic) -> Result<(), WireError>
+where
+    N: AsyncRead + AsyncWrite + Unpin,
+    F: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut near_read, mut near_write) = tokio::io::split(near);
+    let (mut far_read, mut far_write) = tokio::io::split(far);
+    let down = async {
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let quiet = || WireError::Silent(format!("the broker was silent for {:.1} s", silence.as_secs_f64()));
+            let read = timeout(silence, far_read.read(&mut buffer)).await.map_err(|_| quiet())?;
+            let count = match read {
+                Ok(0) => return Err(WireError::Closed("end of stream".to_owned())),
+                Ok(count) => count,
+                Err(error) => return Err(identity::explain_read(&error)),
+            };
+            traffic.received.fetch_add(count, Ordering::Relaxed);
+            let Some(bytes) = buffer.get(..count) else { continue };
+            if near_write.write_all(bytes).await.is_err() {
+                return Ok(());
+            }
+        }
+    };
+    let up = async {
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let count = match near_read.read(&mut buffer).await {
+                // Our own side is done: what is left goes out before the connection closes.
+                Ok(0) | Err(_) => break,
+                Ok(count) => count,
+            };
+            let Some(bytes) = buffer.get(..count) else { continue };
+            let written = async {
+                far_write.write_all(bytes).await?;
+                far_write.flush().await
+            };
+            written.await.map_err(|error| WireError::Closed(error.to_string()))?;
+            traffic.sent.fetch_add(count, Ordering::Relaxed);
+        }
+        far_write.shutdown().await.map_err(|error| WireError::Closed(error.to_string()))
+    };
+    tokio::pin!(down, up);
+    tokio::select! {
+        end = &mut down => end,
+        end = &mut up => match end {
+            Ok(()) => Ok(()),
+            // What the broker said before it closed explains more than the failed write.
+            Err(error) => match timeout(Duration::from_secs(1), &mut down).await {
+                Ok(Err(said)) => Err(said),
+                Ok(Ok(())) | Err(_) => Err(error),
+            },
+        },
+    }
+}

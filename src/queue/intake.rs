@@ -1,0 +1,141 @@
+//! Between the devices and the lanes: takes from all devices by turns, so that none crowds out another.
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::poll_fn;
+use std::task::Poll;
+
+use tokio::sync::{broadcast, mpsc, watch};
+
+use super::{Keep, Queue};
+use crate::model::{Arrival, Body, GapCause, GapRange, Lane, PointKey, Reading};
+use crate::task::Pulse;
+
+/// How many arrivals one device may hand over before the next one's turn.
+const TURN: usize = 16;
+
+/// Where the readings of a point go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// The lane.
+    pub lane: Lane,
+    /// All of them, or only the newest.
+    pub keep: Keep,
+    /// Whether newcomers at the broker are shown the last one.
+    pub retain: bool,
+}
+
+/// What the intake shows to others on the way.
+#[derive(Debug)]
+pub struct Taps {
+    /// The last reading of each retained point.
+    pub last: watch::Sender<BTreeMap<PointKey, Reading>>,
+    /// All readings, for a person who looks on. A listener that is too slow misses some and is told so.
+    pub live: broadcast::Sender<Reading>,
+}
+
+/// Takes readings from the devices into the lanes.
+#[derive(Debug)]
+pub struct Intake {
+    sources: Vec<mpsc::Receiver<Arrival>>,
+    routes: HashMap<PointKey, Route>,
+    queue: Queue,
+    taps: Taps,
+    pulse: Pulse,
+    turn: usize,
+}
+
+impl Intake {
+    /// An intake from these devices, and from the commands.
+    pub fn new(
+        sources: Vec<mpsc::Receiver<Arrival>>,
+        routes: HashMap<PointKey, Route>,
+        queue: Queue,
+        taps: Taps,
+        pulse: Pulse,
+    ) -> Self {
+        Intake { sources, routes, queue, taps, pulse, turn: 0 }
+    }
+
+    /// Takes until all devices have ended and all that they sent is in the queue.
+    pub async fn run(mut self) {
+        let mut batch = Vec::with_capacity(TURN);
+        let mut tick = tokio::time::interval(Pulse::EVERY);
+        loop {
+            self.pulse.beat();
+            let count = tokio::select! {
+                count = Self::next(&mut self.sources, &mut self.turn, &mut batch) => count,
+                _ = tick.tick() => continue,
+            };
+            if count == 0 {
+                return;
+            }
+            for arrival in batch.drain(..) {
+                self.take(arrival);
+            }
+            tokio::task::consume_budget().await;
+        }
+    }
+
+    /// Waits for one device that has something, and takes up to a turn's worth of it. 0: all devices have ended.
+    async fn next(sources: &mut Vec<mpsc::Receiver<Arrival>>, turn: &mut usize, batch: &mut Vec<Arrival>) -> usize {
+        poll_fn(|context| {
+            let mut ended = None;
+            for step in 0..sources.len() {
+                let place = (*turn + step) % sources.len();
+                let Some(source) = sources.get_mut(place) else { continue };
+                match source.poll_recv_many(context, batch, TURN) {
+                    Poll::Ready(0) => ended = Some(place),
+                    Poll::Ready(count) => {
+                        *turn = place + 1;
+                        return Poll::Ready(count);
+                    }
+                    Poll::Pending => {}
+                }
+            }
+            if let Some(place) = ended {
+                sources.swap_remove(place);
+                // Looked at again at once, without the one that ended.
+                context.waker().wake_by_ref();
+            }
+            if sources.is_empty() { Poll::Ready(0) } else { Poll::Pending }
+        })
+        .await
+    }
+
+    fn take(&self, arrival: Arrival) {
+        match arrival {
+            Arrival::Reading(reading) => self.take_reading(reading),
+            Arrival::Outcome(outcome) => {
+                self.queue.push(Lane::Outcome, Body::Outcome(outcome));
+            }
+            Arrival::Lost { device, point, count } => {
+                self.queue.lost(GapCause::Overflow, GapRange::Device { device, point, count });
+            }
+        }
+    }
+
+    fn take_reading(&self, reading: Reading) {
+        let key = reading.key();
+        let Some(route) = self.routes.get(&key) else {
+            tracing::error!(DEVICE = %key.0, POINT = %key.1, "a reading of a point that is not configured");
+            return;
+        };
+        // An error means only that nobody looks on.
+        if self.taps.live.receiver_count() > 0 && self.taps.live.send(reading.clone()).is_err() {
+            tracing::trace!("the last one who looked on is gone");
+        }
+        if route.retain {
+            let last = reading.clone();
+            self.taps.last.send_if_modified(|values| {
+                values.insert(key, last);
+                false
+            });
+        }
+        match route.keep {
+            Keep::All => {
+                self.queue.push(route.lane, Body::Reading(reading));
+            }
+            Keep::Latest => self.queue.push_latest(reading),
+        }
+    }
+}

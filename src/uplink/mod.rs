@@ -1,0 +1,331 @@
+//! The broker's side of the gateway: presence, topics, payloads, what is published and what is subscribed.
+//!
+//! One task. It opens a link, runs a [`session`] on it until it ends, waits, and opens the next. On each connection:
+//! CONNECT with the Last Will, subscribe, and on the SUBACK `online`, the states of all devices, the problems and the
+//! last values of retained points (a broker without persistence may have forgotten all); after the echo of `online`
+//! the `info`; only then records. Online so means: connected, subscribed, able to act.
+//!
+//! Reads records from the queue, takes refusals from `command`, and gives commands to it. Touches no device and no
+//! file.
+
+mod births;
+mod config;
+mod plain;
+mod poison;
+mod presence;
+mod publisher;
+mod session;
+mod topics;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::link::{self, Backoff, Kept, LinkError};
+use crate::model::{
+    Command, DeviceName, DeviceStates, GatewayId, Outcome, Point, PointKey, Problem, Problems, Reading, time,
+};
+use crate::queue::{Queue, Reader};
+use crate::task::Pulse;
+pub use config::{HealthConfig, Payload, PointConfig};
+use poison::Poison;
+use session::{End, Session};
+use topics::Topics;
+
+/// Another gateway with our id is only told by a person; coming back sooner would only fight it.
+const DUPLICATE_PAUSE: Duration = Duration::from_secs(60);
+
+/// Outcomes of refused commands that wait for the link; older ones are lost with a count.
+const REFUSALS: usize = 64;
+
+/// What `info` says about this start of the gateway.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// Random, per start: two of them under one id are two gateways.
+    pub instance: String,
+    /// The kernel's boot id.
+    pub boot: String,
+    /// Counts the starts.
+    pub session: u32,
+    /// Why the run before ended.
+    pub last_exit: String,
+}
+
+/// One point, as far as the uplink is concerned.
+#[derive(Debug, Clone)]
+pub struct PointPlan {
+    /// Its declaration.
+    pub point: Point,
+    /// How it looks at the broker.
+    pub config: PointConfig,
+}
+
+/// All that an uplink is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// `[mqtt]`.
+    pub link: link::Config,
+    /// `[health]`.
+    pub health: HealthConfig,
+    /// The gateway's id.
+    pub gateway: GatewayId,
+    /// This start.
+    pub start: Start,
+    /// The devices and their kinds.
+    pub devices: BTreeMap<DeviceName, &'static str>,
+    /// All points.
+    pub points: Vec<PointPlan>,
+    /// The queue, for its status.
+    pub queue: Queue,
+    /// The queue's one reader.
+    pub reader: Reader,
+    /// The states of the devices.
+    pub states: watch::Receiver<DeviceStates>,
+    /// The last readings of retained points.
+    pub last: watch::Receiver<BTreeMap<PointKey, Reading>>,
+    /// Problems of other rooms.
+    pub problems: Vec<watch::Receiver<Problems>>,
+    /// Where commands go.
+    pub commands: mpsc::Sender<Command>,
+    /// Outcomes of commands that were refused or repeated: not journalled, not numbered.
+    pub refusals: mpsc::Receiver<Outcome>,
+    /// When the broker last gave a sign of life, by `CLOCK_BOOTTIME`.
+    pub proof: watch::Sender<Option<Duration>>,
+    /// How the link is, for people and for systemd.
+    pub status: watch::Sender<Status>,
+    /// Resident memory of the process, in bytes.
+    pub memory: fn() -> Option<u64>,
+    /// The loop's sign of life.
+    pub pulse: Pulse,
+    /// Say farewell now: what waits may still go out for as long as [`Parts::farewell`].
+    pub stop: CancellationToken,
+    /// How long the farewell may take.
+    pub farewell: Duration,
+}
+
+/// How the link is.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum Status {
+    /// The first attempt is under way.
+    #[default]
+    Starting,
+    /// Connected and subscribed.
+    Online {
+        /// Where to.
+        url: String,
+    },
+    /// Not connected.
+    Offline {
+        /// Why.
+        error: String,
+    },
+}
+
+/// Runs the uplink until it is told to stop and has said farewell.
+#[derive(Debug)]
+pub struct Uplink {
+    shared: Shared,
+    kept: Kept,
+    backoff: Backoff,
+}
+
+/// What outlives a connection.
+#[derive(Debug)]
+struct Shared {
+    parts: Parts,
+    topics: Topics,
+    points: HashMap<PointKey, PointPlan>,
+    /// Points and devices by the words of a topic.
+    text_points: std::collections::HashSet<(String, String)>,
+    refusals: VecDeque<Outcome>,
+    poison: Poison,
+    counters: Counters,
+    /// Problems of the link and of the broker.
+    problems: Problems,
+    /// They, or those of a device, changed.
+    problems_dirty: bool,
+    /// Whether this process has seen the `info` of the run before, or published its own.
+    introduced: bool,
+    last_health: Option<Duration>,
+}
+
+/// What `health` counts, since this start.
+#[derive(Debug, Default, Clone, Copy)]
+struct Counters {
+    connections: u64,
+    refusals_lost: u64,
+    corrected: u64,
+}
+
+impl Uplink {
+    /// An uplink, not yet connected.
+    pub fn new(parts: Parts) -> Self {
+        let points: HashMap<_, _> = parts.points.iter().map(|plan| (plan.point.key(), plan.clone())).collect();
+        let text_points = parts
+            .points
+            .iter()
+            .filter(|plan| plan.point.value_type == Some(crate::model::ValueType::Text))
+            .map(|plan| (plan.point.device.to_string(), plan.point.name.to_string()))
+            .collect();
+        let shared = Shared {
+            topics: Topics::new(&parts.link.root),
+            parts,
+            points,
+            text_points,
+            refusals: VecDeque::new(),
+            poison: Poison::default(),
+            counters: Counters::default(),
+            problems: Problems::new(),
+            problems_dirty: true,
+            introduced: false,
+            last_health: None,
+        };
+        Uplink { shared, kept: Kept::default(), backoff: Backoff::default() }
+    }
+
+    /// Connects, and connects again, until it is told to stop.
+    pub async fn run(mut self) {
+        let mut episode = Episode::default();
+        loop {
+            let end = match Session::open(&mut self.shared, &mut self.kept) {
+                Ok(mut session) => session.run(&mut episode).await,
+                Err(error) => End::Lost { error, was_up: false },
+            };
+            let pause = match end {
+                End::Stopped => return,
+                End::Duplicate(instance) => {
+                    let text = format!(
+                        "another gateway uses this gateway's id or topics (its instance is {instance}): give each an \
+                         id of its own"
+                    );
+                    episode.lost(&text);
+                    self.shared.raise("duplicate", text.clone());
+                    self.shared.tell(Status::Offline { error: text });
+                    DUPLICATE_PAUSE
+                }
+                End::Lost { error, was_up } => {
+                    episode.lost(&error.to_string());
+                    self.shared.raise("link", error.to_string());
+                    self.shared.tell(Status::Offline { error: error.to_string() });
+                    self.pause(&error, was_up)
+                }
+            };
+            if self.shared.wait(pause).await {
+                return;
+            }
+        }
+    }
+
+    fn pause(&mut self, error: &LinkError, was_up: bool) -> Duration {
+        if was_up {
+            self.backoff.reset();
+        }
+        if error.needs_a_person() { self.backoff.long_pause(random()) } else { self.backoff.pause(random()) }
+    }
+}
+
+impl Shared {
+    /// Waits without a link. True: it is time to stop.
+    async fn wait(&mut self, pause: Duration) -> bool {
+        let end = tokio::time::Instant::now() + pause;
+        let mut tick = tokio::time::interval(Pulse::EVERY);
+        loop {
+            tokio::select! {
+                () = self.parts.stop.cancelled() => return true,
+                () = tokio::time::sleep_until(end) => return false,
+                _ = tick.tick() => self.parts.pulse.beat(),
+                Some(outcome) = self.parts.refusals.recv() => self.keep_refusal(outcome),
+            }
+        }
+    }
+
+    fn keep_refusal(&mut self, outcome: Outcome) {
+        if self.refusals.len() == REFUSALS {
+            self.refusals.pop_front();
+            self.counters.refusals_lost += 1;
+        }
+        self.refusals.push_back(outcome);
+    }
+
+    fn tell(&self, status: Status) {
+        self.parts.status.send_if_modified(|before| {
+            let changed = *before != status;
+            *before = status;
+            changed
+        });
+    }
+
+    /// Notes a problem of the link; its beginning stays that of the first time.
+    fn raise(&mut self, code: &'static str, text: String) {
+        self.problems_dirty = true;
+        let since = self.problems.get(&(code, String::new())).map_or_else(time::now, |problem| problem.since);
+        self.problems.insert((code, String::new()), Problem { code, text, since });
+    }
+
+    fn clear(&mut self, code: &'static str) {
+        self.problems_dirty |= self.problems.remove(&(code, String::new())).is_some();
+    }
+
+    /// Whether any room's problems changed since the last time this was asked.
+    fn problems_changed(&mut self) -> bool {
+        for problems in &mut self.parts.problems {
+            // An error means that the room has ended; what it said last stands.
+            if problems.has_changed().unwrap_or(false) {
+                problems.mark_unchanged();
+                self.problems_dirty = true;
+            }
+        }
+        std::mem::take(&mut self.problems_dirty)
+    }
+}
+
+/// One line when the link goes, one when it is back, and nothing for each attempt between.
+#[derive(Debug, Default)]
+struct Episode {
+    began: Option<Duration>,
+    last: String,
+}
+
+impl Episode {
+    fn lost(&mut self, why: &str) {
+        if self.began.is_none() {
+            self.began = Some(time::uptime());
+            tracing::warn!("link lost: {why}");
+        } else if self.last != why {
+            tracing::info!("link still away: {why}");
+        }
+        why.clone_into(&mut self.last);
+    }
+
+    fn back(&mut self, url: &str) {
+        match self.began.take() {
+            Some(began) => {
+                let away = time::uptime().saturating_sub(began);
+                tracing::info!("link to {url} back after {:.0} s", away.as_secs_f64());
+            }
+            None => tracing::info!("link to {url} up"),
+        }
+    }
+}
+
+/// Between 0 and 1, for spreading reconnections. A board without entropy spreads nothing, and works.
+fn random() -> f64 {
+    getrandom::u32().map_or(0.5, |bits| f64::from(bits) / f64::from(u32::MAX))
+}
+
+/// Where the topics begin, once more for those who subscribe to them (`check --broker`, the documentation).
+pub fn command_filters(root: &str) -> [String; 2] {
+    Topics::new(root).commands()
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Status::Starting => f.write_str("connecting"),
+            Status::Online { url } => write!(f, "online at {url}"),
+            Status::Offline { error } => write!(f, "offline: {error}"),
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! The `plain` dialect: how readings, outcomes and gaps are spelled, and how commands are read. Pure functions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::topics::Target;
+use crate::link::Message;
+use crate::model::{
+    Command, CommandId, Gap, GapRange, Lane, Number, Outcome, PointName, Quality, Reading, ReplyTo, Span, Timestamp,
+    Value, Verdict, time,
+};
+
+/// The time fields of every payload: a date where the clock is set, else how long after which boot.
+#[derive(Serialize)]
+pub(super) struct Moment<'a> {
+    ts: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uptime: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    boot: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clock: Option<&'static str>,
+}
+
+impl<'a> Moment<'a> {
+    pub(super) fn new(at: &Timestamp, boot: &'a str) -> Self {
+        match at.rfc3339() {
+            Some(ts) => Moment { ts: Some(ts), uptime: None, boot: None, clock: None },
+            None => {
+                Moment { ts: None, uptime: Some(at.uptime.as_secs_f64()), boot: Some(boot), clock: Some("unsynced") }
+            }
+        }
+    }
+}
+
+/// How a record's number stands in its payload.
+#[derive(Serialize)]
+struct Numbered {
+    lane: Lane,
+    epoch: u64,
+    seq: u64,
+}
+
+impl Numbered {
+    fn new(number: Option<(Lane, Number)>) -> Option<Self> {
+        number.map(|(lane, number)| Numbered { lane, epoch: number.epoch, seq: number.seq })
+    }
+}
+
+/// Which copy of a reading this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Copy {
+    /// It goes out as it comes.
+    Live,
+    /// It waited for this connection.
+    Late,
+    /// The last value, published again.
+    Repeat,
+}
+
+/// The payload of a reading.
+pub(super) fn reading(
+    reading: &Reading,
+    unit: Option<&str>,
+    number: Option<(Lane, Number)>,
+    copy: Copy,
+    boot: &str,
+) -> Bytes {
+    #[derive(Serialize)]
+    struct Payload<'a> {
+        #[serde(flatten)]
+        moment: Moment<'a>,
+        value: Option<&'a Value>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        unit: Option<&'a str>,
+        quality: Quality,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cause: Option<String>,
+        #[serde(flatten)]
+        number: Option<Numbered>,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        late: bool,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        repeat: bool,
+    }
+    json(&Payload {
+        moment: Moment::new(&reading.timestamp, boot),
+        value: reading.value.as_ref(),
+        unit,
+        quality: reading.quality,
+        cause: reading.cause.as_ref().map(ToString::to_string),
+        number: Numbered::new(number),
+        late: copy == Copy::Late,
+        repeat: copy == Copy::Repeat,
+    })
+}
+
+/// The bare value of a reading; empty where there is none.
+pub(super) fn bare(reading: &Reading) -> Bytes {
+    reading.value.as_ref().map(|value| Bytes::from(value.to_string())).unwrap_or_default()
+}
+
+/// The payload of an outcome.
+pub(super) fn outcome(outcome: &Outcome, number: Option<(Lane, Number)>, late: bool, boot: &str) -> Bytes {
+    #[derive(Serialize)]
+    struct Payload<'a> {
+        id: &'a CommandId,
+        outcome: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<&'static str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        text: Option<&'a str>,
+        #[serde(flatten)]
+        moment: Moment<'a>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        value: Option<&'a Value>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        values: Option<std::collections::BTreeMap<&'a str, &'a Value>>,
+        #[serde(flatten)]
+        number: Option<Numbered>,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        late: bool,
+    }
+    let single = outcome.point.is_some();
+    let all = outcome.values.iter().map(|(name, value): &(PointName, Value)| (name.as_str(), value));
+    json(&Payload {
+        id: &outcome.id,
+        outcome: outcome.verdict.word(),
+        reason: match outcome.verdict {
+            Verdict::Rejected(reason) => Some(reason.word()),
+            _ => None,
+        },
+        text: outcome.text.as_deref(),
+        moment: Moment::new(&outcome.timestamp, boot),
+        value: outcome.values.first().filter(|_| single).map(|(_, value)| value),
+        values: (!single && !outcome.values.is_empty()).then(|| all.collect()),
+        number: Numbered::new(number),
+        late,
+    })
+}
+
+/// The payload of a gap.
+pub(super) fn gap(gap: &Gap, boot: &str) -> Bytes {
+    #[derive(Serialize)]
+    #[serde(untagged)]
+    enum What<'a> {
+        Numbers { lane: Lane, epoch: u64, from: u64, to: Option<u64>, count: Option<u64> },
+        Device { device: &'a str, point: Option<&'a str>, count: u64 },
+    }
+    #[derive(Serialize)]
+    struct Payload<'a> {
+        n: u64,
+        #[serde(flatten)]
+        what: What<'a>,
+        cause: crate::model::GapCause,
+        #[serde(flatten)]
+        moment: Moment<'a>,
+    }
+    let what = match &gap.range {
+        GapRange::Numbers { lane, epoch, from, to, count } => {
+            What::Numbers { lane: *lane, epoch: *epoch, from: *from, to: *to, count: *count }
+        }
+        GapRange::Device { device, point, count } => {
+            What::Device { device: device.as_str(), point: point.as_ref().map(PointName::as_str), count: *count }
+        }
+    };
+    json(&Payload { n: gap.n, what, cause: gap.cause, moment: Moment::new(&gap.since, boot) })
+}
+
+/// Any payload as JSON.
+pub(super) fn json(payload: &impl Serialize) -> Bytes {
+    let text = serde_json::to_vec(payload).expect("payloads have text keys and no failing parts");
+    Bytes::from(text)
+}
+
+/// A number or a date, as senders write times.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum When {
+    Seconds(f64),
+    Text(String),
+}
+
+impl When {
+    fn since_1970(&self) -> Result<Duration, String> {
+        match self {
+            When::Seconds(secs) => Duration::try_from_secs_f64(*secs).map_err(|_| format!("`{secs}` is not a time")),
+            When::Text(text) => time::parse(text),
+        }
+    }
+}
+
+/// Seconds as a number, or a duration such as `"30s"`.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Length {
+    Seconds(f64),
+    Text(String),
+}
+
+impl Length {
+    fn duration(&self) -> Result<Duration, String> {
+        match self {
+            Length::Seconds(secs) => {
+                Duration::try_from_secs_f64(*secs).map_err(|_| format!("`{secs}` is not a duration"))
+            }
+            Length::Text(text) => text.parse().map(|Span(duration)| duration),
+        }
+    }
+}
+
+/// Reads a command. What can't be read becomes a command whose values are the error, so that it is answered. `text`:
+/// the point's values are text, for which JSON counts only as an object with `value`.
+pub(super) fn command(target: Target<'_>, message: &Message, reply: Option<ReplyTo>, text: bool) -> Command {
+    let mut command = Command {
+        id: None,
+        device: target.device.to_owned(),
+        point: target.point.map(str::to_owned),
+        values: Ok(Vec::new()),
+        arrived: time::now(),
+        sent: None,
+        expires: None,
+        ttl: message.expiry,
+        lease: None,
+        retained: message.retain,
+        reply,
+    };
+    command.values = read(target, &message.payload, text, &mut command);
+    command
+}
+
+fn read(
+    target: Target<'_>,
+    payload: &[u8],
+    text_point: bool,
+    command: &mut Command,
+) -> Result<Vec<(String, Value)>, String> {
+    let text = std::str::from_utf8(payload).map_err(|_| "the payload is not UTF-8 text".to_owned())?;
+    let object = text.trim_start().starts_with('{').then(|| serde_json::from_str::<serde_json::Value>(text));
+    let mut object = match (object, target.point) {
+        (Some(Ok(serde_json::Value::Object(object))), _) if !text_point || object.contains_key("value") => object,
+        (Some(Err(error)), _) if !text_point => return Err(format!("the payload is no JSON: {error}")),
+        (_, Some(point)) => {
+            if text.is_empty() && !text_point {
+                return Err("the payload is empty".to_owned());
+            }
+            let value = if text_point { Value::text(text) } else { Value::text(text.trim()) };
+            return Ok(vec![(point.to_owned(), value)]);
+        }
+        (_, None) => return Err("expected a JSON object with \"values\"".to_owned()),
+    };
+    // The id first: whatever else is wrong, the sender is answered under it.
+    if let Some(id) = object.remove("id") {
+        let id = match id {
+            serde_json::Value::String(id) => id,
+            serde_json::Value::Number(id) => id.to_string(),
+            other => return Err(format!("`{other}` is no id: expected text")),
+        };
+        command.id = Some(CommandId::new(&id).ok_or("an id has 1 to 64 bytes and no control characters")?);
+    }
+    let time = |value: Option<serde_json::Value>, key: &str| -> Result<Option<Duration>, String> {
+        let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(None) };
+        let when: When = serde_json::from_value(value).map_err(|_| format!("`{key}` is no time"))?;
+        when.since_1970().map(Some)
+    };
+    let length = |value: Option<serde_json::Value>, key: &str| -> Result<Option<Duration>, String> {
+        let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(None) };
+        let length: Length = serde_json::from_value(value).map_err(|_| format!("`{key}` is no duration"))?;
+        length.duration().map(Some)
+    };
+    command.sent = time(object.remove("ts"), "ts")?;
+    command.expires = time(object.remove("expires"), "expires")?;
+    let ttl = length(object.remove("ttl"), "ttl")?;
+    command.ttl = ttl.into_iter().chain(command.ttl).min();
+    command.lease = length(object.remove("for"), "for")?;
+    let values = match (target.point, object.remove("value"), object.remove("values")) {
+        (Some(point), Some(one), None) => vec![(point.to_owned(), value(&one)?)],
+        (Some(_), _, _) => return Err("expected \"value\"".to_owned()),
+        (None, None, Some(serde_json::Value::Object(all))) if !all.is_empty() => {
+            all.into_iter().map(|(point, one)| Ok((point, value(&one)?))).collect::<Result<_, String>>()?
+        }
+        (None, _, _) => return Err("expected \"values\" with a value for each point".to_owned()),
+    };
+    match object.keys().next() {
+        Some(key) => Err(format!("unknown key `{key}`: expected id, value or values, ts, expires, ttl, for")),
+        None => Ok(values),
+    }
+}
+
+fn value(json: &serde_json::Value) -> Result<Value, String> {
+    match json {
+        serde_json::Value::Bool(b) => Ok(Value::Bool(*b)),
+        serde_json::Value::Number(n) => n
+            .as_i64()
+            .map(Value::Int)
+            .or_else(|| n.as_f64().filter(|f| f.is_finite()).map(Value::Float))
+            .ok_or_else(|| format!("`{n}` is too large")),
+        serde_json::Value::String(text) => Ok(Value::text(text)),
+        other => Err(format!("`{other}` is no value: expected a number, true, false or text")),
+    }
+}
+
+/// What a sender of MQTT 5 wants back.
+pub(super) fn reply_to(message: &Message) -> Option<ReplyTo> {
+    let topic = message.response_topic.as_deref()?;
+    Some(ReplyTo { topic: Arc::from(topic), correlation: message.correlation.as_deref().map(Arc::from) })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,151 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{Cause, DeviceName, GapCause, Reason};
+
+fn at() -> Timestamp {
+    Timestamp { uptime: Duration::from_millis(1500), wall: Duration::from_millis(1_795_341_600_123), synced: true }
+}
+
+fn text(bytes: &Bytes) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn a_reading(value: Option<Value>) -> Reading {
+    Reading {
+        device: DeviceName::new("tank").unwrap(),
+        point: PointName::new("level").unwrap(),
+        timestamp: at(),
+        value,
+        quality: Quality::Good,
+        cause: None,
+    }
+}
+
+#[test]
+fn a_reading_is_spelled_as_documented() {
+    let number = Some((Lane::Telemetry, Number { epoch: 7, seq: 4711 }));
+    let live = reading(&a_reading(Some(Value::Float(21.5))), Some("Cel"), number, Copy::Live, "b");
+    assert_eq!(
+        text(&live),
+        r#"{"ts":"2026-11-22T10:00:00.123Z","value":21.5,"unit":"Cel","quality":"good","lane":"telemetry","epoch":7,"seq":4711}"#
+    );
+    let mut unsynced = a_reading(None);
+    unsynced.timestamp.synced = false;
+    unsynced.quality = Quality::Bad;
+    unsynced.cause = Some(Cause::Start);
+    assert_eq!(
+        text(&reading(&unsynced, None, None, Copy::Repeat, "b")),
+        r#"{"ts":null,"uptime":1.5,"boot":"b","clock":"unsynced","value":null,"quality":"bad","cause":"start","repeat":true}"#
+    );
+}
+
+#[test]
+fn an_outcome_is_spelled_as_documented() {
+    let mut what = Outcome {
+        id: CommandId::new("c-42").unwrap(),
+        device: "tank".to_owned(),
+        point: Some("valve".to_owned()),
+        verdict: Verdict::Done,
+        text: None,
+        values: vec![(PointName::new("valve").unwrap(), Value::Bool(true))],
+        timestamp: at(),
+        reply: None,
+    };
+    let number = Some((Lane::Outcome, Number { epoch: 7, seq: 12 }));
+    assert_eq!(
+        text(&outcome(&what, number, false, "b")),
+        r#"{"id":"c-42","outcome":"done","ts":"2026-11-22T10:00:00.123Z","value":true,"lane":"outcome","epoch":7,"seq":12}"#
+    );
+    what.verdict = Verdict::Rejected(Reason::ReadOnly);
+    what.text = Some("no".to_owned());
+    what.point = None;
+    what.values.clear();
+    assert_eq!(
+        text(&outcome(&what, None, false, "b")),
+        r#"{"id":"c-42","outcome":"rejected","reason":"read-only","text":"no","ts":"2026-11-22T10:00:00.123Z"}"#
+    );
+}
+
+#[test]
+fn a_gap_is_spelled_as_documented() {
+    let range = GapRange::Numbers { lane: Lane::Telemetry, epoch: 7, from: 100, to: Some(2011), count: Some(1812) };
+    let told = gap(&Gap { n: 3, cause: GapCause::Bytes, range, since: at() }, "b");
+    assert_eq!(
+        text(&told),
+        r#"{"n":3,"lane":"telemetry","epoch":7,"from":100,"to":2011,"count":1812,"cause":"bytes","ts":"2026-11-22T10:00:00.123Z"}"#
+    );
+}
+
+fn parsed(point: Option<&str>, payload: &[u8], text_point: bool) -> Command {
+    let target = Target { device: "tank", point };
+    command(target, &Message::received("t", Bytes::copy_from_slice(payload), false), None, text_point)
+}
+
+#[test]
+fn a_command_is_read_in_every_spelling() {
+    let secs = Duration::from_secs;
+    let valve = |value| Ok(vec![("valve".to_owned(), value)]);
+    for (payload, expected) in [
+        ("ON", valve(Value::text("ON"))),
+        (" 21.5 ", valve(Value::text("21.5"))),
+        ("true", valve(Value::text("true"))),
+        (r#"{"value":true}"#, valve(Value::Bool(true))),
+        (r#"{"value":21.5,"id":"c"}"#, valve(Value::Float(21.5))),
+    ] {
+        assert_eq!(parsed(Some("valve"), payload.as_bytes(), false).values, expected, "{payload}");
+    }
+    let full = parsed(
+        Some("valve"),
+        br#"{"value":1,"id":"c-42","ts":"2026-11-22T10:00:00Z","expires":1795341700,"ttl":"30s","for":"5m"}"#,
+        false,
+    );
+    assert_eq!(full.id, CommandId::new("c-42"));
+    assert_eq!(full.sent, Some(secs(1_795_341_600)));
+    assert_eq!(full.expires, Some(secs(1_795_341_700)));
+    assert_eq!((full.ttl, full.lease), (Some(secs(30)), Some(secs(300))));
+    let several = parsed(None, br#"{"values":{"a":1,"b":"x"},"id":7}"#, false);
+    assert_eq!(several.values, Ok(vec![("a".to_owned(), Value::Int(1)), ("b".to_owned(), Value::text("x"))]));
+    assert_eq!(several.id, CommandId::new("7"));
+}
+
+#[test]
+fn a_text_point_takes_json_only_as_an_object_with_value() {
+    for (payload, expected) in
+        [(r#"{"value":"hi"}"#, "hi"), (r#"{"other":1}"#, r#"{"other":1}"#), ("{broken", "{broken"), (" x ", " x ")]
+    {
+        let command = parsed(Some("display"), payload.as_bytes(), true);
+        assert_eq!(command.values, Ok(vec![("display".to_owned(), Value::text(expected))]), "{payload}");
+    }
+}
+
+#[test]
+fn a_command_that_cannot_be_read_says_why_and_keeps_its_id() {
+    for (point, payload, expected) in [
+        (Some("valve"), "", "the payload is empty"),
+        (Some("valve"), "{", "the payload is no JSON"),
+        (Some("valve"), r#"{"id":"x"}"#, "expected \"value\""),
+        (Some("valve"), r#"{"id":"x","value":[1]}"#, "`[1]` is no value"),
+        (Some("valve"), r#"{"id":"x","value":null}"#, "`null` is no value"),
+        (Some("valve"), r#"{"id":"x","value":1,"ttl":"soon"}"#, "`soon` is not a duration"),
+        (Some("valve"), r#"{"id":"x","value":1,"ts":"soon"}"#, "`soon` is not a time"),
+        (Some("valve"), r#"{"id":"x","value":1,"tll":"1s"}"#, "unknown key `tll`"),
+        (Some("valve"), r#"{"id":"x","value":1e999}"#, "the payload is no JSON"),
+        (None, "ON", "expected a JSON object"),
+        (None, r#"{"id":"x","values":{}}"#, "expected \"values\""),
+        (None, r#"{"id":"x","value":1}"#, "expected \"values\""),
+    ] {
+        let command = parsed(point, payload.as_bytes(), false);
+        let error = command.values.unwrap_err();
+        assert!(error.contains(expected), "{payload}: {error}");
+        assert_eq!(command.id.is_some(), payload.contains("\"id\"") && !payload.contains("1e999"), "{payload}");
+    }
+    assert!(parsed(Some("valve"), b"\xff\xfe", false).values.is_err());
+}
+
+proptest! {
+    #[test]
+    fn no_payload_panics(payload: Vec<u8>, text_point: bool, several: bool) {
+        parsed((!several).then_some("valve"), &payload, text_point);
+    }
+}
