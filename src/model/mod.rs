@@ -23,5 +23,5 @@ pub use reading::{Arrival, Cause, Quality, Reading};
 pub use record::{Body, Gap, GapCause, GapRange, Lane, Number, Record};
 pub use state::{DeviceState, DeviceStates, Problem, Problems};
 pub use time::Timestamp;
-pub use units::{Rate, Size, Span};
+pub use units::{Rate, Size, Span, whole};
 pub use value::{Value, ValueType, WrongType};
