@@ -2,6 +2,10 @@
 //!
 //! The rooms and who may know whom are described in `ARCHITECTURE.md`; `tests/it/architecture.rs` keeps it so.
 
+pub mod command;
 pub mod device;
+pub mod link;
 pub mod model;
+pub mod queue;
 pub mod task;
+pub mod uplink;

@@ -1,0 +1,5 @@
+//! Commands: checked, routed, answered.
+
+mod config;
+
+pub use config::{Config, PointConfig};

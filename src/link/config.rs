@@ -1,0 +1,317 @@
+//! The table `[mqtt]`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{OneOrMany, Secret, Url};
+use crate::model::{Fault, Span, whole};
+
+/// The longest topic root: with device, point and a suffix behind it, it stays far below every broker's topic limit.
+const MAX_ROOT: usize = 200;
+
+/// What every broker takes as a client id.
+const MAX_CLIENT_ID: usize = 128;
+
+/// rumqttc panics below, in MQTT 5; a shorter one would only load the line.
+const MIN_KEEP_ALIVE: Span = Span::secs(5);
+
+/// A dead link is noticed after 1.5 of these: later than that helps nobody.
+const MAX_KEEP_ALIVE: Span = Span::secs(3600);
+
+/// How the gateway reaches its broker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where the broker is; of a list each is tried in order.
+    pub url: OneOrMany<Url>,
+    /// The version of MQTT (3.1.1).
+    #[serde(default)]
+    pub version: Version,
+    /// What all topics begin with; `{id}` is the gateway's id (`sluicegate/{id}`).
+    #[serde(default = "default_root")]
+    pub root: String,
+    /// The name of the session at the broker, 1 to 128 bytes; no two clients may share one (`{id}`).
+    #[serde(default = "default_client_id")]
+    pub client_id: String,
+    /// How often a silent link is tried, in whole seconds from 5 s to 1 h (30 s).
+    #[serde(default = "default_keep_alive")]
+    pub keep_alive: Span,
+    /// What name resolution, TCP, TLS and the broker's answer may take together, 1 s to 5 min (20 s: a TLS handshake on
+    /// an i.MX6 over a slow radio link).
+    #[serde(default = "default_connect_timeout")]
+    pub connect_timeout: Span,
+    /// Publishes in flight, 1 to 1000 (64).
+    #[serde(default = "default_window", deserialize_with = "whole::<_, _, 1, 1000>")]
+    pub window: u16,
+    /// The user name at the broker; may hold `{id}`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// The password at the broker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<Secret>,
+    /// Who is trusted, and who the gateway is, on an mqtts:// link. Without it: the system's roots, no client
+    /// certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+}
+
+/// The version of MQTT.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Version {
+    /// MQTT 3.1.1.
+    #[default]
+    #[serde(rename = "3.1.1")]
+    V3,
+    /// MQTT 5.
+    #[serde(rename = "5")]
+    V5,
+}
+
+/// TLS. There is no key to skip verification, and there will be none.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// PEM file of the authorities that are trusted, instead of the system's roots.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+    /// PEM file of the client certificate, with its chain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cert: Option<PathBuf>,
+    /// The key of the client certificate: PEM, as PKCS#8, PKCS#1 or SEC1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<Secret>,
+    /// The name that the broker's certificate must carry; default: the host of the URL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
+}
+
+fn default_root() -> String {
+    "sluicegate/{id}".to_owned()
+}
+
+fn default_client_id() -> String {
+    "{id}".to_owned()
+}
+
+fn default_keep_alive() -> Span {
+    Span::secs(30)
+}
+
+fn default_connect_timeout() -> Span {
+    Span::secs(20)
+}
+
+fn default_window() -> u16 {
+    64
+}
+
+/// Puts the gateway's id where a path has `{id}`.
+pub(super) fn expand_path(path: &Path, id: &str) -> PathBuf {
+    path.to_str().map_or_else(|| path.to_owned(), |text| text.replace("{id}", id).into())
+}
+
+impl Config {
+    /// Puts the gateway's id where texts and paths have `{id}`.
+    pub fn expand(&mut self, id: &str) {
+        for text in [&mut self.root, &mut self.client_id].into_iter().chain(&mut self.username) {
+            *text = text.replace("{id}", id);
+        }
+        if let Some(tls) = &mut self.tls {
+            for path in [&mut tls.ca, &mut tls.cert].into_iter().flatten() {
+                *path = expand_path(path, id);
+            }
+        }
+        let key = self.tls.as_mut().and_then(|tls| tls.key.as_mut());
+        self.password.iter_mut().chain(key).for_each(|secret| secret.expand(id));
+    }
+
+    /// Checks what the types can't say. Call [`Config::expand`] before.
+    pub fn check(&self) -> Vec<Fault> {
+        let mut faults = self.check_urls();
+        let mut wrong = |path: &str, text: String| faults.push(Fault::at(path, text));
+        if let Some(text) = root_fault(&self.root) {
+            wrong("root", text);
+        }
+        if !(1..=MAX_CLIENT_ID).contains(&self.client_id.len()) || self.client_id.contains(char::is_control) {
+            wrong("client_id", "expected 1 to 128 bytes without control characters".to_owned());
+        }
+        let keep_alive = self.keep_alive;
+        if !(MIN_KEEP_ALIVE..=MAX_KEEP_ALIVE).contains(&keep_alive) || keep_alive.0.subsec_nanos() != 0 {
+            wrong("keep_alive", format!("`{keep_alive}`: expected whole seconds from \"5s\" to \"1h\""));
+        }
+        let timeout = self.connect_timeout;
+        if !(Duration::from_secs(1)..=Duration::from_secs(300)).contains(&timeout.0) {
+            wrong("connect_timeout", format!("`{timeout}`: expected a duration from \"1s\" to \"5m\""));
+        }
+        match &self.username {
+            Some(name) if name.is_empty() || name.len() > usize::from(u16::MAX) || name.contains('\0') => {
+                wrong("username", "expected 1 to 65535 bytes without NUL".to_owned());
+            }
+            None if self.password.is_some() => wrong("password", "expected a `username` beside it".to_owned()),
+            _ => {}
+        }
+        if let Some(tls) = &self.tls {
+            faults.extend(tls.check().into_iter().map(|fault| fault.under(&["tls"])));
+        }
+        faults
+    }
+
+    fn check_urls(&self) -> Vec<Fault> {
+        let urls = &self.url.0;
+        if urls.is_empty() {
+            return vec![Fault::at("url", "expected at least one URL such as \"mqtts://broker.example.com\"")];
+        }
+        let mut faults = Vec::new();
+        let path = |index: usize| if urls.len() == 1 { "url".to_owned() } else { format!("url[{index}]") };
+        for (index, url) in urls.iter().enumerate().filter(|(_, url)| url.scheme.is_websocket()) {
+            let text = format!("`{}://` is not supported yet: expected mqtt:// or mqtts://", url.scheme.as_str());
+            faults.push(Fault::at(&path(index), text));
+        }
+        let guarded = urls.iter().any(|url| url.scheme.is_tls());
+        let open = urls.iter().position(|url| !url.scheme.is_tls());
+        match open {
+            // Who cuts the guarded link must not get the open one instead.
+            Some(index) if guarded => faults.push(Fault::at(
+                &path(index),
+                "a list with and without TLS would fall back to plain text: expected mqtts:// in all, or in none",
+            )),
+            Some(_) if self.tls.is_some() => {
+                faults.push(Fault::at("tls", "needs TLS in the URL: expected url = \"mqtts://…\""));
+            }
+            _ => {}
+        }
+        faults
+    }
+}
+
+impl Tls {
+    fn check(&self) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        match (&self.cert, &self.key) {
+            (Some(_), None) => faults.push(Fault::at("cert", "expected a `key` beside it")),
+            (None, Some(_)) => faults.push(Fault::at("key", "expected a `cert` beside it")),
+            _ => {}
+        }
+        for (key, path) in [("ca", &self.ca), ("cert", &self.cert)] {
+            if path.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
+                faults.push(Fault::at(key, "expected the path of a PEM file"));
+            }
+        }
+        let usual = |name: &str| {
+            !name.is_empty()
+                && name.len() <= 253
+                && name.chars().all(|c| c.is_ascii_alphanumeric() || "-._:".contains(c))
+        };
+        if let Some(name) = self.server_name.as_ref().filter(|name| !usual(name)) {
+            let text = format!("`{name}` is not a host name: expected one such as \"broker.example.com\"");
+            faults.push(Fault::at("server_name", text));
+        }
+        faults
+    }
+}
+
+fn root_fault(root: &str) -> Option<String> {
+    let problem = if root.is_empty() || root.len() > MAX_ROOT {
+        "expected 1 to 200 bytes"
+    } else if root.contains(['+', '#']) {
+        "expected no wildcard (`+`, `#`)"
+    } else if root.contains(char::is_control) {
+        "expected no control characters"
+    } else if root.starts_with('$') {
+        "expected no `$` at its beginning: such topics are the broker's own"
+    } else if root.split('/').any(str::is_empty) {
+        "expected no `/` at its ends and no empty level"
+    } else if root.contains(['{', '}']) {
+        "expected no braces but in `{id}`"
+    } else {
+        return None;
+    };
+    Some(format!("`{}`: {problem}", root.escape_debug()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        let mut config: Config = toml::from_str(text).unwrap();
+        config.expand("pump-house-7");
+        config
+    }
+
+    #[test]
+    fn the_id_stands_where_the_config_has_it() {
+        let config = config(
+            "url = \"mqtts://broker\"\nusername = \"{id}@plant\"\npassword = { file = \"/etc/{id}/password\" }\n\
+             tls = { ca = \"/etc/{id}/ca.pem\", cert = \"/etc/{id}/cert.pem\", key = { file = \"/etc/{id}/key.pem\" } }",
+        );
+        assert_eq!(config.check(), []);
+        assert_eq!(config.root, "sluicegate/pump-house-7");
+        assert_eq!(config.client_id, "pump-house-7");
+        assert_eq!(config.username.as_deref(), Some("pump-house-7@plant"));
+        assert_eq!(config.password, Some(Secret::File("/etc/pump-house-7/password".into())));
+        let tls = config.tls.unwrap();
+        assert_eq!(tls.ca, Some("/etc/pump-house-7/ca.pem".into()));
+        assert_eq!(tls.cert, Some("/etc/pump-house-7/cert.pem".into()));
+        assert_eq!(tls.key, Some(Secret::File("/etc/pump-house-7/key.pem".into())));
+    }
+
+    #[test]
+    fn only_the_url_must_be_said() {
+        let config = config("url = [\"mqtt://a\", \"mqtt://b\"]");
+        assert_eq!(config.check(), []);
+        assert_eq!((config.version, config.window), (Version::V3, 64));
+        assert_eq!((config.keep_alive, config.connect_timeout), (Span::secs(30), Span::secs(20)));
+    }
+
+    #[test]
+    fn what_can_not_work_is_a_fault() {
+        let wildcard = "`a/+`: expected no wildcard (`+`, `#`)";
+        let mixed = "a list with and without TLS would fall back to plain text: expected mqtts:// in all, or in none";
+        for (text, path, expected) in [
+            ("root = \"a/+\"", "root", wildcard),
+            (
+                "root = \"$SYS/a\"",
+                "root",
+                "`$SYS/a`: expected no `$` at its beginning: such topics are the broker's own",
+            ),
+            ("root = \"/a\"", "root", "`/a`: expected no `/` at its ends and no empty level"),
+            ("root = \"a//b\"", "root", "`a//b`: expected no `/` at its ends and no empty level"),
+            ("root = \"a\\u0000\"", "root", "`a\\0`: expected no control characters"),
+            ("root = \"{site}/a\"", "root", "`{site}/a`: expected no braces but in `{id}`"),
+            ("root = \"\"", "root", "``: expected 1 to 200 bytes"),
+            ("client_id = \"\"", "client_id", "expected 1 to 128 bytes without control characters"),
+            ("keep_alive = \"0s\"", "keep_alive", "`0s`: expected whole seconds from \"5s\" to \"1h\""),
+            ("keep_alive = \"5500ms\"", "keep_alive", "`5s 500ms`: expected whole seconds from \"5s\" to \"1h\""),
+            ("connect_timeout = \"1h\"", "connect_timeout", "`1h`: expected a duration from \"1s\" to \"5m\""),
+            ("password = { env = \"P\" }", "password", "expected a `username` beside it"),
+            ("username = \"\"", "username", "expected 1 to 65535 bytes without NUL"),
+            ("tls = { ca = \"/ca.pem\" }", "tls", "needs TLS in the URL: expected url = \"mqtts://…\""),
+            ("url = []", "url", "expected at least one URL such as \"mqtts://broker.example.com\""),
+            ("url = \"wss://a\"", "url", "`wss://` is not supported yet: expected mqtt:// or mqtts://"),
+            ("url = [\"mqtts://a\", \"mqtt://b\"]", "url[1]", mixed),
+            ("url = \"mqtts://a\"\ntls.cert = \"/cert.pem\"", "tls.cert", "expected a `key` beside it"),
+            ("url = \"mqtts://a\"\ntls.key.env = \"KEY\"", "tls.key", "expected a `cert` beside it"),
+            ("url = \"mqtts://a\"\ntls.ca = \"\"", "tls.ca", "expected the path of a PEM file"),
+            (
+                "url = \"mqtts://a\"\ntls.server_name = \"a b\"",
+                "tls.server_name",
+                "`a b` is not a host name: expected one such as \"broker.example.com\"",
+            ),
+        ] {
+            let text = if text.starts_with("url") { text.to_owned() } else { format!("url = \"mqtt://a\"\n{text}") };
+            assert_eq!(config(&text).check(), [Fault::at(path, expected)], "{text}");
+        }
+    }
+
+    #[test]
+    fn verification_can_not_be_skipped() {
+        for key in ["insecure", "verify", "skip_verify"] {
+            let text = format!("url = \"mqtts://a\"\ntls = {{ {key} = false }}");
+            let error = toml::from_str::<Config>(&text).unwrap_err();
+            assert!(error.message().starts_with(&format!("unknown field `{key}`")), "{error}");
+        }
+    }
+}

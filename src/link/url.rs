@@ -1,0 +1,223 @@
+//! Where a broker is, parsed once.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::str::FromStr;
+
+use serde::de::value::{SeqAccessDeserializer, StrDeserializer};
+use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
+use serde::{Serialize, Serializer};
+
+/// What is spoken below MQTT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// `mqtt://`: TCP.
+    Mqtt,
+    /// `mqtts://`: TLS over TCP.
+    Mqtts,
+    /// `ws://`: WebSocket over TCP.
+    Ws,
+    /// `wss://`: WebSocket over TLS over TCP.
+    Wss,
+}
+
+/// Where a broker is: `mqtts://broker.example.com:8883`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Url {
+    /// What is spoken below MQTT.
+    pub scheme: Scheme,
+    /// A host name or an address; of IPv6 without its brackets.
+    pub host: String,
+    /// The TCP port.
+    pub port: u16,
+}
+
+/// One value, or a list of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OneOrMany<T>(pub Vec<T>);
+
+impl Scheme {
+    const ALL: [Scheme; 4] = [Scheme::Mqtt, Scheme::Mqtts, Scheme::Ws, Scheme::Wss];
+
+    /// As it stands before `://`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scheme::Mqtt => "mqtt",
+            Scheme::Mqtts => "mqtts",
+            Scheme::Ws => "ws",
+            Scheme::Wss => "wss",
+        }
+    }
+
+    /// Whether TLS guards it.
+    pub fn is_tls(self) -> bool {
+        matches!(self, Scheme::Mqtts | Scheme::Wss)
+    }
+
+    /// Whether it is a WebSocket.
+    pub fn is_websocket(self) -> bool {
+        matches!(self, Scheme::Ws | Scheme::Wss)
+    }
+
+    /// The port where the URL names none.
+    pub fn default_port(self) -> u16 {
+        match self {
+            Scheme::Mqtt => 1883,
+            Scheme::Mqtts => 8883,
+            Scheme::Ws => 80,
+            Scheme::Wss => 443,
+        }
+    }
+}
+
+impl FromStr for Url {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // The text itself is not repeated where it might hold a password.
+        let (scheme, rest) = text.split_once("://").ok_or("expected a URL such as \"mqtts://broker.example.com\"")?;
+        let scheme = Scheme::ALL
+            .into_iter()
+            .find(|known| known.as_str() == scheme.to_ascii_lowercase())
+            .ok_or_else(|| format!("`{scheme}://` is not known: expected mqtt:// or mqtts://"))?;
+        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        if authority.contains('@') {
+            return Err(
+                "a user name and a password do not stand in the URL: use the keys `username` and `password`".to_owned()
+            );
+        }
+        if !path.is_empty() && path != "/" && !scheme.is_websocket() {
+            return Err(format!("`{path}`: expected no path behind {}://HOST:PORT", scheme.as_str()));
+        }
+        let (host, port) = match authority.strip_prefix('[') {
+            Some(rest) => {
+                let (host, port) = rest.split_once(']').ok_or("expected a `]` behind the IPv6 address")?;
+                if host.parse::<std::net::Ipv6Addr>().is_err() {
+                    return Err(format!("`{host}` is not an IPv6 address"));
+                }
+                (host, port.strip_prefix(':').or(if port.is_empty() { None } else { Some(port) }))
+            }
+            None => match authority.split_once(':') {
+                Some((_, more)) if more.contains(':') => {
+                    return Err(format!("expected an IPv6 address in brackets: {}://[{authority}]", scheme.as_str()));
+                }
+                Some((host, port)) => (host, Some(port)),
+                None => (authority, None),
+            },
+        };
+        if host.is_empty() || !host.chars().all(|c| c.is_alphanumeric() || "-._:".contains(c)) {
+            return Err(format!("`{host}` is not a host name: expected one such as \"broker.example.com\""));
+        }
+        let port = match port {
+            None => scheme.default_port(),
+            Some(port) => port
+                .parse()
+                .ok()
+                .filter(|port| *port != 0)
+                .ok_or_else(|| format!("`{port}` is not a port: expected a whole number from 1 to 65535"))?,
+        };
+        Ok(Url { scheme, host: host.to_owned(), port })
+    }
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Url { scheme, host, port } = self;
+        let scheme = scheme.as_str();
+        if host.contains(':') { write!(f, "{scheme}://[{host}]:{port}") } else { write!(f, "{scheme}://{host}:{port}") }
+    }
+}
+
+impl Serialize for Url {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Url {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = Url;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a URL such as \"mqtts://broker.example.com\"")
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Url, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
+impl<T: Serialize> Serialize for OneOrMany<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.as_slice() {
+            [one] => one.serialize(serializer),
+            many => many.serialize(serializer),
+        }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextOrList<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for TextOrList<T> {
+            type Value = OneOrMany<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text or a list of texts")
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+                T::deserialize(StrDeserializer::new(text)).map(|one| OneOrMany(vec![one]))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(list)).map(OneOrMany)
+            }
+        }
+        deserializer.deserialize_any(TextOrList(PhantomData))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_names_scheme_host_and_port() {
+        for (text, shown) in [
+            ("mqtt://broker", "mqtt://broker:1883"),
+            ("mqtts://Broker.example.com", "mqtts://Broker.example.com:8883"),
+            ("MQTTS://10.0.0.1:8884/", "mqtts://10.0.0.1:8884"),
+            ("mqtt://[fd00::1]", "mqtt://[fd00::1]:1883"),
+            ("mqtt://[::1]:1884", "mqtt://[::1]:1884"),
+            ("ws://broker/mqtt", "ws://broker:80"),
+            ("wss://broker", "wss://broker:443"),
+        ] {
+            let url: Url = text.parse().unwrap();
+            assert_eq!(url.to_string(), shown);
+            assert_eq!(url.to_string().parse(), Ok(url), "reads back");
+        }
+    }
+
+    #[test]
+    fn a_wrong_url_says_what_was_expected() {
+        for (text, expected) in [
+            ("broker.example.com", "expected a URL such as \"mqtts://broker.example.com\""),
+            ("http://broker", "`http://` is not known: expected mqtt:// or mqtts://"),
+            (
+                "mqtt://user:hunter2@broker",
+                "a user name and a password do not stand in the URL: use the keys `username` and `password`",
+            ),
+            ("mqtts://broker/path", "`/path`: expected no path behind mqtts://HOST:PORT"),
+            ("mqtt://broker:0", "`0` is not a port: expected a whole number from 1 to 65535"),
+            ("mqtt://broker:mqtt", "`mqtt` is not a port: expected a whole number from 1 to 65535"),
+            ("mqtt://fd00::1", "expected an IPv6 address in brackets: mqtt://[fd00::1]"),
+            ("mqtt://[broker]", "`broker` is not an IPv6 address"),
+            ("mqtt://[::1", "expected a `]` behind the IPv6 address"),
+            ("mqtt://", "`` is not a host name: expected one such as \"broker.example.com\""),
+            ("mqtt://my broker", "`my broker` is not a host name: expected one such as \"broker.example.com\""),
+        ] {
+            assert_eq!(text.parse::<Url>(), Err(expected.to_owned()), "{text}");
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! The table `[health]`, and the keys of a point that say how its readings look at the broker.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Fault, Span};
+
+/// The gateway's own state, as it is published.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HealthConfig {
+    /// How often `health` is published, 1 s to 24 h (60 s); changes of state come at once, but at most each 10 s.
+    pub interval: Span,
+}
+
+impl Default for HealthConfig {
+    fn default() -> Self {
+        HealthConfig { interval: Span::secs(60) }
+    }
+}
+
+impl HealthConfig {
+    /// Checks what the types can't say.
+    pub fn check(&self) -> Vec<Fault> {
+        let interval = self.interval;
+        if (Span::secs(1)..=Span::secs(24 * 3600)).contains(&interval) {
+            return Vec::new();
+        }
+        vec![Fault::at("interval", format!("`{interval}`: expected a duration from \"1s\" to \"24h\""))]
+    }
+}
+
+/// How the readings of a point look at the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PointConfig {
+    /// Whether the broker keeps the last reading, so that a newcomer sees it at once (true).
+    #[serde(default = "default_retain")]
+    pub retain: bool,
+    /// What a reading says (`json`).
+    #[serde(default)]
+    pub payload: Payload,
+}
+
+/// What the payload of a reading is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Payload {
+    /// A JSON object with time, value, unit, quality and number.
+    #[default]
+    Json,
+    /// The bare value; of several that wait only the latest is sent.
+    Value,
+}
+
+fn default_retain() -> bool {
+    true
+}
+
+impl Default for PointConfig {
+    fn default() -> Self {
+        PointConfig { retain: default_retain(), payload: Payload::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_read_back() {
+        assert_eq!(HealthConfig::default().check(), []);
+        assert_eq!(toml::from_str::<HealthConfig>("").unwrap(), HealthConfig::default());
+        assert_eq!(toml::from_str::<PointConfig>("").unwrap(), PointConfig::default());
+        let bare: PointConfig = toml::from_str("payload = \"value\"\nretain = false").unwrap();
+        assert_eq!(bare, PointConfig { retain: false, payload: Payload::Value });
+    }
+
+    #[test]
+    fn health_is_neither_a_flood_nor_forgotten() {
+        for interval in ["0s", "2days"] {
+            let config: HealthConfig = toml::from_str(&format!("interval = \"{interval}\"")).unwrap();
+            let text = format!("`{interval}`: expected a duration from \"1s\" to \"24h\"");
+            assert_eq!(config.check(), [Fault::at("interval", text)]);
+        }
+    }
+}
