@@ -15,6 +15,7 @@ mod access;
 mod io;
 mod point;
 mod serial;
+mod sim;
 mod supervisor;
 #[cfg(test)]
 mod testing;
@@ -35,7 +36,7 @@ pub use point::{Config as PointRulesConfig, Rules};
 pub use supervisor::{Plan, Supervisor, Wiring};
 
 /// Every kind there is.
-pub const KINDS: &[&Kind] = &[&serial::KIND];
+pub const KINDS: &[&Kind] = &[&serial::KIND, &sim::KIND];
 
 /// The kind of this name.
 pub fn kind(name: &str) -> Option<&'static Kind> {
