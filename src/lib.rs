@@ -3,6 +3,7 @@
 //! The rooms and who may know whom are described in `ARCHITECTURE.md`; `tests/it/architecture.rs` keeps it so.
 
 pub mod command;
+pub mod config;
 pub mod device;
 pub mod link;
 pub mod model;

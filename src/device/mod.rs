@@ -11,9 +11,14 @@
 //! One folder with `mod.rs` (with a `KIND`), `config.rs` and `sample.toml`, and its two lines in this file: `mod` and
 //! the entry in [`KINDS`].
 
+mod access;
 mod io;
 mod point;
+mod serial;
+mod sim;
 mod supervisor;
+#[cfg(test)]
+mod testing;
 
 use std::fmt;
 use std::future::Future;
@@ -31,7 +36,7 @@ pub use point::{Config as PointRulesConfig, Rules};
 pub use supervisor::{Plan, Supervisor, Wiring};
 
 /// Every kind there is.
-pub const KINDS: &[&Kind] = &[];
+pub const KINDS: &[&Kind] = &[&serial::KIND, &sim::KIND];
 
 /// The kind of this name.
 pub fn kind(name: &str) -> Option<&'static Kind> {
@@ -163,5 +168,42 @@ pub fn read<T: DeserializeOwned>(table: toml::Table) -> Result<T, Fault> {
 impl fmt::Debug for Built {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Built").field("points", &self.points).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::parts;
+    use super::*;
+    use crate::model;
+
+    #[test]
+    fn the_sample_of_every_kind_is_right_and_shows_every_key() {
+        for kind in KINDS {
+            let parts = parts(kind.sample);
+            assert_eq!(parts.kind.name, kind.name);
+            let shown = |table: &toml::Table, key: &str| assert!(table.contains_key(key), "{}: `{key}`", kind.name);
+            (kind.device_keys)().iter().for_each(|key| shown(&parts.spec.table, key));
+            let points: toml::Table = parts.spec.points.iter().flat_map(|point| point.table.clone()).collect();
+            (kind.point_keys)().iter().for_each(|key| shown(&points, key));
+            let count = parts.spec.points.len();
+            let built = (kind.build)(parts.spec).unwrap_or_else(|faults| panic!("{}: {faults:?}", kind.name));
+            assert_eq!(built.points.len(), count);
+        }
+    }
+
+    #[test]
+    fn no_key_has_two_owners() {
+        for kind in KINDS {
+            let device = model::keys::<Config>().iter().chain((kind.device_keys)());
+            let point = model::keys::<Declaration>().iter().chain(model::keys::<PointRulesConfig>());
+            let lists: [Vec<_>; 2] = [device.collect(), point.chain((kind.point_keys)()).collect()];
+            for keys in lists {
+                let mut once = keys.clone();
+                once.sort_unstable();
+                once.dedup();
+                assert_eq!(once.len(), keys.len(), "{}: {keys:?}", kind.name);
+            }
+        }
     }
 }

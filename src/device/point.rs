@@ -123,7 +123,7 @@ impl Rules {
         let mapped = if self.config.map.is_empty() {
             raw.clone()
         } else {
-            match self.config.map.get(&raw.to_string()) {
+            match self.name(raw) {
                 Some(name) => name.clone(),
                 None => return bad(Some(raw.clone()).filter(|raw| self.fits(raw))),
             }
@@ -137,6 +137,15 @@ impl Rules {
         }
         let quality = if self.point.in_range(&value) { Quality::Good } else { Quality::Bad };
         Cooked { value: Some(value), quality }
+    }
+
+    /// The name of a raw value. That of a level may stand under `1` or `0` as well as under `true` or `false`.
+    fn name(&self, raw: &Value) -> Option<&Value> {
+        let digit = |on: bool| if on { "1" } else { "0" };
+        self.config.map.get(&raw.to_string()).or_else(|| match raw {
+            Value::Bool(on) => self.config.map.get(digit(*on)),
+            _ => None,
+        })
     }
 
     fn fits(&self, value: &Value) -> bool {
@@ -326,6 +335,8 @@ mod tests {
             (None, "", Value::Float(f64::NAN), bad(None)),
             (None, "", Value::Int(101), bad(Some(Value::Int(101)))),
             (None, "map = { 0 = \"closed\", 1 = \"open\" }", Value::Int(1), good(Value::text("open"))),
+            (None, "map = { 0 = \"closed\", 1 = \"open\" }", Value::Bool(true), good(Value::text("open"))),
+            (None, "map = { false = \"closed\" }", Value::Bool(false), good(Value::text("closed"))),
             (Some(ValueType::Text), "map = { 0 = \"closed\" }", Value::Int(7), bad(None)),
         ] {
             assert_eq!(rules(value_type, config, false).cook(&raw), expected, "{raw:?} by {config:?}");

@@ -1,10 +1,9 @@
 //! Where a broker is, parsed once.
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::str::FromStr;
 
-use serde::de::value::{SeqAccessDeserializer, StrDeserializer};
+use serde::de::value::SeqAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 use serde::{Serialize, Serializer};
 
@@ -159,22 +158,22 @@ impl<T: Serialize> Serialize for OneOrMany<T> {
     }
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
+impl<'de> Deserialize<'de> for OneOrMany<Url> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextOrList<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for TextOrList<T> {
-            type Value = OneOrMany<T>;
+        struct OneOrList;
+        impl<'de> Visitor<'de> for OneOrList {
+            type Value = OneOrMany<Url>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a text or a list of texts")
+                f.write_str("a URL such as \"mqtts://broker.example.com\", or a list of them")
             }
             fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-                T::deserialize(StrDeserializer::new(text)).map(|one| OneOrMany(vec![one]))
+                text.parse().map(|one| OneOrMany(vec![one])).map_err(E::custom)
             }
             fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
                 Vec::deserialize(SeqAccessDeserializer::new(list)).map(OneOrMany)
             }
         }
-        deserializer.deserialize_any(TextOrList(PhantomData))
+        deserializer.deserialize_any(OneOrList)
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// What a point carries.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected true, false, a number or text in quotes")]
 pub enum Value {
     /// On or off.
     Bool(bool),

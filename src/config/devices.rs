@@ -1,0 +1,261 @@
+//! The tables `[device.…]`: each point's flat table is split among the rooms that own its keys.
+
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+use super::error::Finding;
+use super::read::read;
+use super::words;
+use super::{Device, PointPlan};
+use crate::device::{self, Kind, Plan, PointRulesConfig, PointSpec, Shape, Spec};
+use crate::model::{self, Declaration, DeviceName, Fault, Point, PointName, ValueType};
+use crate::{command, queue, uplink};
+
+/// Asks for the keys of a struct.
+type Keys = fn() -> &'static [&'static str];
+
+/// Who, beside the device's kind, owns keys of a point's table.
+pub(super) const OWNERS: [(&str, Keys); 5] = [
+    ("declaration", model::keys::<Declaration>),
+    ("point rules", model::keys::<PointRulesConfig>),
+    ("command", model::keys::<command::PointConfig>),
+    ("queue", model::keys::<queue::PointConfig>),
+    ("uplink", model::keys::<uplink::PointConfig>),
+];
+
+/// The table of a device's points.
+pub(super) const POINT: &str = "point";
+
+/// All devices. Those with anything wrong are reported, and left out.
+pub(super) fn devices(
+    tables: &toml::Table,
+    kinds: &'static [&'static Kind],
+    findings: &mut Vec<Finding>,
+) -> Vec<Device> {
+    tables.iter().filter_map(|(name, table)| Reader { kinds, name, findings }.device(table)).collect()
+}
+
+/// What the other rooms say about a point.
+struct Rest {
+    rules: PointRulesConfig,
+    command: command::PointConfig,
+    queue: queue::PointConfig,
+    uplink: uplink::PointConfig,
+    /// The keys that were written.
+    written: Vec<String>,
+}
+
+struct Reader<'a> {
+    kinds: &'static [&'static Kind],
+    name: &'a str,
+    findings: &'a mut Vec<Finding>,
+}
+
+impl Reader<'_> {
+    fn device(mut self, value: &toml::Value) -> Option<Device> {
+        let before = self.findings.len();
+        let name = match DeviceName::new(self.name) {
+            Ok(name) => Some(name),
+            Err(error) => self.wrong(Finding::key(&["device", self.name], error.to_string())),
+        };
+        let Some(table) = value.as_table() else {
+            return self.wrong(Finding::value(&["device", self.name], "expected a table [device.NAME]"));
+        };
+        let kind = self.kind(table)?;
+        let common_keys = model::keys::<device::Config>();
+        let (common, mut own) = split(table, common_keys);
+        let points = own.remove(POINT);
+        self.known_keys(&own, kind, common_keys);
+        own.retain(|key, _| (kind.device_keys)().contains(&key));
+        let common: Option<device::Config> = read(common, &["device", self.name], self.findings);
+        let points = match points {
+            Some(toml::Value::Table(points)) => points,
+            None => toml::Table::new(),
+            Some(_) => {
+                return self
+                    .wrong(Finding::value(&["device", self.name, POINT], "expected tables [device.NAME.point.NAME]"));
+            }
+        };
+        let points: Vec<_> = points.iter().map(|(point, table)| self.point(point, table, kind)).collect();
+        // The kind has its say also when another room's part of a point is wrong.
+        let (specs, rest): (Vec<Option<PointSpec>>, Vec<Option<Rest>>) = points.into_iter().unzip();
+        let (name, specs) = (name?, specs.into_iter().collect::<Option<Vec<_>>>()?);
+        let declared: Vec<_> = specs.iter().map(|spec| (spec.name.clone(), spec.declaration.clone())).collect();
+        let built = match (kind.build)(Spec { device: name.clone(), table: own, points: specs }) {
+            Ok(built) => built,
+            Err(faults) => {
+                let base = ["device", self.name];
+                self.findings.extend(faults.into_iter().map(|fault| Finding::of(fault, &base)));
+                return None;
+            }
+        };
+        let plans: Vec<(PointPlan, PointRulesConfig, bool)> = declared
+            .into_iter()
+            .zip(rest)
+            .zip(&built.points)
+            .filter_map(|(((point, declaration), rest), shape)| {
+                Some(self.plan(&name, point, declaration, rest?, *shape))
+            })
+            .collect();
+        if self.findings.len() > before {
+            return None;
+        }
+        let common = common?;
+        let rules = plans.iter().map(|(plan, rules, holds)| (plan.point.clone(), rules.clone(), *holds)).collect();
+        let driver = Arc::clone(&built.driver);
+        let plan = Plan { device: name, kind: kind.name, max_rate: common.max_rate, driver, points: rules };
+        Some(Device { plan, points: plans.into_iter().map(|(plan, _, _)| plan).collect() })
+    }
+
+    fn kind(&mut self, table: &toml::Table) -> Option<&'static Kind> {
+        let names = || self.kinds.iter().map(|kind| kind.name);
+        let path = ["device", self.name, "kind"];
+        let text = match table.get("kind") {
+            None => {
+                format!("{}: expected {}", words::MISSING, words::choices(names()))
+            }
+            Some(toml::Value::String(name)) => match self.kinds.iter().find(|kind| kind.name == name) {
+                Some(kind) => return Some(kind),
+                None => words::unknown_choice(name, names()),
+            },
+            Some(_) => "expected the name of a kind in quotes (see `sluicegate list-kinds`)".to_owned(),
+        };
+        self.wrong(Finding::value(&path, text))
+    }
+
+    /// Reports the keys of a device's table that nobody reads.
+    fn known_keys(&mut self, own: &toml::Table, kind: &Kind, common: &[&str]) {
+        let known = (kind.device_keys)();
+        for key in own.keys().filter(|key| !known.contains(&key.as_str())) {
+            let text = if of_point(kind).any(|other| other == key) {
+                format!("unknown key: it belongs to a point, below [device.{}.point.NAME]", self.name)
+            } else {
+                let known = known.iter().chain(common).copied().chain([POINT]);
+                self.foreign(key, |kind| (kind.device_keys)()).unwrap_or_else(|| words::unknown_key(key, known))
+            };
+            self.findings.push(Finding::key(&["device", self.name, key], text));
+        }
+    }
+
+    /// What is said of a key that another kind would know.
+    fn foreign(&self, key: &str, keys: impl Fn(&Kind) -> &'static [&'static str]) -> Option<String> {
+        let kinds: Vec<String> =
+            self.kinds.iter().filter(|kind| keys(kind).contains(&key)).map(|kind| format!("{:?}", kind.name)).collect();
+        (!kinds.is_empty()).then(|| format!("unknown key: it belongs to kind {}", kinds.join(", ")))
+    }
+
+    fn point(&mut self, name: &str, value: &toml::Value, kind: &Kind) -> (Option<PointSpec>, Option<Rest>) {
+        let base = ["device", self.name, POINT, name];
+        let checked = match PointName::new(name) {
+            Ok(name) => Some(name),
+            Err(error) => self.wrong(Finding::key(&base, error.to_string())),
+        };
+        let Some(table) = value.as_table() else {
+            return (self.wrong(Finding::value(&base, "expected a table [device.NAME.point.NAME]")), None);
+        };
+        let mut own = table.clone();
+        let declaration = self.part::<Declaration>(&mut own, &base);
+        let rules = self.part::<PointRulesConfig>(&mut own, &base);
+        let command = self.part::<command::PointConfig>(&mut own, &base);
+        let queue = self.part::<queue::PointConfig>(&mut own, &base);
+        let uplink = self.part::<uplink::PointConfig>(&mut own, &base);
+        let known = (kind.point_keys)();
+        for key in own.keys().filter(|key| !known.contains(&key.as_str())) {
+            let text = self
+                .foreign(key, |kind| (kind.point_keys)())
+                .unwrap_or_else(|| words::unknown_key(key, of_point(kind)));
+            self.findings.push(Finding::key(&["device", self.name, POINT, name, key], text));
+        }
+        own.retain(|key, _| known.contains(&key));
+        let spec = || Some(PointSpec { name: checked?, declaration: declaration?, table: own });
+        let written = table.keys().cloned().collect();
+        let rest = || Some(Rest { rules: rules?, command: command?, queue: queue?, uplink: uplink?, written });
+        (spec(), rest())
+    }
+
+    /// Takes an owner's keys out of a point's table, and reads them.
+    fn part<T: DeserializeOwned>(&mut self, table: &mut toml::Table, base: &[&str]) -> Option<T> {
+        let (mine, others) = split(table, model::keys::<T>());
+        *table = others;
+        read(mine, base, self.findings)
+    }
+
+    fn plan(
+        &mut self,
+        device: &DeviceName,
+        name: PointName,
+        declaration: Declaration,
+        rest: Rest,
+        shape: Shape,
+    ) -> (PointPlan, PointRulesConfig, bool) {
+        let Rest { rules, command, mut queue, uplink, written } = rest;
+        let mut faults = Vec::new();
+        let value_type = shape.value_type.or(declaration.value_type);
+        let Declaration { unit, min, max, safe, .. } = declaration;
+        let safe = safe.map(|safe| value_type.map_or_else(|| Ok(safe.clone()), |wanted| safe.convert(wanted)));
+        let safe = safe.transpose().unwrap_or_else(|error| {
+            faults.push(Fault::at("safe", error.to_string()));
+            None
+        });
+        let writable = shape.writable;
+        let point = Point { device: device.clone(), name, value_type, unit, min, max, safe, writable };
+        faults.extend(declaration_faults(&point));
+        faults.extend(rules.check(&point));
+        faults.extend(command.check());
+        if !point.writable {
+            let guards = model::keys::<command::PointConfig>().iter().chain(&["safe"]);
+            for key in guards.filter(|key| written.iter().any(|written| written == *key)) {
+                faults.push(Fault::at(key, "only a point that commands may change has it"));
+            }
+        }
+        if uplink.payload == uplink::Payload::Value {
+            if queue.keep == queue::Keep::All && written.iter().any(|key| key == "keep") {
+                let text = "a bare value has no number: expected \"latest\", or payload = \"json\"";
+                faults.push(Fault::at("keep", text));
+            }
+            queue.keep = queue::Keep::Latest;
+        }
+        let base = ["device", self.name, POINT, point.name.as_str()];
+        self.findings.extend(faults.into_iter().map(|fault| Finding::of(fault, &base)));
+        (PointPlan { point, command, queue, uplink }, rules, shape.holds)
+    }
+
+    fn wrong<T>(&mut self, finding: Finding) -> Option<T> {
+        self.findings.push(finding);
+        None
+    }
+}
+
+/// Every key that a point of this kind may have.
+pub(super) fn of_point(kind: &Kind) -> impl Iterator<Item = &'static str> {
+    OWNERS.iter().flat_map(|(_, keys)| keys()).chain((kind.point_keys)()).copied()
+}
+
+fn split(table: &toml::Table, keys: &[&str]) -> (toml::Table, toml::Table) {
+    table.clone().into_iter().partition(|(key, _)| keys.contains(&key.as_str()))
+}
+
+/// What is wrong with a declaration in itself.
+fn declaration_faults(point: &Point) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let Point { min, max, .. } = *point;
+    for (key, bound) in [("min", min), ("max", max)] {
+        if bound.is_some_and(|bound| !bound.is_finite()) {
+            faults.push(Fault::at(key, "expected a number"));
+        } else if bound.is_some() && matches!(point.value_type, Some(ValueType::Bool | ValueType::Text)) {
+            faults.push(Fault::at(key, "only a point of type int or float has it"));
+        }
+    }
+    if let (Some(min), Some(max)) = (min, max)
+        && min > max
+    {
+        faults.push(Fault::at("min", format!("`{min}`: expected at most `max`, which is {max}")));
+    } else if let Some(safe) = point.safe.as_ref().filter(|safe| point.writable && !point.in_range(safe)) {
+        faults.push(Fault::at("safe", format!("`{safe}` is out of range: expected {}", point.range())));
+    }
+    if point.unit.as_ref().is_some_and(|unit| unit.is_empty() || unit.contains(char::is_control)) {
+        faults.push(Fault::at("unit", "expected a text such as \"Cel\""));
+    }
+    faults
+}

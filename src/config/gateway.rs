@@ -1,0 +1,193 @@
+//! The table `[gateway]`: who this gateway is, and where it keeps its state.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
+
+use super::Sources;
+use super::error::Finding;
+use crate::model::GatewayId;
+
+/// Names that boards have before somebody gives them one. A hundred gateways of one id would throw each other off the
+/// broker without end.
+const GENERIC: [&str; 27] = [
+    "alarm",
+    "alpine",
+    "archlinux",
+    "armbian",
+    "bananapi",
+    "beaglebone",
+    "buildroot",
+    "colibri",
+    "debian",
+    "dietpi",
+    "fedora",
+    "lede",
+    "linaro",
+    "linux",
+    "localhost",
+    "nixos",
+    "none",
+    "odroid",
+    "openwrt",
+    "orangepi",
+    "poky",
+    "raspberry",
+    "raspberrypi",
+    "raspbian",
+    "ubuntu",
+    "verdin",
+    "yocto",
+];
+
+/// What generic names begin with.
+const GENERIC_PREFIXES: [&str; 2] = ["qemu", "localhost"];
+
+/// Where the state is kept when neither the config nor systemd says so.
+const STATE_DIRECTORY: &str = "/var/lib/sluicegate";
+
+/// Who this gateway is, and where it keeps its state.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gateway {
+    /// Its id, unlike that of any other gateway at the broker.
+    pub id: GatewayId,
+    /// Holds the queue and the journal; an absolute path.
+    pub state_directory: PathBuf,
+}
+
+/// The table as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Keys {
+    /// The id, or `{ file = "…" }` that holds it; default: the host name up to its first dot.
+    id: Option<Id>,
+    /// An absolute path, which may hold `{id}`; default: `$STATE_DIRECTORY`, else `/var/lib/sluicegate`.
+    state_directory: Option<PathBuf>,
+}
+
+#[derive(Debug)]
+enum Id {
+    Text(String),
+    File(PathBuf),
+}
+
+impl Keys {
+    /// Completes the table with what the system says.
+    pub(super) fn complete(self, sources: &Sources, findings: &mut Vec<Finding>) -> Option<Gateway> {
+        let wrong = |key: &str, text: String| Finding::value(&["gateway", key], text);
+        let id = self.id(sources).map_err(|text| findings.push(wrong("id", text))).ok();
+        let from_systemd = || {
+            // systemd lists several with colons between them; the first is the unit's own.
+            let value = sources.environment.get("STATE_DIRECTORY")?;
+            value.split(':').next().filter(|path| !path.is_empty()).map(PathBuf::from)
+        };
+        let folder = self.state_directory.or_else(from_systemd).unwrap_or_else(|| STATE_DIRECTORY.into());
+        if !folder.is_absolute() {
+            let text = format!("`{}`: expected an absolute path such as \"{STATE_DIRECTORY}\"", folder.display());
+            findings.push(wrong("state_directory", text));
+            return None;
+        }
+        let id = id?;
+        let folder = folder.to_str().map_or_else(|| folder.clone(), |text| text.replace("{id}", id.as_str()).into());
+        Some(Gateway { id, state_directory: folder })
+    }
+
+    fn id(&self, sources: &Sources) -> Result<GatewayId, String> {
+        const EXPECTED: &str = "expected an id of its own such as \"pump-house-7\"";
+        let (text, origin) = match &self.id {
+            Some(Id::Text(text)) => (text.clone(), ""),
+            Some(Id::File(path)) => {
+                let text = std::fs::read_to_string(path)
+                    .map_err(|error| format!("can't read the id from `{}`: {error}", path.display()))?;
+                (text.trim().to_owned(), "in the file, ")
+            }
+            None => {
+                let name = sources.host_name.split('.').next().unwrap_or_default();
+                if name.is_empty() {
+                    return Err(format!("this host has no name to take for an id: {EXPECTED}"));
+                }
+                (name.to_owned(), "the host name ")
+            }
+        };
+        let lower = text.to_ascii_lowercase();
+        if GENERIC.contains(&lower.as_str()) || GENERIC_PREFIXES.iter().any(|prefix| lower.starts_with(prefix)) {
+            return Err(format!(
+                "{origin}`{text}` is generic, and two gateways of one id throw each other off the broker: {EXPECTED}"
+            ));
+        }
+        GatewayId::new(&text).map_err(|error| format!("{origin}{error}"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Id {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct InFile {
+            file: PathBuf,
+        }
+        struct TextOrFile;
+        impl<'de> Visitor<'de> for TextOrFile {
+            type Value = Id;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an id such as \"pump-house-7\", or { file = \"…\" }")
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Id, E> {
+                Ok(Id::Text(text.to_owned()))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Id, A::Error> {
+                InFile::deserialize(MapAccessDeserializer::new(map)).map(|keys| Id::File(keys.file))
+            }
+        }
+        deserializer.deserialize_any(TextOrFile)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gateway(text: &str, host_name: &str, state: Option<&str>) -> Result<Gateway, Vec<String>> {
+        let mut sources = Sources::text("test", "");
+        host_name.clone_into(&mut sources.host_name);
+        sources.environment.extend(state.map(|path| ("STATE_DIRECTORY".to_owned(), path.to_owned())));
+        let mut findings = Vec::new();
+        let keys: Keys = toml::from_str(text).unwrap();
+        keys.complete(&sources, &mut findings).ok_or_else(|| findings.into_iter().map(|f| f.text).collect())
+    }
+
+    #[test]
+    fn the_system_completes_what_the_config_leaves_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("id");
+        std::fs::write(&file, "from-file\n").unwrap();
+        let in_file = format!("id = {{ file = \"{}\" }}", file.display());
+        for (text, host_name, state, id, directory) in [
+            ("", "pump-house-7.example.com", None, "pump-house-7", "/var/lib/sluicegate"),
+            ("id = \"a\"", "localhost", Some("/var/lib/private/x:/y"), "a", "/var/lib/private/x"),
+            ("id = \"a\"\nstate_directory = \"/data/{id}\"", "", Some("/x"), "a", "/data/a"),
+            (&in_file, "", None, "from-file", "/var/lib/sluicegate"),
+        ] {
+            let expected = Gateway { id: GatewayId::new(id).unwrap(), state_directory: directory.into() };
+            assert_eq!(gateway(text, host_name, state), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn a_generic_name_is_no_id() {
+        for name in ["raspberrypi", "RaspberryPi", "localhost.localdomain", "OpenWrt", "qemux86-64", "debian"] {
+            assert!(gateway("", name, None).unwrap_err()[0].starts_with("the host name `"), "{name}");
+        }
+        assert_eq!(
+            gateway("id = \"Debian\"", "pump-house-7", None),
+            Err(vec![
+                "`Debian` is generic, and two gateways of one id throw each other off the broker: expected an id of its \
+                 own such as \"pump-house-7\""
+                    .to_owned()
+            ])
+        );
+        assert!(gateway("id = \"debian-12\"", "", None).is_ok());
+    }
+}

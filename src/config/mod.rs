@@ -1,0 +1,162 @@
+//! The gateway's config: composed of the rooms' own, read from layers, and checked as a whole.
+//!
+//! The layers are files, one over the other, and the environment over all; a later one changes single keys of those
+//! before it ([`Sources`]). Each room's settings stand in that room; here they are put together: a point's flat table
+//! is split among the owners of its keys, `{id}` is replaced, and what no room can see alone is checked.
+//!
+//! Reads files, and touches nothing else: no device is opened, no secret is read. What is wrong is collected, all of it
+//! where that can be, each with its file, line, column and key, what was expected and the nearest known key
+//! ([`ConfigError`]). The callers decide what becomes of it.
+
+mod devices;
+mod error;
+mod gateway;
+mod layers;
+mod locate;
+mod print;
+mod read;
+mod sources;
+#[cfg(test)]
+mod tests;
+mod words;
+
+use serde::de::DeserializeOwned;
+
+pub use error::{ConfigError, Place};
+pub use gateway::Gateway;
+pub use print::print;
+pub use sources::{Places, Sources};
+
+use crate::device::{KINDS, Kind, Plan};
+use crate::model::{Fault, Point};
+use crate::{command, link, queue, uplink};
+use error::Finding;
+use sources::Merged;
+
+/// The whole config, checked.
+#[derive(Debug)]
+pub struct Config {
+    /// Who this gateway is.
+    pub gateway: Gateway,
+    /// How it reaches its broker; `{id}` is replaced.
+    pub mqtt: link::Config,
+    /// What waits for the broker.
+    pub queue: queue::Config,
+    /// How commands are taken.
+    pub command: command::Config,
+    /// How its own state is published.
+    pub health: uplink::HealthConfig,
+    /// Its devices, by name.
+    pub devices: Vec<Device>,
+}
+
+/// A device, ready to be started.
+#[derive(Debug)]
+pub struct Device {
+    /// Its driver, its points and their rules.
+    pub plan: Plan,
+    /// Its points, as the other rooms see them; in the order of the plan.
+    pub points: Vec<PointPlan>,
+}
+
+/// A point, as the rooms beside `device` see it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PointPlan {
+    /// Its declaration.
+    pub point: Point,
+    /// What guards its commands.
+    pub command: command::PointConfig,
+    /// Where its readings wait.
+    pub queue: queue::PointConfig,
+    /// How its readings look at the broker.
+    pub uplink: uplink::PointConfig,
+}
+
+/// Reads and checks the config.
+///
+/// # Errors
+/// All that is wrong with it, in the order in which it is written.
+pub fn load(sources: &Sources) -> Result<Config, Vec<ConfigError>> {
+    load_with(sources, KINDS).map(|(config, _)| config)
+}
+
+/// The config, and the table that it was read from.
+fn load_with(sources: &Sources, kinds: &'static [&'static Kind]) -> Result<(Config, toml::Table), Vec<ConfigError>> {
+    let mut merged = sources.merge()?;
+    let (mut config, mut findings) = compose(&merged.table, sources, kinds);
+    // A variable has no type: one that looked like a number may be a text.
+    for variable in merged.variables.clone() {
+        if findings.iter().any(|finding| finding.path == variable.path) {
+            let mut table = merged.table.clone();
+            layers::set(&mut table, &variable.path, toml::Value::String(variable.raw.clone()));
+            let again = compose(&table, sources, kinds);
+            if !again.1.iter().any(|finding| finding.path == variable.path) {
+                merged.table = table;
+                (config, findings) = again;
+            }
+        }
+    }
+    match config {
+        Some(config) if findings.is_empty() => Ok((config, merged.table)),
+        _ => Err(placed(findings, &merged)),
+    }
+}
+
+fn placed(findings: Vec<Finding>, merged: &Merged) -> Vec<ConfigError> {
+    let mut errors: Vec<ConfigError> = findings.into_iter().map(|finding| finding.place(merged)).collect();
+    let file = |error: &ConfigError| match &error.place {
+        Place::File { path, .. } => merged.files.iter().position(|file| file.name == *path),
+        _ => None,
+    };
+    errors.sort_by_cached_key(|error| (file(error), error.place.clone(), error.key.clone()));
+    errors.dedup();
+    errors
+}
+
+/// Puts the rooms' settings together. Without findings there is a config.
+fn compose(table: &toml::Table, sources: &Sources, kinds: &'static [&'static Kind]) -> (Option<Config>, Vec<Finding>) {
+    const TABLES: [&str; 6] = ["gateway", "mqtt", "queue", "command", "health", "device"];
+    let mut findings = Vec::new();
+    for key in table.keys().filter(|key| !TABLES.contains(&key.as_str())) {
+        findings.push(Finding::key(&[key], words::unknown_key(key, TABLES.into_iter())));
+    }
+    let gateway: Option<gateway::Keys> = section(table, "gateway", &mut findings);
+    let gateway = gateway.and_then(|keys| keys.complete(sources, &mut findings));
+    // What holds the id can be checked with any other.
+    let id = gateway.as_ref().map_or("id", |gateway| gateway.id.as_str());
+    let mqtt: Option<link::Config> = section(table, "mqtt", &mut findings).map(|mut mqtt: link::Config| {
+        mqtt.expand(id);
+        mqtt
+    });
+    let queue: Option<queue::Config> = section(table, "queue", &mut findings);
+    let command: Option<command::Config> = section(table, "command", &mut findings);
+    let health: Option<uplink::HealthConfig> = section(table, "health", &mut findings);
+    let mut checked = |name: &str, faults: Option<Vec<Fault>>| {
+        findings.extend(faults.into_iter().flatten().map(|fault| Finding::of(fault, &[name])));
+    };
+    checked("mqtt", mqtt.as_ref().map(link::Config::check));
+    checked("queue", queue.as_ref().map(queue::Config::check));
+    checked("command", command.as_ref().map(command::Config::check));
+    checked("health", health.as_ref().map(uplink::HealthConfig::check));
+    let devices = devices::devices(&subtable(table, "device", &mut findings), kinds, &mut findings);
+    let config =
+        || Some(Config { gateway: gateway?, mqtt: mqtt?, queue: queue?, command: command?, health: health?, devices });
+    (config(), findings)
+}
+
+fn section<T: DeserializeOwned>(table: &toml::Table, name: &str, findings: &mut Vec<Finding>) -> Option<T> {
+    let before = findings.len();
+    let table = subtable(table, name, findings);
+    if findings.len() > before { None } else { read::read(table, &[name], findings) }
+}
+
+fn subtable(table: &toml::Table, name: &str, findings: &mut Vec<Finding>) -> toml::Table {
+    match table.get(name) {
+        None => toml::Table::new(),
+        Some(toml::Value::Table(table)) => table.clone(),
+        Some(_) => {
+            findings.push(Finding::value(&[name], format!("expected a table [{name}]")));
+            toml::Table::new()
+        }
+    }
+}

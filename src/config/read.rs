@@ -1,0 +1,173 @@
+//! Reading a struct from a table, with all that is wrong in it and not only the first.
+
+use serde::de::DeserializeOwned;
+
+use super::error::{Finding, Part};
+use super::words::{self, CHOICE, MISSING, Meaning};
+use crate::model::Fault;
+
+/// Reads a table. Unknown keys are reported and passed over; `None` when anything else is wrong.
+pub(super) fn read<T: DeserializeOwned>(
+    mut table: toml::Table,
+    base: &[&str],
+    findings: &mut Vec<Finding>,
+) -> Option<T> {
+    let mut sound = true;
+    // What is wrong is reported and taken out, until the rest can be read.
+    loop {
+        let (path, message) = match attempt::<T>(&table) {
+            Ok(value) => return sound.then_some(value),
+            Err(error) => error,
+        };
+        let mut finding = Finding::of(Fault { path, text: message }, base);
+        let mut here = finding.path.get(base.len()..).unwrap_or_default().to_vec();
+        if finding.part == Part::Value {
+            sound = false;
+            if finding.text == MISSING {
+                // What was wrong was taken out, and is not missing; nor is what was misspelt.
+                let known = findings.iter().any(|other| is_about(other, &finding.path));
+                let expected = expectation::<T>(&table, &here, toml::Value::Boolean(true));
+                finding.text = expected.map_or_else(|| MISSING.to_owned(), |expected| format!("{MISSING}: {expected}"));
+                // The table around it is of no more use.
+                here.pop();
+                if !known {
+                    findings.push(finding);
+                }
+                if take_out(&mut table, &here) {
+                    continue;
+                }
+                return None;
+            }
+            if finding.text == CHOICE
+                && let Some(expected) = expectation::<T>(&table, &here, toml::Value::String("?".to_owned()))
+            {
+                finding.text = expected;
+            }
+        }
+        findings.push(finding);
+        if !take_out(&mut table, &here) {
+            return None;
+        }
+    }
+}
+
+fn is_about(finding: &Finding, path: &[String]) -> bool {
+    let slip = |key: &String| {
+        finding.part == Part::Key
+            && finding.path.len() == path.len()
+            && finding.path.starts_with(path.get(..path.len() - 1).unwrap_or_default())
+            && finding.text.contains(&format!("`{key}`"))
+    };
+    finding.path.starts_with(path) || path.last().is_some_and(slip)
+}
+
+/// What is expected at a key, as it says itself of a value that it can't take.
+fn expectation<T: DeserializeOwned>(table: &toml::Table, path: &[String], wrong: toml::Value) -> Option<String> {
+    let mut probe = table.clone();
+    super::layers::set(&mut probe, path, wrong.clone());
+    let (_, message) = attempt::<T>(&probe).err()?;
+    match words::meaning(&message) {
+        Meaning::Wrong(text) if text == CHOICE && !wrong.is_str() => {
+            expectation::<T>(table, path, toml::Value::String("?".to_owned())).or(Some(text))
+        }
+        Meaning::Wrong(text) => {
+            text.rsplit_once(", found ").map(|(expected, _)| expected.to_owned()).filter(|e| e.starts_with("expected "))
+        }
+        _ => None,
+    }
+}
+
+fn attempt<T: DeserializeOwned>(table: &toml::Table) -> Result<T, (Vec<String>, String)> {
+    serde_path_to_error::deserialize(toml::Value::Table(table.clone())).map_err(|error| {
+        let path = error
+            .path()
+            .iter()
+            .filter_map(|segment| match segment {
+                serde_path_to_error::Segment::Seq { index } => Some(format!("[{index}]")),
+                serde_path_to_error::Segment::Map { key } => Some(key.clone()),
+                // The variant of an enum is no key of its own in TOML as it is written here.
+                serde_path_to_error::Segment::Enum { .. } | serde_path_to_error::Segment::Unknown => None,
+            })
+            .collect();
+        (path, error.into_inner().message().trim_end().to_owned())
+    })
+}
+
+/// Takes a key out, with all that hangs on it.
+fn take_out(table: &mut toml::Table, path: &[String]) -> bool {
+    match path {
+        [] => false,
+        [key] => table.remove(key).is_some(),
+        [key, rest @ ..] => match table.get_mut(key) {
+            Some(toml::Value::Table(inner)) => take_out(inner, rest),
+            // What is wrong in a list makes the list useless.
+            Some(_) => table.remove(key).is_some(),
+            None => false,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Span, whole};
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only the errors matter")]
+    struct Sample {
+        wait: Span,
+        #[serde(default, deserialize_with = "whole::<_, _, 1, 9>")]
+        count: u8,
+        #[serde(default)]
+        list: Vec<u8>,
+        inner: Option<Inner>,
+        #[serde(default)]
+        mode: Mode,
+    }
+
+    #[derive(Debug, Default, serde::Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Mode {
+        #[default]
+        Fast,
+        Slow,
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only the errors matter")]
+    struct Inner {
+        on: bool,
+    }
+
+    fn check(text: &str, readable: bool, expected: &[&str]) {
+        let mut findings = Vec::new();
+        let read = read::<Sample>(text.parse().unwrap(), &["top"], &mut findings);
+        let found: Vec<String> =
+            findings.iter().map(|finding| format!("{}: {}", finding.path.join("."), finding.text)).collect();
+        assert_eq!(found, expected, "{text}");
+        assert_eq!(read.is_some(), readable, "{text}");
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_found() {
+        check("wait = \"1s\"", true, &[]);
+        check("wait = \"1s\"\nwiat = 1", true, &["top.wiat: unknown key (did you mean `wait`?)"]);
+        check("wiat = 1", false, &["top.wiat: unknown key (did you mean `wait`?)"]);
+        check("wait = \"1s\"\nmode = 5", false, &["top.mode: expected \"fast\" or \"slow\""]);
+        check("wait = 1", false, &["top.wait: expected a duration such as \"30s\", found 1"]);
+        check("", false, &["top.wait: this key is missing: expected a duration such as \"30s\""]);
+        check(
+            "count = 12\nlist = [1, \"x\"]\ninner = { no = true, on = 1 }",
+            false,
+            &[
+                "top.count: expected a whole number from 1 to 9, found 12",
+                "top.inner.no: unknown key, expected on",
+                "top.inner.on: expected true or false, found 1",
+                "top.list.[1]: expected a whole number from 0 to 255, found \"x\"",
+                "top.wait: this key is missing: expected a duration such as \"30s\"",
+            ],
+        );
+    }
+}

@@ -1,0 +1,186 @@
+//! Where the config comes from: files, one over the other, and the environment over all.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::error::{ConfigError, Place};
+use super::layers;
+use super::locate;
+
+/// What variables of the environment that set a key begin with.
+const PREFIX: &str = "SLUICEGATE__";
+
+/// Where the config comes from.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    /// The files.
+    pub places: Places,
+    /// The environment: `SLUICEGATE__MQTT__WINDOW` sets `mqtt.window`; `STATE_DIRECTORY` is the default of
+    /// `gateway.state_directory`.
+    pub environment: BTreeMap<String, String>,
+    /// The default of `gateway.id`.
+    pub host_name: String,
+}
+
+/// Which files are read.
+#[derive(Debug, Clone)]
+pub enum Places {
+    /// `usr/lib/sluicegate/conf.d/*.toml`, `etc/sluicegate/sluicegate.toml` and `etc/sluicegate/conf.d/*.toml` below
+    /// this folder, in this order; each may be missing.
+    Standard(PathBuf),
+    /// One file, and no other.
+    File(PathBuf),
+    /// No file, but this text.
+    Text {
+        /// What messages call it.
+        name: String,
+        /// TOML.
+        text: String,
+    },
+}
+
+/// A file that was read.
+#[derive(Debug, Clone)]
+pub(super) struct File {
+    pub name: String,
+    pub text: String,
+}
+
+/// A variable that sets a key.
+#[derive(Debug, Clone)]
+pub(super) struct Variable {
+    pub name: String,
+    pub path: Vec<String>,
+    pub raw: String,
+}
+
+/// All layers in one table, and what they were.
+#[derive(Debug)]
+pub(super) struct Merged {
+    pub table: toml::Table,
+    pub files: Vec<File>,
+    pub variables: Vec<Variable>,
+}
+
+impl Sources {
+    /// The standard places, or that one file, and the environment of this process.
+    pub fn of_process(file: Option<&Path>) -> Self {
+        let environment = std::env::vars_os()
+            .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+            .collect();
+        let host_name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let places = file.map_or_else(|| Places::Standard(PathBuf::from("/")), |file| Places::File(file.to_owned()));
+        Sources { places, environment, host_name }
+    }
+
+    /// A text, without any environment. The host name is empty: the text must say `gateway.id`.
+    pub fn text(name: &str, text: &str) -> Self {
+        let places = Places::Text { name: name.to_owned(), text: text.to_owned() };
+        Sources { places, environment: BTreeMap::new(), host_name: String::new() }
+    }
+
+    /// Reads all of it into one table.
+    pub(super) fn merge(&self) -> Result<Merged, Vec<ConfigError>> {
+        let mut errors = Vec::new();
+        let mut files = Vec::new();
+        let mut tables = Vec::new();
+        for file in self.files(&mut errors) {
+            match file.text.parse::<toml::Table>() {
+                Ok(table) => {
+                    tables.push(table);
+                    files.push(file);
+                }
+                Err(error) => errors.push(syntax(&file, &error)),
+            }
+        }
+        let mut assigned = Vec::new();
+        for (name, raw) in &self.environment {
+            let Some(rest) = name.strip_prefix(PREFIX) else { continue };
+            let keys: Vec<String> = rest.split("__").map(str::to_lowercase).collect();
+            if keys.iter().any(String::is_empty) {
+                let text = "expected SLUICEGATE__TABLE__KEY, such as SLUICEGATE__MQTT__WINDOW".to_owned();
+                errors.push(ConfigError { place: Place::Variable(name.clone()), key: String::new(), text });
+            } else {
+                assigned.push((name, keys, raw));
+            }
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let below = layers::merge(tables);
+        let mut top = toml::Table::new();
+        let mut variables = Vec::new();
+        for (name, keys, raw) in assigned {
+            let path = layers::spelled(&below, &keys);
+            layers::set(&mut top, &path, layers::typed(raw));
+            variables.push(Variable { name: name.clone(), path, raw: raw.clone() });
+        }
+        if files.is_empty() && variables.is_empty() {
+            let text = "no config was found: expected /etc/sluicegate/sluicegate.toml, or --config FILE".to_owned();
+            return Err(vec![ConfigError { place: Place::Nowhere, key: String::new(), text }]);
+        }
+        Ok(Merged { table: layers::merge(vec![below, top]), files, variables })
+    }
+
+    fn files(&self, errors: &mut Vec<ConfigError>) -> Vec<File> {
+        let root = match &self.places {
+            Places::Text { name, text } => return vec![File { name: name.clone(), text: text.clone() }],
+            Places::File(path) => return read(path, errors).into_iter().collect(),
+            Places::Standard(root) => root,
+        };
+        let mut paths = drop_ins(&root.join("usr/lib/sluicegate/conf.d"), errors);
+        paths.push(root.join("etc/sluicegate/sluicegate.toml"));
+        paths.extend(drop_ins(&root.join("etc/sluicegate/conf.d"), errors));
+        paths.iter().filter(|path| path.symlink_metadata().is_ok()).filter_map(|path| read(path, errors)).collect()
+    }
+}
+
+fn read(path: &Path, errors: &mut Vec<ConfigError>) -> Option<File> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Some(File { name: path.display().to_string(), text }),
+        Err(error) => {
+            errors.push(unreadable(path, &error));
+            None
+        }
+    }
+}
+
+fn drop_ins(folder: &Path, errors: &mut Vec<ConfigError>) -> Vec<PathBuf> {
+    let list = || -> io::Result<Vec<PathBuf>> {
+        let mut paths = Vec::new();
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+            if !hidden && path.extension().is_some_and(|extension| extension == "toml") {
+                paths.push(path);
+            }
+        }
+        paths.sort();
+        Ok(paths)
+    };
+    match list() {
+        Ok(paths) => paths,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => {
+            errors.push(unreadable(folder, &error));
+            Vec::new()
+        }
+    }
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> ConfigError {
+    let text = match error.kind() {
+        io::ErrorKind::InvalidData => "not UTF-8 text: expected a TOML file".to_owned(),
+        io::ErrorKind::PermissionDenied => format!("can't be read: {error}; expected a file that the gateway may read"),
+        _ => format!("can't be read: {error}"),
+    };
+    let place = Place::File { path: path.display().to_string(), position: None };
+    ConfigError { place, key: String::new(), text }
+}
+
+fn syntax(file: &File, error: &toml::de::Error) -> ConfigError {
+    let position = error.span().map(|span| locate::position(&file.text, span.start));
+    let place = Place::File { path: file.name.clone(), position };
+    ConfigError { place, key: String::new(), text: format!("not TOML: {}", error.message().trim_end()) }
+}

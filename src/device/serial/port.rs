@@ -1,0 +1,113 @@
+//! A serial port that tells the truth about being unplugged and never blocks.
+//!
+//! Of tokio-serial only the two directions are used: its flush is `tcdrain`, which stops the thread, and its read of
+//! an unplugged adapter gives no bytes for ever.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_serial::{ClearBuffer, DataBits, ErrorKind, SerialPort, SerialStream, StopBits};
+
+use super::config::{Config, FlowControl, Parity};
+use crate::device::{DeviceError, access};
+
+/// A command of a few dozen bytes takes less at 300 baud; what takes longer is held back by the device.
+const WRITE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What was written just before the stop still goes out: 100 bytes at 1200 baud.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// An open port.
+#[derive(Debug)]
+pub(super) struct Port {
+    stream: SerialStream,
+    path: String,
+}
+
+impl Port {
+    /// Opens the port for us alone, outside the runtime's threads: setting the line of a USB adapter up can take long.
+    pub(super) async fn open(config: &Config) -> Result<Self, DeviceError> {
+        let builder = tokio_serial::new(&config.port, config.baud_rate)
+            .data_bits(match config.data_bits {
+                5 => DataBits::Five,
+                6 => DataBits::Six,
+                7 => DataBits::Seven,
+                _ => DataBits::Eight,
+            })
+            .parity(match config.parity {
+                Parity::None => tokio_serial::Parity::None,
+                Parity::Odd => tokio_serial::Parity::Odd,
+                Parity::Even => tokio_serial::Parity::Even,
+            })
+            .stop_bits(if config.stop_bits == 2 { StopBits::Two } else { StopBits::One })
+            .flow_control(match config.flow_control {
+                FlowControl::None => tokio_serial::FlowControl::None,
+                FlowControl::Software => tokio_serial::FlowControl::Software,
+                FlowControl::Hardware => tokio_serial::FlowControl::Hardware,
+            });
+        let path = config.port.clone();
+        let opened = tokio::task::spawn_blocking(move || SerialStream::open(&builder)).await;
+        match opened {
+            Ok(Ok(stream)) => Ok(Port { stream, path }),
+            Ok(Err(error)) => Err(DeviceError::Open(why(&path, error.kind(), &error.to_string()))),
+            Err(error) => Err(DeviceError::Open(format!("{path} could not be opened: {error}"))),
+        }
+    }
+
+    /// Waits for bytes. Cancel-safe.
+    pub(super) async fn read(&mut self, chunk: &mut [u8]) -> Result<usize, DeviceError> {
+        match self.stream.read(chunk).await {
+            Ok(0) => Err(self.lost("the adapter was unplugged, or the far end closed it")),
+            Ok(count) => Ok(count),
+            Err(error) => Err(self.lost(&error.to_string())),
+        }
+    }
+
+    /// Hands bytes to the kernel; when they are out on the wire nobody says.
+    pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<(), DeviceError> {
+        match timeout(WRITE_PATIENCE, self.stream.write_all(bytes)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(self.lost(&error.to_string())),
+            Err(_) => Err(self.lost("the device holds back what is sent to it (flow control)")),
+        }
+    }
+
+    /// Closes the port once what was written is out, within reason.
+    pub(super) async fn close(self) {
+        let end = Instant::now() + CLOSE_PATIENCE;
+        while self.stream.bytes_to_write().is_ok_and(|waiting| waiting > 0) && Instant::now() < end {
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn lost(&self, why: &str) -> DeviceError {
+        DeviceError::Lost(format!("{} is gone: {why}", self.path))
+    }
+}
+
+impl Drop for Port {
+    /// The kernel would wait up to 30 s in `close` for bytes that the device does not take.
+    fn drop(&mut self) {
+        if let Err(error) = self.stream.clear(ClearBuffer::Output) {
+            tracing::debug!("{} was gone before it was closed: {error}", self.path);
+        }
+    }
+}
+
+/// Why a port can't be opened, and what to do.
+fn why(path: &str, kind: ErrorKind, text: &str) -> String {
+    match kind {
+        ErrorKind::Io(io::ErrorKind::NotFound) => {
+            format!("there is no {path}: is the adapter plugged in? `ls /dev/serial/by-id` shows the ports there are")
+        }
+        ErrorKind::Io(io::ErrorKind::PermissionDenied) => access::denied(Path::new(path)),
+        // EBUSY, or a lock that somebody has.
+        ErrorKind::NoDevice => format!(
+            "{path} is in use by another program: a console (console= on the kernel's command line, or a getty), ModemManager or a terminal; `fuser -v {path}` names it"
+        ),
+        _ => format!("{path} could not be opened as a serial port: {text}"),
+    }
+}

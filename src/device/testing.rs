@@ -1,0 +1,184 @@
+//! A device from its table in a config, started as the gateway starts it: for the tests of the kinds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::{Built, Config, Kind, Plan, PointRulesConfig, PointSpec, Spec, Supervisor, Wiring, kind};
+use crate::model::{
+    Answer, Arrival, CommandId, Declaration, DeviceName, DeviceState, DeviceStates, Fault, Point, PointName, Quality,
+    Reading, Value, Write, keys, time,
+};
+use crate::task::TaskSet;
+
+/// Nothing in a test takes this long; a test that waits so long has failed.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A device's table, split by the owners of its keys. Keys that belong to other rooms are passed over.
+pub(super) struct Parts {
+    pub(super) kind: &'static Kind,
+    pub(super) config: Config,
+    pub(super) spec: Spec,
+    pub(super) rules: Vec<PointRulesConfig>,
+}
+
+/// Splits a text with one `[device.NAME]` table.
+pub(super) fn parts(text: &str) -> Parts {
+    let mut file: toml::Table = text.parse().unwrap();
+    let toml::Value::Table(devices) = file.remove("device").unwrap() else { panic!("`device` is no table") };
+    let (name, device) = devices.into_iter().next().unwrap();
+    let toml::Value::Table(mut device) = device else { panic!("`device.{name}` is no table") };
+    let config: Config = owned(&mut device, keys::<Config>());
+    let kind = kind(&config.kind).unwrap();
+    let mut spec = Spec { device: DeviceName::new(&name).unwrap(), table: toml::Table::new(), points: Vec::new() };
+    let mut rules = Vec::new();
+    if let Some(toml::Value::Table(points)) = device.remove("point") {
+        for (name, point) in points {
+            let toml::Value::Table(mut point) = point else { panic!("`{name}` is no table") };
+            let declaration = owned(&mut point, keys::<Declaration>());
+            rules.push(owned(&mut point, keys::<PointRulesConfig>()));
+            let table = take(&mut point, (kind.point_keys)());
+            spec.points.push(PointSpec { name: PointName::new(&name).unwrap(), declaration, table });
+        }
+    }
+    spec.table = device;
+    Parts { kind, config, spec, rules }
+}
+
+fn take(table: &mut toml::Table, keys: &[&str]) -> toml::Table {
+    keys.iter().filter_map(|key| table.remove_entry(*key)).collect()
+}
+
+fn owned<T: DeserializeOwned>(table: &mut toml::Table, keys: &[&str]) -> T {
+    take(table, keys).try_into().unwrap()
+}
+
+/// What is wrong with a device's table, as `path: text`.
+pub(super) fn faults(text: &str) -> Vec<String> {
+    let Parts { kind, spec, .. } = parts(text);
+    let show = |fault: Fault| format!("{}: {}", fault.path.join("."), fault.text);
+    (kind.build)(spec).err().unwrap_or_default().into_iter().map(show).collect()
+}
+
+/// A running device, and the gateway's ends of its channels.
+pub(super) struct Rig {
+    arrivals: mpsc::Receiver<Arrival>,
+    writes: mpsc::Sender<Write>,
+    answers: mpsc::Receiver<Answer>,
+    states: watch::Receiver<DeviceStates>,
+    device: DeviceName,
+    stop: CancellationToken,
+    tasks: TaskSet,
+    ticket: u32,
+}
+
+impl Rig {
+    pub(super) fn start(text: &str) -> Self {
+        let Parts { kind, config, spec, rules } = parts(text);
+        let device = spec.device.clone();
+        let declared: Vec<_> =
+            spec.points.iter().map(|point| (point.name.clone(), point.declaration.clone())).collect();
+        let Built { driver, points: shapes } = (kind.build)(spec).unwrap();
+        let points = declared.into_iter().zip(shapes).zip(rules).map(|(((name, declared), shape), rules)| {
+            let point = Point {
+                device: device.clone(),
+                name,
+                value_type: shape.value_type,
+                unit: declared.unit,
+                min: declared.min,
+                max: declared.max,
+                safe: declared.safe,
+                writable: shape.writable,
+            };
+            (point, rules, shape.holds)
+        });
+        let points = points.collect();
+        let plan = Plan { device: device.clone(), kind: kind.name, max_rate: config.max_rate, driver, points };
+        let (to_intake, arrivals) = mpsc::channel(32);
+        let (writes, from_router) = mpsc::channel(8);
+        let (to_router, answers) = mpsc::channel(64);
+        let stop = CancellationToken::new();
+        let mut tasks = TaskSet::new();
+        let supervisor = Supervisor::new(stop.clone());
+        let states = supervisor.states();
+        supervisor.start(&mut tasks, plan, Wiring { arrivals: to_intake, writes: from_router, answers: to_router });
+        Rig { arrivals, writes, answers, states, device, stop, tasks, ticket: 0 }
+    }
+
+    /// What came next.
+    pub(super) async fn arrival(&mut self) -> Arrival {
+        timeout(DEADLINE, self.arrivals.recv()).await.expect("something in time").unwrap()
+    }
+
+    /// The next reading.
+    pub(super) async fn reading(&mut self) -> Reading {
+        loop {
+            if let Arrival::Reading(reading) = self.arrival().await {
+                return reading;
+            }
+        }
+    }
+
+    /// The next reading, as its point and its value; a bad one has none.
+    pub(super) async fn value(&mut self) -> (String, Option<Value>) {
+        let reading = self.reading().await;
+        (reading.point.to_string(), reading.value.filter(|_| reading.quality == Quality::Good))
+    }
+
+    /// Waits until the device is online; else the result is why it is not.
+    pub(super) async fn online(&mut self) {
+        self.state(|state| *state == DeviceState::Online).await;
+    }
+
+    /// Waits until the device is offline, and says why.
+    pub(super) async fn offline(&mut self) -> String {
+        match self.state(|state| matches!(state, DeviceState::Offline { .. })).await {
+            DeviceState::Offline { why, .. } => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn state(&mut self, wanted: impl Fn(&DeviceState) -> bool) -> DeviceState {
+        let device = self.device.clone();
+        let states = self.states.wait_for(|states| states.get(&device).is_some_and(&wanted));
+        timeout(DEADLINE, states).await.expect("the state in time").unwrap()[&device].clone()
+    }
+
+    /// Asks for values to be written and waits for the result.
+    pub(super) async fn write(&mut self, values: &[(&str, Value)]) -> Answer {
+        self.ticket += 1;
+        let values = values.iter().map(|(name, value)| (PointName::new(name).unwrap(), value.clone())).collect();
+        let id = CommandId::new(&format!("c-{}", self.ticket)).unwrap();
+        let deadline = time::uptime() + DEADLINE;
+        self.writes.send(Write { ticket: self.ticket, id, values, deadline }).await.unwrap();
+        loop {
+            let answer = timeout(DEADLINE, self.answers.recv()).await.expect("an answer in time").unwrap();
+            if matches!(answer, Answer::Ended { ticket, .. } if ticket == self.ticket) {
+                return answer;
+            }
+        }
+    }
+
+    /// Stops the device as the gateway does; panics when it does not end.
+    pub(super) async fn stop(mut self) {
+        self.stop.cancel();
+        // What it still has to say must not hold it back.
+        self.arrivals.close();
+        let late = self.tasks.drain(tokio::time::Instant::now() + DEADLINE).await;
+        assert_eq!(late, Vec::<Arc<str>>::new());
+    }
+}
+
+/// A good value of a point.
+pub(super) fn good(point: &str, value: Value) -> (String, Option<Value>) {
+    (point.to_owned(), Some(value))
+}
+
+/// A bad value of a point.
+pub(super) fn bad(point: &str) -> (String, Option<Value>) {
+    (point.to_owned(), None)
+}
