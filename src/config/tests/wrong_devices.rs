@@ -41,7 +41,6 @@ const SERIAL: &[(&str, &[&str])] = &[
 /// Keys of a point of a serial device.
 const POINT: &[(&str, &[&str])] = &[
     ("scael = 0.1", &["7:1: device.tank.point.level.scael: unknown key (did you mean `scale`?)"]),
-    (r#"line = "GPIO17""#, &["7:1: device.tank.point.level.line: unknown key (did you mean `lane`?)"]),
     (r#"wave = "sine""#, &[r#"7:1: device.tank.point.level.wave: unknown key: it belongs to kind "sim""#]),
     ("from = true", &["7:8: device.tank.point.level.from: expected text, or a column number from 1"]),
     (
