@@ -5,7 +5,8 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 
 use super::error::Finding;
-use super::read::read;
+use super::layers;
+use super::read::{complete, read};
 use super::words;
 use super::{Device, PointPlan};
 use crate::device::{self, Kind, Plan, PointRulesConfig, PointSpec, Shape, Spec};
@@ -82,11 +83,17 @@ impl Reader<'_> {
         let (specs, rest): (Vec<Option<PointSpec>>, Vec<Option<Rest>>) = points.into_iter().unzip();
         let (name, specs) = (name?, specs.into_iter().collect::<Option<Vec<_>>>()?);
         let declared: Vec<_> = specs.iter().map(|spec| (spec.name.clone(), spec.declaration.clone())).collect();
-        let built = match (kind.build)(Spec { device: name.clone(), table: own, points: specs }) {
+        let spec = Spec { device: name.clone(), table: own, points: specs };
+        let built = match (kind.build)(copy(&spec)) {
             Ok(built) => built,
             Err(faults) => {
                 let base = ["device", self.name];
-                self.findings.extend(faults.into_iter().map(|fault| Finding::of(fault, &base)));
+                for fault in faults {
+                    let mut finding = Finding::of(fault, &base);
+                    let path = finding.path.clone();
+                    complete(&mut finding, |wrong| said(kind, &spec, &path, wrong));
+                    self.findings.push(finding);
+                }
                 return None;
             }
         };
@@ -206,7 +213,10 @@ impl Reader<'_> {
         if !point.writable {
             let guards = model::keys::<command::PointConfig>().iter().chain(&["safe"]);
             for key in guards.filter(|key| written.iter().any(|written| written == *key)) {
-                faults.push(Fault::at(key, "only a point that commands may change has it"));
+                faults.push(Fault::at(
+                    key,
+                    "only a writable point has this key: remove it, or let commands change the point",
+                ));
             }
         }
         if uplink.payload == uplink::Payload::Value {
@@ -225,6 +235,31 @@ impl Reader<'_> {
         self.findings.push(finding);
         None
     }
+}
+
+fn copy(spec: &Spec) -> Spec {
+    let point = |point: &PointSpec| PointSpec {
+        name: point.name.clone(),
+        declaration: point.declaration.clone(),
+        table: point.table.clone(),
+    };
+    Spec { device: spec.device.clone(), table: spec.table.clone(), points: spec.points.iter().map(point).collect() }
+}
+
+/// What a kind says of a wrong value at this path.
+fn said(kind: &Kind, spec: &Spec, path: &[String], wrong: toml::Value) -> Option<String> {
+    let mut spec = copy(spec);
+    let device = spec.device.as_str().to_owned();
+    match path.get(2..)? {
+        [point, name, rest @ ..] if point == POINT => {
+            let point = spec.points.iter_mut().find(|point| point.name.as_str() == name)?;
+            layers::set(&mut point.table, rest, wrong);
+        }
+        rest => layers::set(&mut spec.table, rest, wrong),
+    }
+    let faults = (kind.build)(spec).err()?;
+    let mut findings = faults.into_iter().map(|fault| Finding::of(fault, &["device", &device]));
+    findings.find(|finding| finding.path == path).map(|finding| finding.text)
 }
 
 /// Every key that a point of this kind may have.

@@ -26,8 +26,7 @@ pub(super) fn read<T: DeserializeOwned>(
             if finding.text == MISSING {
                 // What was wrong was taken out, and is not missing; nor is what was misspelt.
                 let known = findings.iter().any(|other| is_about(other, &finding.path));
-                let expected = expectation::<T>(&table, &here, toml::Value::Boolean(true));
-                finding.text = expected.map_or_else(|| MISSING.to_owned(), |expected| format!("{MISSING}: {expected}"));
+                complete(&mut finding, |wrong| said::<T>(&table, &here, wrong));
                 // The table around it is of no more use.
                 here.pop();
                 if !known {
@@ -38,16 +37,22 @@ pub(super) fn read<T: DeserializeOwned>(
                 }
                 return None;
             }
-            if finding.text == CHOICE
-                && let Some(expected) = expectation::<T>(&table, &here, toml::Value::String("?".to_owned()))
-            {
-                finding.text = expected;
-            }
+            complete(&mut finding, |wrong| said::<T>(&table, &here, wrong));
         }
         findings.push(finding);
         if !take_out(&mut table, &here) {
             return None;
         }
+    }
+}
+
+/// What is said of a wrong value at this path.
+fn said<T: DeserializeOwned>(table: &toml::Table, path: &[String], wrong: toml::Value) -> Option<String> {
+    let mut table = table.clone();
+    super::layers::set(&mut table, path, wrong);
+    match words::meaning(&attempt::<T>(&table).err()?.1) {
+        Meaning::Wrong(text) => Some(text),
+        _ => None,
     }
 }
 
@@ -61,19 +66,20 @@ fn is_about(finding: &Finding, path: &[String]) -> bool {
     finding.path.starts_with(path) || path.last().is_some_and(slip)
 }
 
-/// What is expected at a key, as it says itself of a value that it can't take.
-fn expectation<T: DeserializeOwned>(table: &toml::Table, path: &[String], wrong: toml::Value) -> Option<String> {
-    let mut probe = table.clone();
-    super::layers::set(&mut probe, path, wrong.clone());
-    let (_, message) = attempt::<T>(&probe).err()?;
-    match words::meaning(&message) {
-        Meaning::Wrong(text) if text == CHOICE && !wrong.is_str() => {
-            expectation::<T>(table, path, toml::Value::String("?".to_owned())).or(Some(text))
-        }
-        Meaning::Wrong(text) => {
-            text.rsplit_once(", found ").map(|(expected, _)| expected.to_owned()).filter(|e| e.starts_with("expected "))
-        }
-        _ => None,
+/// Says what is expected at a key that is missing, or has a value that is no choice. `attempt` puts a wrong value there
+/// and returns what is said of it.
+pub(super) fn complete(finding: &mut Finding, mut attempt: impl FnMut(toml::Value) -> Option<String>) {
+    let missing = finding.text == MISSING;
+    if !missing && finding.text != CHOICE {
+        return;
+    }
+    // A switch fits nearly nowhere; where words are to be chosen from, only a wrong word makes it list them.
+    let word = || toml::Value::String("?".to_owned());
+    let said = if missing { attempt(toml::Value::Boolean(true)).filter(|said| said != CHOICE) } else { None };
+    let Some(said) = said.or_else(|| attempt(word())) else { return };
+    let expected = said.rsplit_once(", found ").map_or(said.as_str(), |(expected, _)| expected);
+    if expected.starts_with("expected ") {
+        finding.text = if missing { format!("{MISSING}: {expected}") } else { expected.to_owned() };
     }
 }
 

@@ -182,5 +182,7 @@ fn unreadable(path: &Path, error: &io::Error) -> ConfigError {
 fn syntax(file: &File, error: &toml::de::Error) -> ConfigError {
     let position = error.span().map(|span| locate::position(&file.text, span.start));
     let place = Place::File { path: file.name.clone(), position };
-    ConfigError { place, key: String::new(), text: format!("not TOML: {}", error.message().trim_end()) }
+    let message = error.message().trim_end();
+    let message = message.strip_suffix(", expected nothing").unwrap_or(message);
+    ConfigError { place, key: String::new(), text: format!("not TOML: {message}") }
 }

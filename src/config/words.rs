@@ -163,6 +163,7 @@ fn kind_of(expected: &str) -> String {
         "a string" | "string or table" | "path string" => "text in quotes".to_owned(),
         "a map" => "a table".to_owned(),
         other if other.starts_with("struct ") => "a table".to_owned(),
+        other if other.contains("tagged enum") => "a table such as { kind = \"…\" }".to_owned(),
         other => other.to_owned(),
     }
 }

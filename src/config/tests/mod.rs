@@ -1,5 +1,10 @@
 //! The config as a whole: layers, precedence, and what is put together from them.
 
+mod shipped;
+mod wrong;
+mod wrong_devices;
+mod wrong_tables;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -8,6 +13,9 @@ use crate::device::Kind;
 use crate::model::{Lane, Rate, Size, Span};
 use crate::queue::{Keep, Sync};
 use crate::uplink::Payload;
+
+/// What a config can't do without.
+const RIGHT: &str = "gateway.id = \"pump-7\"\nmqtt.url = \"mqtts://b\"\n";
 
 const BASE: &str = r#"
 [gateway]

@@ -1,0 +1,122 @@
+//! The config that is installed, and the examples.
+
+use std::path::{Path, PathBuf};
+
+use super::super::{Places, Sources, load};
+use crate::device::{KINDS, PointRulesConfig};
+use crate::model::{self, Declaration};
+use crate::{command, link, queue, uplink};
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("config")
+}
+
+fn shipped() -> String {
+    std::fs::read_to_string(folder().join("sluicegate.toml")).unwrap()
+}
+
+/// With every line that shows a key as one that sets it.
+fn uncommented() -> String {
+    let set = |line: &str| match line.strip_prefix('#') {
+        Some(rest) if !rest.is_empty() && !rest.starts_with(' ') => format!("{rest}\n"),
+        _ => format!("{line}\n"),
+    };
+    shipped().lines().map(set).collect()
+}
+
+#[test]
+fn the_shipped_config_shows_the_defaults() {
+    let text = uncommented();
+    let mut shown = load(&Sources::text("sluicegate.toml", &text)).unwrap();
+    let least =
+        load(&Sources::text("least", "gateway.id = \"pump-house-7\"\nmqtt.url = \"mqtts://broker.example.com\""));
+
+    let least = least.unwrap();
+    assert_eq!(shown.gateway, least.gateway);
+    assert!(shown.mqtt.username.take().is_some() && shown.mqtt.password.take().is_some());
+    let tls = shown.mqtt.tls.take().unwrap();
+    assert!(tls.ca.is_some() && tls.cert.is_some() && tls.key.is_some() && tls.server_name.is_some());
+    assert_eq!(shown.mqtt, least.mqtt);
+    assert_eq!(shown.queue, least.queue);
+    assert_eq!(shown.command, least.command);
+    assert_eq!(shown.health, least.health);
+    for point in &shown.devices[0].points {
+        assert_eq!(point.queue, queue::PointConfig::default());
+        assert_eq!(point.uplink, uplink::PointConfig::default());
+        assert_eq!(point.command.timeout, command::PointConfig::default().timeout);
+    }
+}
+
+#[test]
+fn the_shipped_config_shows_every_key() {
+    let table: toml::Table = uncommented().parse().unwrap();
+    let at = |path: &[&str]| {
+        let mut value = &toml::Value::Table(table.clone());
+        let mut found = Vec::new();
+        for key in path {
+            value = value.get(key).unwrap();
+        }
+        found.extend(value.as_table().unwrap().keys().cloned());
+        found
+    };
+    let mut points = at(&["device", "demo", "point", "temperature"]);
+    points.extend(at(&["device", "demo", "point", "pump"]));
+    let point_keys = [
+        model::keys::<Declaration>(),
+        model::keys::<PointRulesConfig>(),
+        model::keys::<command::PointConfig>(),
+        model::keys::<queue::PointConfig>(),
+        model::keys::<uplink::PointConfig>(),
+    ];
+    for (shown, keys) in [
+        (at(&["mqtt"]), model::keys::<link::Config>()),
+        (at(&["mqtt", "tls"]), model::keys::<link::Tls>()),
+        (at(&["queue"]), model::keys::<queue::Config>()),
+        (at(&["command"]), model::keys::<command::Config>()),
+        (at(&["health"]), model::keys::<uplink::HealthConfig>()),
+        (at(&["device", "demo"]), model::keys::<crate::device::Config>()),
+    ]
+    .into_iter()
+    .chain(point_keys.map(|keys| (points.clone(), keys)))
+    {
+        assert!(!keys.is_empty());
+        for key in keys {
+            assert!(shown.iter().any(|shown| shown == key), "`{key}` is not shown");
+        }
+    }
+}
+
+#[test]
+fn the_shipped_config_asks_for_the_broker() {
+    let mut sources = Sources::text("sluicegate.toml", &shipped());
+    "pump-house-7".clone_into(&mut sources.host_name);
+    let errors = load(&sources).unwrap_err();
+    let line = shipped().lines().position(|line| line == "[mqtt]").unwrap() + 1;
+    let expected = format!(
+        "sluicegate.toml:{line}:2: mqtt.url: this key is missing: expected a URL such as \
+         \"mqtts://broker.example.com\", or a list of them"
+    );
+    assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected]);
+}
+
+#[test]
+fn every_example_is_right_and_every_kind_has_one() {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder().join("examples")).unwrap() {
+        let path = entry.unwrap().path();
+        let table: toml::Table = std::fs::read_to_string(&path).unwrap().parse().unwrap();
+        let kinds = table["device"].as_table().unwrap().values().map(|device| device["kind"].as_str().unwrap());
+        if kinds.into_iter().any(|name| !KINDS.iter().any(|kind| kind.name == name)) {
+            // Of a kind that is not built in.
+            continue;
+        }
+        let mut sources = Sources::text("", "");
+        sources.places = Places::File(path.clone());
+        let config = load(&sources);
+        assert!(config.is_ok(), "{:#?}", config.err());
+        names.push(path.file_stem().unwrap().to_string_lossy().into_owned());
+    }
+    for kind in KINDS {
+        assert!(names.iter().any(|name| name == kind.name), "config/examples/{}.toml is missing", kind.name);
+    }
+}

@@ -1,0 +1,219 @@
+//! Wrong devices and points, each with all that is said of it.
+
+use super::RIGHT;
+use super::wrong::check;
+
+/// Keys of a serial device.
+const SERIAL: &[(&str, &[&str])] = &[
+    ("baudrate = 19200", &["6:1: device.tank.baudrate: unknown key (did you mean `baud_rate`?)"]),
+    (
+        r#"baud_rate = "fast""#,
+        &[r#"6:13: device.tank.baud_rate: expected a whole number from 0 to 4294967295, found "fast""#],
+    ),
+    ("baud_rate = 0", &["6:13: device.tank.baud_rate: expected bits per second, such as 9600"]),
+    ("data_bits = 9", &["6:13: device.tank.data_bits: expected 5, 6, 7 or 8, not 9"]),
+    (r#"parity = "mark""#, &[r#"6:10: device.tank.parity: expected "none", "odd" or "even", found "mark""#]),
+    ("stop_bits = 3", &["6:13: device.tank.stop_bits: expected 1 or 2, not 3"]),
+    (r#"frame = "line""#, &[r#"6:9: device.tank.frame: expected a table such as { kind = "…" }, found "line""#]),
+    (
+        r#"frame = { kind = "lines" }"#,
+        &[r#"6:18: device.tank.frame.kind: expected "line" or "delimiter", found "lines" (did you mean `line`?)"#],
+    ),
+    (r#"frame = { kind = "line", size = "1KiB" }"#, &["6:26: device.tank.frame.size: unknown key, expected max"]),
+    (r#"frame = { kind = "line", max = "2MiB" }"#, &["6:32: device.tank.frame.max: expected 1B to 1MiB"]),
+    (
+        r#"decode = { kind = "xml" }"#,
+        &[
+            r#"6:19: device.tank.decode.kind: expected "json", "csv", "key-value", "regex", "text" or "bytes", found "xml""#,
+        ],
+    ),
+    (
+        r#"decode = { kind = "regex", pattern = "(" }"#,
+        &["6:1: device.tank.decode: `pattern` is wrong: found open group without closing ')'"],
+    ),
+    (
+        r#"decode = { kind = "csv", separator = ";;" }"#,
+        &[r#"6:1: device.tank.decode: expected a character, found ";;""#],
+    ),
+    ("silence = 60", &[r#"6:11: device.tank.silence: expected a duration such as "30s", found 60"#]),
+];
+
+/// Keys of a point of a serial device.
+const POINT: &[(&str, &[&str])] = &[
+    ("scael = 0.1", &["7:1: device.tank.point.level.scael: unknown key (did you mean `scale`?)"]),
+    (r#"wave = "sine""#, &[r#"7:1: device.tank.point.level.wave: unknown key: it belongs to kind "sim""#]),
+    ("from = true", &["7:8: device.tank.point.level.from: expected text, or a column number from 1"]),
+    (
+        r#"from = "/level""#,
+        &["7:8: device.tank.point.level.from: a frame taken as a whole has no parts: remove `from`, or set `decode`"],
+    ),
+    (
+        r#"type = "integer""#,
+        &[
+            r#"7:8: device.tank.point.level.type: expected "bool", "int", "float" or "text", found "integer" (did you mean `int`?)"#,
+        ],
+    ),
+    (
+        r#"type = "bool"
+min = 1"#,
+        &["8:7: device.tank.point.level.min: only a point of type int or float has it"],
+    ),
+    (r#"unit = """#, &[r#"7:8: device.tank.point.level.unit: expected a text such as "Cel""#]),
+    (r#"min = "low""#, &[r#"7:7: device.tank.point.level.min: expected a number, found "low""#]),
+    (
+        r#"min = 5
+max = 1"#,
+        &["7:7: device.tank.point.level.min: `5`: expected at most `max`, which is 1"],
+    ),
+    ("scale = 0", &["7:9: device.tank.point.level.scale: expected a number other than 0"]),
+    (
+        r#"scale = 2
+map = { a = "b" }"#,
+        &["8:1: device.tank.point.level.map: expected either `map` or `scale` and `offset`, not both"],
+    ),
+    ("round = 12", &["7:9: device.tank.point.level.round: expected 0 to 9 digits"]),
+    (r#"map = "a""#, &[r#"7:7: device.tank.point.level.map: expected a table, found "a""#]),
+    ("report = { change = -1 }", &["7:21: device.tank.point.level.report.change: expected a number of at least 0"]),
+    (
+        r#"report = { at_most = "5m", at_least = "1m" }"#,
+        &["7:22: device.tank.point.level.report.at_most: expected at most `at_least`"],
+    ),
+    (
+        r#"report = { every = "1s" }"#,
+        &["7:12: device.tank.point.level.report.every: unknown key, expected at_least, at_most or change"],
+    ),
+    (
+        r#"lane = "outcome""#,
+        &[r#"7:8: device.tank.point.level.lane: expected "telemetry" or "alarm", found "outcome""#],
+    ),
+    (
+        r#"lane = "telemtry""#,
+        &[
+            r#"7:8: device.tank.point.level.lane: expected "telemetry" or "alarm", found "telemtry" (did you mean `telemetry`?)"#,
+        ],
+    ),
+    (
+        r#"keep = "last""#,
+        &[r#"7:8: device.tank.point.level.keep: expected "all" or "latest", found "last" (did you mean `latest`?)"#],
+    ),
+    (
+        r#"payload = "value"
+keep = "all""#,
+        &[r#"8:8: device.tank.point.level.keep: a bare value has no number: expected "latest", or payload = "json""#],
+    ),
+    (r#"retain = "yes""#, &[r#"7:10: device.tank.point.level.retain: expected true or false, found "yes""#]),
+    (
+        "safe = 0",
+        &[
+            "7:8: device.tank.point.level.safe: only a writable point has this key: remove it, or let commands change the point",
+        ],
+    ),
+    (
+        r#"timeout = "5s""#,
+        &[
+            "7:11: device.tank.point.level.timeout: only a writable point has this key: remove it, or let commands change the point",
+        ],
+    ),
+    (
+        r#"rate = "6/m""#,
+        &[
+            "7:8: device.tank.point.level.rate: only a writable point has this key: remove it, or let commands change the point",
+        ],
+    ),
+    (
+        r#"command_max_age = "10s""#,
+        &[
+            "7:19: device.tank.point.level.command_max_age: only a writable point has this key: remove it, or let commands change the point",
+        ],
+    ),
+    (
+        r#"write = "SET {value}""#,
+        &["6:20: device.tank.point.level.type: a writable point needs a `type`: expected bool, int, float or text"],
+    ),
+    (
+        r#"type = "int"
+write = "SET {value}"
+timeout = "0s""#,
+        &[r#"9:11: device.tank.point.level.timeout: `0s`: expected a duration from "10ms" to "1h""#],
+    ),
+    (
+        r#"type = "int"
+write = "SET {value}"
+rate = 6"#,
+        &[r#"9:8: device.tank.point.level.rate: expected a rate such as "200/s", found 6"#],
+    ),
+    (
+        r#"type = "int"
+write = "SET {value}"
+safe = "shut""#,
+        &["9:8: device.tank.point.level.safe: `shut` is not a whole number"],
+    ),
+    (
+        r#"type = "int"
+write = "SET {value}"
+max = 100
+safe = 101"#,
+        &["10:8: device.tank.point.level.safe: `101` is out of range: expected at most 100"],
+    ),
+    (
+        r#"type = "int"
+write = "SET {value}"
+map = { 1 = "on", 2 = "on" }"#,
+        &["9:1: device.tank.point.level.map: a writable point needs a different name for each raw value"],
+    ),
+];
+
+/// Keys of a point of a simulated device.
+const SIM: &[(&str, &[&str])] = &[
+    (
+        r#"wave = "sinus""#,
+        &[
+            r#"6:8: device.demo.point.x.wave: expected "sine", "ramp", "random-walk", "counter", "switch" or "panic", found "sinus" (did you mean `sine`?)"#,
+        ],
+    ),
+    (
+        r#"period = "1s""#,
+        &[
+            r#"5:20: device.demo.point.x.wave: this key is missing: expected "sine", "ramp", "random-walk", "counter", "switch" or "panic""#,
+        ],
+    ),
+    (
+        r#"wave = "sine"
+every = "0s""#,
+        &["7:9: device.demo.point.x.every: expected a time above 0"],
+    ),
+    (
+        r#"wave = "counter"
+low = 5"#,
+        &["7:7: device.demo.point.x.low: this wave does not use it: remove it"],
+    ),
+    (
+        r#"wave = "sine"
+low = 5
+high = 1"#,
+        &["8:8: device.demo.point.x.high: expected a number above `low` (0 where it is not set)"],
+    ),
+];
+
+#[test]
+fn a_wrong_device_says_where_and_what_was_expected() {
+    for (keys, expected) in SERIAL {
+        let device = format!("[device.tank]\nkind = \"serial\"\nport = \"/dev/ttyUSB0\"\n{keys}");
+        check(&format!("{RIGHT}{device}\n[device.tank.point.level]\nunit = \"cm\"\n"), expected);
+    }
+}
+
+#[test]
+fn a_wrong_point_says_where_and_what_was_expected() {
+    for (keys, expected) in POINT {
+        let device = "[device.tank]\nkind = \"serial\"\nport = \"/dev/ttyUSB0\"";
+        check(&format!("{RIGHT}{device}\n[device.tank.point.level]\n{keys}\n"), expected);
+    }
+}
+
+#[test]
+fn a_wrong_simulation_says_where_and_what_was_expected() {
+    for (keys, expected) in SIM {
+        check(&format!("{RIGHT}[device.demo]\nkind = \"sim\"\n[device.demo.point.x]\n{keys}\n"), expected);
+    }
+}
