@@ -32,7 +32,7 @@ fn a_check_says_which_device_and_broker_do_not_work() {
     let pty = Pty::new(&folder.path().join("there"));
     let port = free_port();
     let device = |name: &str, path: &str| {
-        format!("[device.{name}]\nkind = \"serial\"\nport = \"{path}\"\n[device.{name}.point.x]\nfrom = \"/x\"\n")
+        format!("[device.{name}]\nkind = \"serial\"\nport = \"{path}\"\n[device.{name}.point.x]\n")
     };
     let config = format!(
         "[gateway]\nid = \"g\"\nstate_directory = \"{{state}}\"\n[mqtt]\nurl = \"mqtt://127.0.0.1:{port}\"\n{}{}",

@@ -80,19 +80,16 @@ fn a_broker_that_forgot_all_is_told_all_again() {
         let mut broker = Mosquitto::start(folder.path());
         let observer = Observer::start(broker.port);
         let _agent = Agent::start(folder.path(), &config(broker.port, version));
-        publish(broker.port, "sluicegate/g/plant/fan/set", "ON");
         let complete = |retained: &BTreeMap<String, String>| {
             ["status", "info", "health", "problem", "plant/status", "plant/problem", "plant/fan", "plant/level"]
                 .iter()
                 .all(|topic| retained.contains_key(&format!("sluicegate/g/{topic}")))
         };
-        // The command may come before the device is up; it is sent until it acts.
-        until("the fan to run", || {
-            publish(broker.port, "sluicegate/g/plant/fan/set", "ON");
-            observer.all().iter().any(|heard| heard.topic.ends_with("/outcome") && heard.payload.contains("done"))
-        });
+        observer.wait_json("sluicegate/g/info", "session", 1);
+        publish(broker.port, "sluicegate/g/plant/fan/set", r#"{"value":"ON","id":"on"}"#);
+        observer.wait_json("sluicegate/g/plant/fan/outcome", "id", "on");
         let mut before = BTreeMap::new();
-        until("the whole retained set, without late outcomes under way", || {
+        until("the whole retained set", || {
             before = Observer::retained(broker.port, "sluicegate/g/#");
             complete(&before) && before["sluicegate/g/plant/fan"].contains("true")
         });
@@ -113,10 +110,8 @@ fn a_broker_that_forgot_all_is_told_all_again() {
         assert_eq!(before, after, "MQTT {version}");
         let observer = observer.again(broker.port);
         observer.clear();
-        until("commands to act again", || {
-            publish(broker.port, "sluicegate/g/plant/fan/set", "OFF");
-            observer.all().iter().any(|heard| heard.topic.ends_with("/outcome") && heard.payload.contains("done"))
-        });
+        publish(broker.port, "sluicegate/g/plant/fan/set", r#"{"value":"OFF","id":"off"}"#);
+        assert_eq!(observer.wait_json("sluicegate/g/plant/fan/outcome", "id", "off")["outcome"], "done");
     }
 }
 

@@ -71,5 +71,5 @@ fn a_config_that_is_wrong_ends_with_78() {
     let folder = tempfile::tempdir().unwrap();
     let mut agent = Agent::start(folder.path(), &config(free_port()).replace("wave", "wafe"));
     assert_eq!(agent.ended().code(), Some(78));
-    assert!(agent.log().contains("agent.toml:8:1: device.plant.point.level.wafe: "), "{}", agent.log());
+    assert!(agent.log().contains("agent.toml:9:1: device.plant.point.level.wafe: "), "{}", agent.log());
 }

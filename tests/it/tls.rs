@@ -43,8 +43,8 @@ impl Site {
     /// A broker that asks for a client certificate, a password, and keeps to the ACL.
     fn broker(&self, server: &Identity) -> Mosquitto {
         let passwords = self.path().join("passwords");
-        for (flags, user, password) in [("-bc", "gateway", "right"), ("-b", "app", "app")] {
-            let made = Command::new("mosquitto_passwd").arg(flags).arg(&passwords).args([user, password]).output();
+        for (flags, user, password) in [(&["-c", "-b"][..], "gateway", "right"), (&["-b"][..], "app", "app")] {
+            let made = Command::new("mosquitto_passwd").args(flags).arg(&passwords).args([user, password]).output();
             assert!(made.unwrap().status.success());
         }
         let acl = self.path().join("acl");
