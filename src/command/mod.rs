@@ -135,8 +135,11 @@ impl Router {
             }
             Err(Refused::Because(reason, text)) => {
                 tracing::info!(
-                    DEVICE = command.device, POINT = command.point, ID = ?command.id,
-                    "command rejected: {}: {text}", reason.word()
+                    DEVICE = command.device,
+                    POINT = command.point,
+                    ID = command.id.as_ref().map(CommandId::as_str),
+                    "command rejected: {}: {text}",
+                    reason.word()
                 );
                 self.refuse(Outcome::of(&command, Verdict::Rejected(reason), Some(text)));
             }

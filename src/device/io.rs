@@ -139,8 +139,11 @@ impl DeviceIo {
                 biased;
                 () = self.stop.cancelled() => return Ask::Stop,
                 write = self.writes.recv() => match write {
-                    // The gateway's side is gone: it is about to end.
-                    None => return Ask::Stop,
+                    // The router is gone: no more commands, and the stop is near.
+                    None => {
+                        self.stop.cancelled().await;
+                        return Ask::Stop;
+                    }
                     Some(write) => if let Some(write) = self.accept(write) {
                         return Ask::Write(write);
                     },

@@ -347,6 +347,21 @@ impl Link {
         }
     }
 
+    /// Lets the last bytes out, and closes. Without it what was written last may never leave; a DISCONNECT then, and
+    /// the Last Will speaks.
+    pub async fn close(mut self) {
+        /// What is in the relay's hands is one packet; a line that takes longer is dead.
+        const LAST_BYTES: Duration = Duration::from_secs(2);
+        self.poll = None;
+        drop(self.client);
+        match tokio::time::timeout(LAST_BYTES, self.wire.ended()).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => tracing::debug!("while closing: {error}"),
+            Ok(Err(panic)) => tracing::error!("the relay panicked: {panic}"),
+            Err(_) => tracing::debug!("the line did not take the last bytes in time"),
+        }
+    }
+
     fn translate(&mut self, signal: Signal) -> Result<Option<Event>, LinkError> {
         let stray = |id| LinkError::Protocol(format!("an acknowledgement for packet {id}, which nobody sent"));
         Ok(Some(match signal {

@@ -37,6 +37,9 @@ use topics::Topics;
 /// Another gateway with our id is only told by a person; coming back sooner would only fight it.
 const DUPLICATE_PAUSE: Duration = Duration::from_secs(60);
 
+/// The device of [`check_topic`]; a reserved name, so that no real one has it.
+const CHECK_DEVICE: &str = "command";
+
 /// Outcomes of refused commands that wait for the link; older ones are lost with a count.
 const REFUSALS: usize = 64;
 
@@ -190,7 +193,11 @@ impl Uplink {
         let mut episode = Episode::default();
         loop {
             let end = match Session::open(&mut self.shared, &mut self.kept) {
-                Ok(mut session) => session.run(&mut episode).await,
+                Ok(mut session) => {
+                    let end = session.run(&mut episode).await;
+                    session.close().await;
+                    end
+                }
                 Err(error) => End::Lost { error, was_up: false },
             };
             let pause = match end {
@@ -315,9 +322,23 @@ fn random() -> f64 {
     getrandom::u32().map_or(0.5, |bits| f64::from(bits) / f64::from(u32::MAX))
 }
 
-/// Where the topics begin, once more for those who subscribe to them (`check --broker`, the documentation).
-pub fn command_filters(root: &str) -> [String; 2] {
-    Topics::new(root).commands()
+/// What the gateway subscribes to under a root: commands to several points of a device, commands to a point, and its
+/// own status and info.
+pub fn filters(root: &str) -> Vec<link::Filter> {
+    let topics = Topics::new(root);
+    let [device, point] = topics.commands();
+    let filter = |path, retained| link::Filter { path, retained };
+    vec![
+        filter(device, false),
+        filter(point, false),
+        filter(topics.own("status"), true),
+        filter(topics.own("info"), true),
+    ]
+}
+
+/// Where `check --broker` sends itself a message: within the rights that a gateway needs anyway, and no command.
+pub fn check_topic(root: &str) -> String {
+    format!("{root}/{CHECK_DEVICE}/set")
 }
 
 impl std::fmt::Display for Status {

@@ -10,7 +10,7 @@ use super::poison::Poison;
 use super::presence::{Corrections, ECHO_PATIENCE, Info, Stage};
 use super::publisher::{Publisher, UnderWay};
 use super::{Episode, Payload, Shared, Status, births};
-use crate::link::{Event, Filter, Kept, Link, LinkError, Message, Opening, Publish, Refusal, Ticket};
+use crate::link::{Event, Kept, Link, LinkError, Message, Opening, Publish, Refusal, Ticket};
 use crate::model::{Body, Command, Outcome, Reading, Reason, Record, Verdict, time};
 use crate::task::Pulse;
 
@@ -133,6 +133,11 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Closes the connection after its end.
+    pub(super) async fn close(self) {
+        self.link.close().await;
+    }
+
     /// What is to be done whatever happened: send what there is room for, and come to the end when it is time.
     fn step(&mut self, episode: &mut Episode) -> Option<End> {
         if self.shared.parts.stop.is_cancelled() && self.draining.is_none() && self.parting.is_none() {
@@ -171,7 +176,7 @@ impl<'a> Session<'a> {
                 self.publisher.limit(self.shared.parts.link.window, limits);
                 self.stage = Stage::Subscribing;
                 self.shared.counters.connections += 1;
-                self.link.subscribe(&self.filters());
+                self.link.subscribe(&super::filters(&self.shared.parts.link.root));
             }
             Event::Subscribed(granted) => self.subscribed(&granted, episode),
             Event::Acked(ticket, result) => self.acked(ticket, result),
@@ -186,16 +191,9 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn filters(&self) -> Vec<Filter> {
-        let [device, point] = self.shared.topics.commands();
-        let filter = |path, retained| Filter { path, retained };
-        let own = |word| filter(self.shared.topics.own(word), true);
-        vec![filter(device, false), filter(point, false), own("status"), own("info")]
-    }
-
     /// The broker answered the subscription: from here on commands can come, so the gateway may be called online.
     fn subscribed(&mut self, granted: &[bool], episode: &mut Episode) {
-        let filters = self.filters();
+        let filters = super::filters(&self.shared.parts.link.root);
         let refused: Vec<&str> = filters
             .iter()
             .enumerate()

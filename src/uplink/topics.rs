@@ -1,5 +1,6 @@
 //! The topics of a gateway, and what a topic below it means.
 
+use super::CHECK_DEVICE;
 use crate::model::{DeviceName, PointName};
 
 /// The topics under one root, `sluicegate/<gateway>` by default.
@@ -58,7 +59,8 @@ impl Topics {
             (Some(device), Some(point), Some("set")) => Target { device, point: Some(point) },
             _ => return None,
         };
-        levels.next().is_none().then_some(target)
+        // The loop of a check is no command.
+        (levels.next().is_none() && target.device != CHECK_DEVICE).then_some(target)
     }
 
     /// Whether the gateway may publish an outcome to this topic of somebody else's choice: no wildcard, nothing of
@@ -81,6 +83,7 @@ mod tests {
             ("sluicegate/g/tank/valve/set", Some(Target { device: "tank", point: Some("valve") })),
             ("sluicegate/g/tank/set", Some(Target { device: "tank", point: None })),
             ("sluicegate/g/set", None),
+            ("sluicegate/g/command/set", None),
             ("sluicegate/g/tank/valve", None),
             ("sluicegate/g/tank/valve/set/more", None),
             ("sluicegate/gg/tank/set", None),

@@ -1,0 +1,130 @@
+//! What the running gateway answers to those who ask through the control socket.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::{Semaphore, broadcast, watch};
+
+use crate::model::{DeviceState, DeviceStates, GatewayId, Reading};
+use crate::queue::Queue;
+use crate::service::control::{Asker, Control, Question};
+use crate::task::TaskSet;
+use crate::uplink::Status;
+
+/// Askers at the same time; more wait.
+const ASKERS: usize = 8;
+
+/// After a socket error the next attempt waits, so that a broken one does not spin.
+const ERROR_PAUSE: Duration = Duration::from_secs(1);
+
+/// Where the answers come from.
+#[derive(Debug, Clone)]
+pub(super) struct Answers {
+    pub(super) gateway: GatewayId,
+    pub(super) status: watch::Receiver<Status>,
+    pub(super) states: watch::Receiver<DeviceStates>,
+    pub(super) queue: Queue,
+    pub(super) live: broadcast::Sender<Reading>,
+}
+
+impl Answers {
+    /// Answers until it is dropped.
+    pub(super) async fn run(self, control: Control) {
+        let places = Arc::new(Semaphore::new(ASKERS));
+        let mut askers = TaskSet::new();
+        loop {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let accepted = tokio::select! {
+                accepted = control.accept() => accepted,
+                Some(_) = askers.next_ended() => continue,
+            };
+            match accepted {
+                Ok(asker) => {
+                    let answers = self.clone();
+                    askers.spawn("asker", async move {
+                        if let Err(error) = answers.answer(asker).await {
+                            tracing::debug!("control socket: {error}");
+                        }
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!("control socket: {error}");
+                    tokio::time::sleep(ERROR_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn answer(&self, mut asker: Asker) -> std::io::Result<()> {
+        match asker.question().await? {
+            Question::Status => asker.line(&self.status_json().to_string()).await,
+            Question::Try { device } => {
+                let mut live = self.live.subscribe();
+                loop {
+                    match live.recv().await {
+                        Ok(reading) if reading.device.as_str() == device => asker.line(&show(&reading)).await?,
+                        Ok(_) => {}
+                        Err(broadcast::error::RecvError::Lagged(count)) => {
+                            asker.line(&format!("… {count} readings passed by too fast to show")).await?;
+                        }
+                        Err(broadcast::error::RecvError::Closed) => return Ok(()),
+                    }
+                }
+            }
+        }
+    }
+
+    fn status_json(&self) -> serde_json::Value {
+        let devices: BTreeMap<String, serde_json::Value> = self
+            .states
+            .borrow()
+            .iter()
+            .map(|(device, state)| {
+                let state = match state {
+                    DeviceState::Starting => json!({ "state": "starting" }),
+                    DeviceState::Online => json!({ "state": "online" }),
+                    DeviceState::Offline { why, since } => {
+                        json!({ "state": "offline", "why": why, "since": since.rfc3339() })
+                    }
+                };
+                (device.to_string(), state)
+            })
+            .collect();
+        let lanes: BTreeMap<String, serde_json::Value> = self
+            .queue
+            .status()
+            .into_iter()
+            .map(|lane| {
+                let oldest = lane.oldest.map(|age| age.as_secs_f64());
+                let told = json!({ "depth": lane.depth, "bytes": lane.bytes, "oldest": oldest, "totals": lane.totals });
+                (lane.lane.to_string(), told)
+            })
+            .collect();
+        json!({
+            "gateway": self.gateway.as_str(),
+            "link": self.status.borrow().to_string(),
+            "devices": devices,
+            "queue": lanes,
+        })
+    }
+
+    /// One line for `systemctl status`.
+    pub(super) fn line(&self) -> String {
+        let states = self.states.borrow();
+        let online = states.values().filter(|state| **state == DeviceState::Online).count();
+        let waiting: usize = self.queue.status().iter().map(|lane| lane.depth).sum();
+        format!("{}; {online} of {} devices online; {waiting} records wait", *self.status.borrow(), states.len())
+    }
+}
+
+/// A reading as a line for a person.
+pub(super) fn show(reading: &Reading) -> String {
+    let time =
+        reading.timestamp.rfc3339().unwrap_or_else(|| format!("+{:.3}s", reading.timestamp.uptime.as_secs_f64()));
+    let value = reading.value.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
+    let quality = format!("{:?}", reading.quality).to_lowercase();
+    format!("{time}  {}/{} = {value}  ({quality})", reading.device, reading.point)
+}

@@ -1,0 +1,109 @@
+//! `sluicegate check --devices` and `--broker`: whether what the config names is there and works.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, timeout_at};
+
+use crate::config::Config;
+use crate::link::{Event, Filter, Kept, Link, Opening, Publish};
+use crate::uplink;
+
+/// For the broker's answers once it is connected.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Tries each device; the lines say what was found. False: something does not work.
+pub async fn check_devices(config: &Config, mut line: impl FnMut(&str)) -> bool {
+    let mut good = true;
+    for device in &config.devices {
+        let name = &device.plan.device;
+        match device.plan.driver.probe().await {
+            Ok(found) => line(&format!("device {name}: ok: {found}")),
+            Err(error) => {
+                good = false;
+                line(&format!("device {name}: failed: {error}"));
+            }
+        }
+    }
+    good
+}
+
+/// Connects to the broker as `<id>-check`, without a Last Will, and proves the rights to publish and to subscribe by
+/// a message that comes back: a 3.1.1 broker acknowledges what its ACL then drops. The lines say what was found.
+/// False: something does not work.
+pub async fn check_broker(config: &Config, mut line: impl FnMut(&str)) -> bool {
+    let mut mqtt = config.mqtt.clone();
+    mqtt.client_id = format!("{}-check", mqtt.client_id);
+    let mut good = true;
+    // Each of several brokers is checked on its own.
+    for url in &config.mqtt.url.0 {
+        mqtt.url.0 = vec![url.clone()];
+        match one_broker(&mqtt).await {
+            Ok(found) => line(&format!("broker {url}: ok: {found}")),
+            Err(error) => {
+                good = false;
+                line(&format!("broker {url}: failed: {error}"));
+            }
+        }
+    }
+    good
+}
+
+async fn one_broker(mqtt: &crate::link::Config) -> Result<String, String> {
+    let opening = Opening { client_id: mqtt.client_id.clone(), will: None };
+    let mut kept = Kept::default();
+    let mut link = Link::open(mqtt, &opening, &mut kept).map_err(|error| error.to_string())?;
+    let filters = uplink::filters(&mqtt.root);
+    let topic = uplink::check_topic(&mqtt.root);
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(|error| error.to_string())?;
+    let payload = Bytes::from(format!("check-{:016x}", u64::from_ne_bytes(random)));
+    let mut deadline = Instant::now() + mqtt.connect_timeout.0 * 2;
+    let mut waiting_for = "the connection";
+    loop {
+        let event = timeout_at(deadline, link.next())
+            .await
+            .map_err(|_| format!("waited in vain for {waiting_for}"))?
+            .map_err(|error| error.to_string())?;
+        match event {
+            Event::Up(_) => {
+                link.subscribe(&filters);
+                deadline = Instant::now() + PATIENCE;
+                waiting_for = "the answer to the subscription";
+            }
+            Event::Subscribed(granted) => {
+                let refused: Vec<&str> = filters
+                    .iter()
+                    .zip(granted.iter().chain(std::iter::repeat(&false)))
+                    .filter(|(_, granted)| !**granted)
+                    .map(|(Filter { path, .. }, _)| path.as_str())
+                    .collect();
+                if !refused.is_empty() {
+                    return Err(format!("the broker's ACL refuses the subscription to {}", refused.join(", ")));
+                }
+                let publish =
+                    Publish { topic: topic.clone(), payload: payload.clone(), retain: false, correlation: None };
+                link.publish(publish).map_err(|_| "no room for one publish".to_owned())?;
+                waiting_for = "the own message to come back: the broker's ACL does not let it be published or read";
+            }
+            Event::Acked(_, Err(refusal)) => return Err(format!("the broker refuses to publish: {refusal:?}")),
+            Event::Message(message) if message.topic == topic && message.payload == payload => {
+                link.ack(&message);
+                link.disconnect();
+                waiting_for = "the farewell";
+            }
+            Event::Parted => {
+                link.close().await;
+                break;
+            }
+            Event::Message(message) => link.ack(&message),
+            Event::Acked(_, Ok(())) | Event::Alive => {}
+        }
+    }
+    let expiry = kept.identity().and_then(|identity| identity.expires());
+    let certificate = expiry.map(|end| {
+        let date = humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + end);
+        format!("; our certificate is valid until {date}")
+    });
+    Ok(format!("connected, subscribed, and read back what was published{}", certificate.unwrap_or_default()))
+}

@@ -1,0 +1,364 @@
+//! The gateway put together: rooms made, joined by channels, started and stopped in order.
+//!
+//! Reads like a list of parts. Whatever could live in a room does: here is only who is connected with whom, and when
+//! each starts and ends.
+
+mod answers;
+mod check;
+mod looker;
+mod state;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::device::{Supervisor, Wiring};
+use crate::model::{Problem, Problems, time};
+use crate::queue::{Intake, Queue, Route, Taps};
+use crate::service::control::{self, Control};
+use crate::service::{Notifier, Signals, resident_memory};
+use crate::task::{Pulse, TaskSet};
+use crate::uplink::{Start, Uplink};
+use crate::{command, uplink};
+use answers::Answers;
+pub use check::{check_broker, check_devices};
+pub use looker::try_device;
+use state::State;
+pub use state::StateError;
+
+/// Readings that a driver may be ahead of the intake; then it waits.
+const ARRIVALS: usize = 32;
+
+/// Writes that may wait for one device; more are refused as busy.
+const WRITES: usize = 8;
+
+/// Commands between the uplink and the router; more are refused as busy.
+const COMMANDS: usize = 32;
+
+/// Outcomes of refusals between the router and the uplink; more are not told.
+const REFUSALS: usize = 64;
+
+/// Answers of all devices: two for each write that may be under way.
+const ANSWERS: usize = 1024;
+
+/// Readings that one who looks on may be behind.
+const LOOK: usize = 64;
+
+/// The stop in all. systemd's own patience is 90 s; a person's is shorter.
+const STOP_BUDGET: Duration = Duration::from_secs(10);
+
+/// Of that, for publishing what waits, and the farewell.
+const FAREWELL: Duration = Duration::from_secs(4);
+
+/// A loop that did not come around for so long has stopped.
+const STUCK: Duration = Duration::from_secs(15);
+
+/// How often the time is saved.
+const SAVE_TIME: Duration = Duration::from_secs(3600);
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Exit {
+    /// It was asked to.
+    Stopped,
+    /// A part of it broke; the text says which.
+    Broken(String),
+}
+
+/// Where the control socket of this config is.
+pub fn control_path(config: &Config) -> PathBuf {
+    let runtime = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
+    control::path(runtime.as_deref(), &config.gateway.state_directory)
+}
+
+/// Runs the gateway until a signal ends it, or `stop` does.
+///
+/// # Errors
+/// When another process runs on the same state directory, or the system refuses signals.
+pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit> {
+    let mut signals = Signals::new().context("signals can't be taken over")?;
+    let mut notifier = Notifier::default();
+    let (mut state, before, state_problem) = begin(&config)?;
+    tracing::info!(
+        "sluicegate {} starts as {} (start {}; before: {})",
+        env!("CARGO_PKG_VERSION"),
+        config.gateway.id,
+        before.session,
+        before.last_exit
+    );
+    let (problems, own_problems) = watch::channel(state_problem);
+
+    // Each stage of the stop has its own token; see `end`.
+    let stop_commands = CancellationToken::new();
+    let stop_devices = CancellationToken::new();
+    let stop_uplink = CancellationToken::new();
+
+    let pulses = ["intake", "router", "uplink"].map(Pulse::new);
+    let [intake_pulse, router_pulse, uplink_pulse] = pulses.clone();
+
+    // The queue is there before anything that could fill it.
+    let queue = Queue::new(&config.queue, before.epoch, before.unpublished);
+
+    // Devices, each with a channel of its own in both directions.
+    let supervisor = Supervisor::new(stop_devices.clone());
+    let mut device_tasks = TaskSet::new();
+    let (answers_tx, answers_rx) = mpsc::channel(ANSWERS);
+    let mut sources = Vec::new();
+    let mut ways = HashMap::new();
+    let mut routes = HashMap::new();
+    let mut guards = Vec::new();
+    let mut uplink_points = Vec::new();
+    let mut kinds = std::collections::BTreeMap::new();
+    for device in config.devices {
+        for plan in device.points {
+            let key = plan.point.key();
+            let retain = plan.uplink.retain;
+            routes.insert(key, Route { lane: plan.queue.lane, keep: plan.queue.keep, retain });
+            guards.push((plan.point.clone(), plan.command));
+            uplink_points.push(uplink::PointPlan { point: plan.point, config: plan.uplink });
+        }
+        let (arrivals, source) = mpsc::channel(ARRIVALS);
+        let (writes_tx, writes) = mpsc::channel(WRITES);
+        sources.push(source);
+        ways.insert(device.plan.device.clone(), writes_tx);
+        kinds.insert(device.plan.device.clone(), device.plan.kind);
+        let wiring = Wiring { arrivals, writes, answers: answers_tx.clone() };
+        supervisor.start(&mut device_tasks, device.plan, wiring);
+    }
+    drop(answers_tx);
+
+    // The router's outcomes reach the queue like readings do.
+    let (outcomes, outcome_source) = mpsc::channel(ARRIVALS);
+    sources.push(outcome_source);
+    let (last_tx, last) = watch::channel(std::collections::BTreeMap::new());
+    let (live, _) = broadcast::channel(LOOK);
+    let taps = Taps { last: last_tx, live: live.clone() };
+    let mut core = TaskSet::new();
+    core.spawn("intake", Intake::new(sources, routes, queue.clone(), taps, intake_pulse).run());
+
+    let (commands_tx, commands) = mpsc::channel(COMMANDS);
+    let (refusals_tx, refusals) = mpsc::channel(REFUSALS);
+    let router = command::Router::new(command::Parts {
+        config: config.command,
+        points: guards,
+        devices: ways,
+        answers: answers_rx,
+        states: supervisor.states(),
+        commands,
+        outcomes,
+        refusals: refusals_tx,
+        epoch: before.epoch,
+        pulse: router_pulse,
+        stop: stop_commands.clone(),
+    });
+    core.spawn("router", router.run());
+
+    let (status_tx, mut status) = watch::channel(uplink::Status::Starting);
+    let (proof, _) = watch::channel(None);
+    let start =
+        Start { instance: random_instance()?, boot: boot_id(), session: before.session, last_exit: before.last_exit };
+    let uplink = Uplink::new(uplink::Parts {
+        link: config.mqtt,
+        health: config.health,
+        gateway: config.gateway.id.clone(),
+        start,
+        devices: kinds,
+        points: uplink_points,
+        queue: queue.clone(),
+        reader: queue.reader(&config.queue),
+        states: supervisor.states(),
+        last,
+        problems: vec![own_problems],
+        commands: commands_tx,
+        refusals,
+        proof,
+        status: status_tx,
+        memory: resident_memory,
+        pulse: uplink_pulse,
+        stop: stop_uplink.clone(),
+        farewell: FAREWELL,
+    });
+    core.spawn("uplink", uplink.run());
+
+    // People may ask from here on.
+    let runtime = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
+    let control_path = control::path(runtime.as_deref(), &config.gateway.state_directory);
+    let control = match Control::open(&control_path) {
+        Ok(control) => Some(control),
+        Err(error) => {
+            tracing::warn!("no control socket at {}: {error}", control_path.display());
+            None
+        }
+    };
+    let answers = Answers {
+        gateway: config.gateway.id,
+        status: status.clone(),
+        states: supervisor.states(),
+        queue: queue.clone(),
+        live,
+    };
+    let mut asked = TaskSet::new();
+    if let Some(control) = control {
+        asked.spawn("control", answers.clone().run(control));
+    }
+
+    // Run: until a signal, or until a part ends that should not.
+    let mut watchdog = Watchdog::new(&pulses);
+    let period = notifier.watchdog().map_or(Pulse::EVERY, |period| (period / 3).min(Pulse::EVERY));
+    let mut tick = tokio::time::interval(period);
+    let mut saved = Instant::now();
+    let exit = loop {
+        tokio::select! {
+            signal = signals.end() => {
+                tracing::info!("stopping: {signal}");
+                break Exit::Stopped;
+            }
+            () = stop.cancelled() => break Exit::Stopped,
+            Some(ended) = core.next_ended() => {
+                break Exit::Broken(format!("{} ended: {}", ended.name, ended.panic.unwrap_or_default()));
+            }
+            Some(ended) = device_tasks.next_ended() => {
+                // The supervisor catches what a driver does; this is the supervisor itself.
+                break Exit::Broken(format!("{} ended: {}", ended.name, ended.panic.unwrap_or_default()));
+            }
+            Ok(()) = status.changed() => {}
+            _ = tick.tick() => {
+                match watchdog.stuck() {
+                    None => notifier.alive(),
+                    Some(name) => tracing::error!("{name} is stuck; the watchdog is not fed"),
+                }
+                if saved.elapsed() >= SAVE_TIME {
+                    saved = Instant::now();
+                    note(state.tick(), &problems);
+                }
+            }
+        }
+        let now = status.borrow().clone();
+        if now != uplink::Status::Starting {
+            notifier.ready();
+        }
+        notifier.status(&answers.line());
+    };
+
+    // The stop, in the direction of the data: no new commands, those under way end, the devices end, what they sent
+    // goes into the queue, what is there goes out, the farewell.
+    notifier.stopping();
+    let deadline = Instant::now() + STOP_BUDGET;
+    stop_commands.cancel();
+    wait_for(&mut core, "router", deadline - FAREWELL * 2).await;
+    stop_devices.cancel();
+    late(device_tasks.drain(deadline - FAREWELL - FAREWELL / 2).await);
+    wait_for(&mut core, "intake", deadline - FAREWELL - FAREWELL / 2).await;
+    stop_uplink.cancel();
+    late(core.drain(deadline).await);
+    drop(asked);
+    let drained = queue.is_empty();
+    if !drained {
+        let waiting: usize = queue.status().iter().map(|lane| lane.depth).sum();
+        tracing::error!("{waiting} records were not published before the stop; the next start will tell");
+    }
+    let reason = match &exit {
+        Exit::Stopped => "stop",
+        Exit::Broken(why) => {
+            tracing::error!("stopped because {why}");
+            why
+        }
+    };
+    note(state.end(reason, drained), &problems);
+    Ok(exit)
+}
+
+/// Takes the state directory over. One that can't be written is a problem and no reason not to start.
+fn begin(config: &Config) -> anyhow::Result<(State, state::Before, Problems)> {
+    let mut random = [0; 2];
+    getrandom::fill(&mut random).context("no random numbers")?;
+    let random = u16::from_ne_bytes(random);
+    match State::begin(&config.gateway.state_directory, random) {
+        Ok((state, before)) => Ok((state, before, Problems::new())),
+        Err(error @ StateError::Locked(_)) => Err(error.into()),
+        Err(error) => {
+            tracing::error!("{error}");
+            let (state, before) = State::nowhere(random);
+            let mut problems = Problems::new();
+            raise(&mut problems, error.to_string());
+            Ok((state, before, problems))
+        }
+    }
+}
+
+fn raise(problems: &mut Problems, text: String) {
+    problems.insert(("state", String::new()), Problem { code: "state", text, since: time::now() });
+}
+
+/// Tells once that the state could not be written, and that it can again.
+fn note(written: std::io::Result<()>, problems: &watch::Sender<Problems>) {
+    match written {
+        Ok(()) => {}
+        Err(error) => {
+            tracing::error!("the state could not be written: {error}");
+            problems.send_modify(|problems| raise(problems, format!("the state could not be written: {error}")));
+        }
+    }
+}
+
+/// Waits for one task of the set. Others that end meanwhile were told to.
+async fn wait_for(tasks: &mut TaskSet, name: &str, deadline: Instant) {
+    loop {
+        match tokio::time::timeout_at(deadline, tasks.next_ended()).await {
+            Ok(Some(ended)) if ended.name.as_ref() == name => return,
+            Ok(Some(_)) => {}
+            Ok(None) => return,
+            Err(_) => return tracing::warn!("{name} did not end in its time"),
+        }
+    }
+}
+
+fn late(names: Vec<std::sync::Arc<str>>) {
+    for name in names {
+        tracing::warn!("{name} did not end in its time");
+    }
+}
+
+/// Feeds on progress: a loop that does not come around is told by its name.
+#[derive(Debug)]
+struct Watchdog {
+    loops: Vec<(Pulse, u32, Instant)>,
+}
+
+impl Watchdog {
+    fn new(pulses: &[Pulse]) -> Self {
+        let now = Instant::now();
+        Watchdog { loops: pulses.iter().map(|pulse| (pulse.clone(), pulse.beats(), now)).collect() }
+    }
+
+    fn stuck(&mut self) -> Option<&str> {
+        let now = Instant::now();
+        for (pulse, seen, since) in &mut self.loops {
+            if pulse.beats() != *seen {
+                *seen = pulse.beats();
+                *since = now;
+            }
+        }
+        self.loops.iter().find(|(_, _, since)| now - *since > STUCK).map(|(pulse, _, _)| pulse.name())
+    }
+}
+
+fn random_instance() -> anyhow::Result<String> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).context("no random numbers")?;
+    Ok(format!("{:016x}", u64::from_ne_bytes(random)))
+}
+
+/// The kernel's id of this boot; passed by the unit where `/proc/sys` is hidden.
+fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .ok()
+        .or_else(|| std::env::var("SLUICEGATE_BOOT_ID").ok())
+        .map_or_else(|| "unknown".to_owned(), |id| id.trim().replace('-', ""))
+}

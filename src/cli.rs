@@ -1,0 +1,175 @@
+//! The command line: what is asked, what is printed, and the exit status.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is where the program talks to people")]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
+use tracing::Level;
+
+use crate::agent::{self, Exit, StateError};
+use crate::config::{self, Config, Sources};
+use crate::device::KINDS;
+use crate::service::control::{self, Question};
+use crate::service::log;
+
+/// EX_UNAVAILABLE: what was to be checked does not work (sysexits.h).
+const UNAVAILABLE: u8 = 69;
+/// EX_SOFTWARE: a part of the program broke (sysexits.h).
+const SOFTWARE: u8 = 70;
+/// EX_TEMPFAIL: another one is running (sysexits.h).
+const TEMPFAIL: u8 = 75;
+/// EX_CONFIG: the config is wrong (sysexits.h); systemd does not restart on it.
+const CONFIG: u8 = 78;
+
+/// Carries readings of GPIO and serial devices to an MQTT broker, and commands back.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+struct Arguments {
+    /// Read this config file instead of the standard places.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How much is logged: error, warn, info, debug or trace.
+    #[arg(long, global = true, value_name = "LEVEL", default_value = "info")]
+    log: Level,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway.
+    Run,
+    /// Check the config, and what it names.
+    Check {
+        /// Also try to open the devices; outputs are left alone.
+        #[arg(long)]
+        devices: bool,
+        /// Also connect to the broker, and prove the rights to publish and subscribe.
+        #[arg(long)]
+        broker: bool,
+    },
+    /// Show what a device would publish, live.
+    Try {
+        /// The device's name in the config.
+        device: String,
+    },
+    /// Ask the running gateway how it is.
+    Status,
+    /// List the kinds of devices.
+    ListKinds {
+        /// Show a config for this kind, with all its keys.
+        kind: Option<String>,
+    },
+    /// Print the config as it is understood, with all layers and defaults.
+    PrintConfig,
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let sources = Sources::of_process(arguments.config.as_deref());
+    match arguments.command {
+        Command::ListKinds { kind } => list_kinds(kind.as_deref()),
+        Command::PrintConfig => match config::print(&sources) {
+            Ok(text) => {
+                print!("{text}");
+                ExitCode::SUCCESS
+            }
+            Err(errors) => wrong(&errors),
+        },
+        command => match config::load(&sources) {
+            Ok(config) => {
+                log::start(if matches!(command, Command::Run) { arguments.log } else { Level::ERROR });
+                start(command, config)
+            }
+            Err(errors) => wrong(&errors),
+        },
+    }
+}
+
+fn wrong(errors: &[config::ConfigError]) -> ExitCode {
+    for error in errors {
+        eprintln!("{error}");
+    }
+    ExitCode::from(CONFIG)
+}
+
+fn list_kinds(kind: Option<&str>) -> ExitCode {
+    let Some(name) = kind else {
+        for kind in KINDS {
+            println!("{:<10} {}", kind.name, kind.summary);
+        }
+        return ExitCode::SUCCESS;
+    };
+    match crate::device::kind(name) {
+        Some(kind) => {
+            print!("{}", kind.sample);
+            ExitCode::SUCCESS
+        }
+        None => {
+            let known: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
+            eprintln!("there is no kind `{name}`: expected one of {}", known.join(", "));
+            ExitCode::from(UNAVAILABLE)
+        }
+    }
+}
+
+fn start(command: Command, config: Config) -> ExitCode {
+    // Two threads: one may wait for a slow disk or name server while the other carries readings.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let result = runtime.context("no runtime").and_then(|runtime| runtime.block_on(act(command, config)));
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("sluicegate: {error:#}");
+            let locked = error.downcast_ref::<StateError>().is_some_and(|error| matches!(error, StateError::Locked(_)));
+            ExitCode::from(if locked { TEMPFAIL } else { SOFTWARE })
+        }
+    }
+}
+
+async fn act(command: Command, config: Config) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Run => match agent::run(config, CancellationToken::new()).await? {
+            Exit::Stopped => Ok(ExitCode::SUCCESS),
+            Exit::Broken(_) => Ok(ExitCode::from(SOFTWARE)),
+        },
+        Command::Check { devices, broker } => {
+            println!("config: ok: gateway {}, {} devices", config.gateway.id, config.devices.len());
+            let mut good = true;
+            if devices {
+                good &= agent::check_devices(&config, |line| println!("{line}")).await;
+            }
+            if broker {
+                good &= agent::check_broker(&config, |line| println!("{line}")).await;
+            }
+            Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(UNAVAILABLE) })
+        }
+        Command::Try { device } => {
+            let show = |line: &str| {
+                println!("{line}");
+                true
+            };
+            agent::try_device(config, &device, show).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Status => {
+            let path = agent::control_path(&config);
+            let print = |line: &str| {
+                // Shown as it came if it is not what we know.
+                let pretty = serde_json::from_str::<serde_json::Value>(line)
+                    .and_then(|value| serde_json::to_string_pretty(&value));
+                println!("{}", pretty.as_deref().unwrap_or(line));
+                true
+            };
+            control::ask(&path, &Question::Status, print)
+                .await
+                .with_context(|| format!("no gateway answers at {}; is it running?", path.display()))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::ListKinds { .. } | Command::PrintConfig => Ok(ExitCode::SUCCESS),
+    }
+}

@@ -1,0 +1,122 @@
+//! The control socket: how `sluicegate status` and `sluicegate try` ask the daemon.
+//!
+//! One question a connection, a line of JSON; the answer is lines, until the daemon closes. Who may write to the
+//! socket may ask: it is 0660, for the user and the group of the service.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+
+/// A question is short; what is longer is none.
+const MAX_QUESTION: u64 = 4096;
+
+/// Who connects and says nothing is let go.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the daemon can be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Question {
+    /// How it is: one line.
+    Status,
+    /// The readings of a device as they come: a line each, until the asker goes.
+    Try {
+        /// Which device.
+        device: String,
+    },
+}
+
+/// The daemon's end.
+#[derive(Debug)]
+pub struct Control {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+/// One who asked.
+#[derive(Debug)]
+pub struct Asker {
+    stream: UnixStream,
+}
+
+/// Where the socket is: in `$RUNTIME_DIRECTORY`, or beside the state.
+pub fn path(runtime_directory: Option<&Path>, state_directory: &Path) -> PathBuf {
+    runtime_directory.unwrap_or(state_directory).join("control.sock")
+}
+
+impl Control {
+    /// Opens the socket. The caller holds the lock of the state directory, so a socket that is there is a left-over.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        match std::fs::remove_file(path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let listener = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+        Ok(Control { listener, path: path.to_owned() })
+    }
+
+    /// Waits for the next who connects. Cancel-safe.
+    ///
+    /// # Errors
+    /// When the socket is broken.
+    pub async fn accept(&self) -> io::Result<Asker> {
+        let (stream, _) = self.listener.accept().await?;
+        Ok(Asker { stream })
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::debug!("the control socket could not be removed: {error}");
+        }
+    }
+}
+
+impl Asker {
+    /// What is asked.
+    ///
+    /// # Errors
+    /// When nothing, or nothing that is a question, comes.
+    pub async fn question(&mut self) -> io::Result<Question> {
+        let mut line = String::new();
+        let mut reader = BufReader::new((&mut self.stream).take(MAX_QUESTION));
+        tokio::time::timeout(PATIENCE, reader.read_line(&mut line)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        serde_json::from_str(&line).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+
+    /// One line of the answer.
+    ///
+    /// # Errors
+    /// When the asker is gone.
+    pub async fn line(&mut self, line: &str) -> io::Result<()> {
+        self.stream.write_all(format!("{line}\n").as_bytes()).await
+    }
+}
+
+/// Asks the daemon. `line` gets each line of the answer, and says whether it wants more.
+///
+/// # Errors
+/// When there is no daemon, or it goes away.
+pub async fn ask(path: &Path, question: &Question, mut line: impl FnMut(&str) -> bool) -> io::Result<()> {
+    let mut stream = UnixStream::connect(path).await?;
+    let text = serde_json::to_string(question).map_err(io::Error::other)?;
+    stream.write_all(format!("{text}\n").as_bytes()).await?;
+    let mut lines = BufReader::new(stream).lines();
+    while let Some(next) = lines.next_line().await? {
+        if !line(&next) {
+            break;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,39 @@
+//! Where logs go: to the journal as fields when systemd runs us, else to stderr.
+
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// Starts logging. `level` is for our own lines; those of libraries start at warnings.
+///
+/// Fields become journal fields by their names: `DEVICE=`, `POINT=`, `LANE=`, `ID=`.
+pub fn start(level: Level) {
+    let filter = Targets::new()
+        .with_default(level.min(Level::WARN))
+        .with_target("sluicegate", level)
+        // Its notes on packets that a broker refuses are told by us, with the topic.
+        .with_target("rumqttc", Level::ERROR);
+    let registry = tracing_subscriber::registry().with(filter);
+    // systemd says so where stderr is the journal (systemd.exec(5)).
+    let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
+    let started = match journal {
+        Some(layer) => {
+            // INFO is "informational", not "notice" as the crate would have it.
+            let mappings = tracing_journald::PriorityMappings {
+                info: tracing_journald::Priority::Informational,
+                ..tracing_journald::PriorityMappings::new()
+            };
+            registry.with(layer.with_field_prefix(None).with_priority_mappings(mappings)).try_init()
+        }
+        None => {
+            let layer =
+                tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(false);
+            registry.with(layer).try_init()
+        }
+    };
+    if started.is_err() {
+        // In tests a second start finds the first one's logging.
+        tracing::debug!("logging was started before");
+    }
+}
