@@ -28,7 +28,13 @@ pub struct DeviceIo {
     open: Option<(u32, bool)>,
     /// Readings the driver could not hand over, waiting to be told.
     lost: BTreeMap<Option<PointName>, u64>,
+    /// When losses are told next, at the earliest.
+    tell_at: Duration,
 }
+
+/// Losses are told together, this far apart: they come by the thousand when a device is faster than its `max_rate`, and
+/// must not take the place of readings.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// What the gateway wants of a driver.
 #[derive(Debug)]
@@ -52,8 +58,8 @@ impl DeviceIo {
         stop: CancellationToken,
     ) -> Self {
         let allowance = Allowance::new(max_rate);
-        let (open, lost) = (None, BTreeMap::new());
-        DeviceIo { device, rules, arrivals, writes, answers, states, stop, allowance, open, lost }
+        let (open, lost, tell_at) = (None, BTreeMap::new(), Duration::ZERO);
+        DeviceIo { device, rules, arrivals, writes, answers, states, stop, allowance, open, lost, tell_at }
     }
 
     /// The device's name.
@@ -266,13 +272,15 @@ impl DeviceIo {
 
     fn next_due(&self) -> Option<Duration> {
         let held = self.allowance.next_due();
-        let told = (!self.lost.is_empty()).then_some(Duration::ZERO);
+        let told = (!self.lost.is_empty()).then_some(self.tell_at);
         self.rules.values().filter_map(Rules::next_due).chain(held).chain(told).min()
     }
 
     async fn send_due(&mut self) {
-        self.tell_lost();
         let at = time::now();
+        if at.uptime >= self.tell_at {
+            self.tell_lost(at.uptime);
+        }
         let due: Vec<(PointName, Cooked)> =
             self.rules.iter_mut().filter_map(|(name, rules)| Some((name.clone(), rules.due(at.uptime)?))).collect();
         for (point, cooked) in due {
@@ -283,7 +291,8 @@ impl DeviceIo {
         }
     }
 
-    fn tell_lost(&mut self) {
+    fn tell_lost(&mut self, now: Duration) {
+        self.tell_at = now + TELL_EVERY;
         while let Some((point, count)) = self.lost.pop_first() {
             let arrival = Arrival::Lost { device: self.device.clone(), point: point.clone(), count };
             if self.arrivals.try_send(arrival).is_err() {

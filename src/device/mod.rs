@@ -12,6 +12,7 @@
 //! the entry in [`KINDS`].
 
 mod access;
+mod gpio;
 mod io;
 mod point;
 mod serial;
@@ -36,7 +37,7 @@ pub use point::{Config as PointRulesConfig, Rules};
 pub use supervisor::{Plan, Supervisor, Wiring};
 
 /// Every kind there is.
-pub const KINDS: &[&Kind] = &[&serial::KIND, &sim::KIND];
+pub const KINDS: &[&Kind] = &[&gpio::KIND, &serial::KIND, &sim::KIND];
 
 /// The kind of this name.
 pub fn kind(name: &str) -> Option<&'static Kind> {

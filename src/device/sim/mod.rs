@@ -162,7 +162,7 @@ async fn at(moment: Option<Instant>) {
 mod tests {
     use super::*;
     use crate::device::testing::{Rig, faults, good};
-    use crate::model::Answer;
+    use crate::model::{Answer, Arrival};
 
     #[tokio::test]
     async fn a_fast_counter_keeps_its_pace_and_leaves_no_hole() {
@@ -182,6 +182,35 @@ mod tests {
         }
         let took = start.elapsed();
         assert!(took >= Duration::from_millis(990), "20 000 values at 20 kHz took only {took:?}");
+        rig.stop().await;
+    }
+
+    #[tokio::test]
+    async fn what_is_too_fast_is_told_as_lost_now_and_then_and_adds_up() {
+        let mut rig = Rig::start(
+            r#"
+            [device.load]
+            kind = "sim"
+            max_rate = "100/s"
+            [device.load.point.n]
+            wave = "counter"
+            every = "100us"
+        "#,
+        );
+        let (mut last, mut seen, mut lost, mut notices) = (0, 0, 0, 0);
+        while notices < 2 {
+            match rig.arrival().await {
+                Arrival::Reading(reading) => {
+                    let Some(Value::Int(n)) = reading.value else { panic!("{reading:?}") };
+                    assert!(n > last, "{n} after {last}");
+                    (last, seen) = (n, seen + 1);
+                }
+                Arrival::Lost { count, .. } => (lost, notices) = (lost + count, notices + 1),
+            }
+        }
+        // Two notices are a second apart: 10 000 values, of which 100 may pass after the first burst of 100.
+        assert!((100..=1000).contains(&seen), "{seen} readings");
+        assert!(lost > 5_000, "{lost} lost");
         rig.stop().await;
     }
 

@@ -1,0 +1,288 @@
+//! Lines through the character device, uAPI version 2 (Linux 5.10) or 1.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use gpiocdev::line::{self, EdgeDetection, EdgeKind};
+use gpiocdev::{AbiVersion, Request};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::time::{ClockId, clock_gettime};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::chips::{self, Chip, only};
+use super::config::{Bias, ChipLine, Drive, Number, Place, PointConfig};
+use super::line::{Edge, Line, Skill, watch};
+use super::{CLASS, DEVICES, Want};
+use crate::device::access;
+use crate::model::{Timestamp, time};
+
+/// Edges the kernel keeps for a line until they are read: half a second of a bouncing contact.
+const KERNEL_EVENTS: u32 = 64;
+
+/// Edges taken in one read.
+const EVENTS: usize = 16;
+
+/// As much as the kernel keeps of a consumer's name.
+const CONSUMER: usize = 31;
+
+/// The kernel's own "not supported", which has no name outside of it.
+const ENOTSUPP: i32 = 524;
+
+/// The chips that can be opened; an error where there are some but none opens.
+pub(super) fn chips() -> Result<Vec<Chip>, String> {
+    let mut found = Vec::new();
+    let mut refused = None;
+    for path in gpiocdev::chip::chips().unwrap_or_default() {
+        match gpiocdev::Chip::from_path(&path).and_then(|chip| chip.info()) {
+            Ok(info) => found.push(Chip { path, label: info.label, lines: info.num_lines }),
+            Err(error) => refused = Some((path, cause(&error))),
+        }
+    }
+    match refused {
+        Some((path, error)) if found.is_empty() => Err(refusal(&path, &error)),
+        _ => Ok(found),
+    }
+}
+
+fn refusal(path: &Path, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => access::denied(path),
+        _ => format!("{} could not be opened: {error}", path.display()),
+    }
+}
+
+/// Where a line is, on these chips.
+pub(super) fn locate(place: &Place, chips: &[Chip]) -> Result<ChipLine, String> {
+    let at = |chip: &Chip, offset| ChipLine { chip: chip.path.display().to_string(), offset };
+    match place {
+        Place::Name(name) => {
+            let named = |chip: &Chip| -> Vec<ChipLine> {
+                let Ok(open) = gpiocdev::Chip::from_path(&chip.path) else { return Vec::new() };
+                let lines = (0..chip.lines).filter_map(|offset| open.line_info(offset).ok());
+                lines.filter(|line| line.name == *name).map(|line| at(chip, line.offset)).collect()
+            };
+            let hint = "`gpioinfo` lists those there are; a line can also be named as { chip = …, offset = … }";
+            let show = |line: &ChipLine| format!("line {} of {}", line.offset, line.chip);
+            only(chips.iter().flat_map(named).collect(), &format!("line named `{name}`"), show)
+                .map_err(|text| format!("{text} ({hint})"))
+        }
+        Place::Offset(ChipLine { chip, offset }) => {
+            let path = std::fs::canonicalize(chip).unwrap_or_default();
+            let is_path = chip.contains('/');
+            let wanted = |c: &Chip| if is_path { c.path == path } else { c.label == *chip };
+            let labels: Vec<String> = chips.iter().map(|c| format!("{} `{}`", c.path.display(), c.label)).collect();
+            let found = chips.iter().filter(|c| wanted(c)).collect();
+            let found: &Chip = only(found, &format!("GPIO chip `{chip}`"), |c| c.path.display().to_string())
+                .map_err(|text| format!("{text} (there are: {})", labels.join(", ")))?;
+            if *offset >= found.lines {
+                return Err(format!("`{chip}` has only {} lines: expected an offset below that", found.lines));
+            }
+            Ok(at(found, *offset))
+        }
+        Place::Number(Number { number }) => {
+            let base = chips::bases(Path::new(CLASS)).into_iter().find(|base| base.holds(*number));
+            let base = base.ok_or_else(|| {
+                format!("sysfs has no chip with line number {number}: name the line as {{ chip = …, offset = … }}")
+            })?;
+            let same = |chip: &&Chip| {
+                let device = chips::device_of(&chip.path, Path::new(DEVICES));
+                chip.label == base.label && chip.lines == base.lines && device.is_some_and(|device| base.is_at(&device))
+            };
+            let what = format!("character device with line number {number}");
+            let chip = only(chips.iter().filter(same).collect(), &what, |chip| chip.path.display().to_string())?;
+            Ok(at(chip, number - base.base))
+        }
+    }
+}
+
+/// What the kernel knows of a line: for a person, and whether somebody else has it.
+pub(super) fn look(place: &Place, chips: &[Chip]) -> Result<(String, Option<String>), String> {
+    let at = locate(place, chips)?;
+    let info = info(&at).map_err(|error| refusal(Path::new(&at.chip), &error))?;
+    let name = if info.name.is_empty() { "without a name".to_owned() } else { format!("named {}", info.name) };
+    let user = info.used.then(|| if info.consumer.is_empty() { "the kernel".to_owned() } else { info.consumer });
+    let text = format!("line {} of {}, {name}, {}", at.offset, at.chip, if user.is_some() { "in use" } else { "free" });
+    Ok((text, user))
+}
+
+fn info(at: &ChipLine) -> io::Result<line::Info> {
+    gpiocdev::Chip::from_path(&at.chip).and_then(|chip| chip.line_info(at.offset)).map_err(|error| cause(&error))
+}
+
+/// Requests a line. An output has its level from the first moment on.
+pub(super) fn request(want: &Want, chips: &[Chip]) -> Result<Box<dyn Line>, String> {
+    let at = locate(&want.config.line, chips)?;
+    let abi = gpiocdev::Chip::from_path(&at.chip).and_then(|chip| chip.detect_abi_version());
+    let abi = abi.map_err(|error| format!("{}: {error}", at.chip))?;
+    let skill = Skill { edges: true, debounced: abi == AbiVersion::V2 };
+    match ask(want, &at, abi, skill) {
+        Ok(line) => Ok(line),
+        // No interrupt for this line: it is asked for its level instead.
+        Err(error) if want.output.is_none() && is_without_interrupt(&error) => {
+            ask(want, &at, abi, Skill { edges: false, ..skill }).map_err(|error| explain(want, &at, &error))
+        }
+        Err(error) => Err(explain(want, &at, &error)),
+    }
+}
+
+fn is_without_interrupt(error: &io::Error) -> bool {
+    const ENXIO: i32 = 6;
+    const ENODEV: i32 = 19;
+    const EINVAL: i32 = 22;
+    matches!(error.raw_os_error(), Some(ENXIO | ENODEV | EINVAL | ENOTSUPP))
+}
+
+fn ask(want: &Want, at: &ChipLine, abi: AbiVersion, skill: Skill) -> io::Result<Box<dyn Line>> {
+    let PointConfig { active_low, bias, drive, debounce, .. } = &want.config;
+    let mut builder = Request::builder();
+    let consumer: String = format!("sluicegate:{}", want.point).chars().take(CONSUMER).collect();
+    builder.on_chip(&at.chip).with_line(at.offset).with_consumer(consumer).using_abi_version(abi);
+    match want.output {
+        Some(level) => {
+            builder.as_output(level.into());
+            if let Some(drive) = drive {
+                builder.with_drive(match drive {
+                    Drive::PushPull => line::Drive::PushPull,
+                    Drive::OpenDrain => line::Drive::OpenDrain,
+                    Drive::OpenSource => line::Drive::OpenSource,
+                });
+            }
+        }
+        None => {
+            builder.as_input();
+            if skill.edges {
+                builder.with_edge_detection(EdgeDetection::BothEdges);
+            }
+            if abi == AbiVersion::V2 {
+                builder.with_kernel_event_buffer_size(KERNEL_EVENTS);
+                if let Some(period) = debounce {
+                    builder.with_debounce_period(period.0);
+                }
+            }
+        }
+    }
+    if *active_low {
+        builder.as_active_low();
+    }
+    builder.with_bias(match bias {
+        None | Some(Bias::AsIs) => None,
+        Some(Bias::Disabled) => Some(line::Bias::Disabled),
+        Some(Bias::PullUp) => Some(line::Bias::PullUp),
+        Some(Bias::PullDown) => Some(line::Bias::PullDown),
+    });
+    let request = builder.request().map_err(|error| cause(&error))?;
+    let flags = fcntl_getfl(&request)?;
+    fcntl_setfl(&request, flags | OFlags::NONBLOCK)?;
+    let buffer = vec![0; request.edge_event_u64_size() * EVENTS];
+    let descriptor = match watch(request, Interest::READABLE) {
+        Ok(watched) => Descriptor::Watched(watched),
+        // An output of version 1 has nothing to tell, and so can't be watched.
+        Err((request, error)) if error.kind() == io::ErrorKind::PermissionDenied => Descriptor::Mute(request),
+        Err((_, error)) => return Err(error),
+    };
+    Ok(Box::new(CdevLine { descriptor, buffer, abi, skill, seqno: 0 }))
+}
+
+/// Why the kernel refused, and what to do.
+fn explain(want: &Want, at: &ChipLine, error: &io::Error) -> String {
+    let place = format!("line {} of {}", at.offset, at.chip);
+    if error.kind() == io::ErrorKind::ResourceBusy {
+        let user = info(at).map(|info| info.consumer).unwrap_or_default();
+        let hint = if user == "sysfs" { " (free it through /sys/class/gpio/unexport)" } else { "" };
+        return format!("{place} is in use by `{user}`{hint}");
+    }
+    let key = want.config.needs_cdev();
+    match (error.raw_os_error(), key) {
+        (Some(ENOTSUPP), Some(key)) => format!("{place} can't do what `{key}` asks for"),
+        (Some(ENOTSUPP), None) => {
+            format!("{place} can't be an {}", if want.output.is_some() { "output" } else { "input" })
+        }
+        _ => refusal(&PathBuf::from(&at.chip), error),
+    }
+}
+
+/// A requested line.
+struct CdevLine {
+    descriptor: Descriptor,
+    buffer: Vec<u64>,
+    abi: AbiVersion,
+    skill: Skill,
+    /// The number of the last edge.
+    seqno: u32,
+}
+
+enum Descriptor {
+    Watched(AsyncFd<Request>),
+    Mute(Request),
+}
+
+impl CdevLine {
+    fn request(&self) -> &Request {
+        match &self.descriptor {
+            Descriptor::Watched(watched) => watched.get_ref(),
+            Descriptor::Mute(request) => request,
+        }
+    }
+}
+
+impl Line for CdevLine {
+    fn level(&self) -> io::Result<bool> {
+        self.request().lone_value().map(bool::from).map_err(|error| cause(&error))
+    }
+
+    fn set(&self, level: bool) -> io::Result<()> {
+        self.request().set_lone_value(level.into()).map_err(|error| cause(&error))
+    }
+
+    fn poll_edges(&mut self, context: &mut Context<'_>, edges: &mut Vec<Edge>) -> Poll<io::Result<()>> {
+        let Descriptor::Watched(watched) = &self.descriptor else { return Poll::Pending };
+        loop {
+            let mut guard = ready!(watched.poll_read_ready(context))?;
+            let buffer = &mut self.buffer;
+            let read = guard
+                .try_io(|watched| watched.get_ref().read_edge_events_into_slice(buffer).map_err(|error| cause(&error)));
+            let Ok(words) = read else { continue };
+            let words = words?;
+            let request = watched.get_ref();
+            for event in self.buffer.get(..words).unwrap_or_default().chunks_exact(request.edge_event_u64_size()) {
+                let event = request.edge_event_from_slice(event).map_err(|error| cause(&error))?;
+                // Version 1 does not count.
+                let counts = self.abi == AbiVersion::V2;
+                let missed = counts.then(|| event.line_seqno.wrapping_sub(self.seqno).saturating_sub(1));
+                self.seqno = event.line_seqno;
+                let at = if counts { dated(event.timestamp_ns) } else { time::now() };
+                edges.push(Edge { level: event.kind == EdgeKind::Rising, at, missed });
+            }
+            return Poll::Ready(Ok(()));
+        }
+    }
+
+    fn skill(&self) -> Skill {
+        self.skill
+    }
+}
+
+/// A moment of the kernel's monotonic clock.
+fn dated(nanoseconds: u64) -> Timestamp {
+    let now = time::now();
+    let monotonic = clock_gettime(ClockId::Monotonic);
+    let monotonic = Duration::new(
+        u64::try_from(monotonic.tv_sec).unwrap_or_default(),
+        u32::try_from(monotonic.tv_nsec).unwrap_or_default(),
+    );
+    let age = monotonic.saturating_sub(Duration::from_nanos(nanoseconds));
+    Timestamp { uptime: now.uptime.saturating_sub(age), wall: now.wall.saturating_sub(age), ..now }
+}
+
+/// What the kernel said.
+fn cause(error: &gpiocdev::Error) -> io::Error {
+    match error {
+        gpiocdev::Error::Os(errno) | gpiocdev::Error::Uapi(_, gpiocdev_uapi::Error::Os(errno)) => {
+            io::Error::from_raw_os_error(errno.0)
+        }
+        other => io::Error::other(other.to_string()),
+    }
+}

@@ -1,0 +1,180 @@
+//! The keys of a GPIO device and of its points.
+
+use serde::Deserialize;
+
+use crate::model::{Declaration, Fault, Span, ValueType};
+
+/// The keys of the device's table that are this kind's own.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Config {
+    /// How the kernel is asked: `auto`, `cdev` or `sysfs`.
+    #[serde(default)]
+    pub backend: Choice,
+}
+
+/// How the kernel is asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Choice {
+    /// The character device where one opens, else sysfs.
+    #[default]
+    Auto,
+    /// The character device, `/dev/gpiochipN` (Linux 4.8 and later).
+    Cdev,
+    /// `/sys/class/gpio`, for older kernels.
+    Sysfs,
+}
+
+/// The keys of a point's table that are this kind's own.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PointConfig {
+    /// Which line.
+    pub line: Place,
+    /// `in` or `out`.
+    #[serde(default)]
+    pub direction: Direction,
+    /// The line's own resistor; character device only.
+    pub bias: Option<Bias>,
+    /// A low level is on.
+    #[serde(default)]
+    pub active_low: bool,
+    /// Inputs: a level counts once it held for this long.
+    pub debounce: Option<Span>,
+    /// Outputs: how the line is driven; character device only.
+    pub drive: Option<Drive>,
+    /// Outputs: the first value; default: `safe`.
+    pub initial: Option<bool>,
+}
+
+/// Which line.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected a line's name, { chip = \"label or /dev/gpiochipN\", offset = 17 } or { number = 529 }"
+)]
+pub(super) enum Place {
+    /// By its name, which must be the only one.
+    Name(String),
+    /// By a chip and the number of the line on it.
+    Offset(ChipLine),
+    /// By the number that sysfs has for it.
+    Number(Number),
+}
+
+/// A line on a chip.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ChipLine {
+    /// The chip's label, or its path.
+    pub chip: String,
+    /// The line's place on it, from 0.
+    pub offset: u32,
+}
+
+/// A line by its global number.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Number {
+    /// As in `/sys/class/gpio/export`.
+    pub number: u32,
+}
+
+/// Input or output.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Direction {
+    #[default]
+    In,
+    Out,
+}
+
+/// The line's own resistor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Bias {
+    /// As it was found.
+    AsIs,
+    /// None.
+    Disabled,
+    /// To the supply.
+    PullUp,
+    /// To ground.
+    PullDown,
+}
+
+/// How an output is driven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Drive {
+    /// To both levels.
+    PushPull,
+    /// To low only.
+    OpenDrain,
+    /// To high only.
+    OpenSource,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Place::Name(name) => write!(f, "line `{name}`"),
+            Place::Offset(ChipLine { chip, offset }) => write!(f, "line {offset} of `{chip}`"),
+            Place::Number(Number { number }) => write!(f, "line number {number}"),
+        }
+    }
+}
+
+impl PointConfig {
+    /// Whether it is an output.
+    pub(super) fn is_output(&self) -> bool {
+        self.direction == Direction::Out
+    }
+
+    /// What only the character device can do, if anything.
+    pub(super) fn needs_cdev(&self) -> Option<&'static str> {
+        let drive = self.drive.filter(|drive| *drive != Drive::PushPull).map(|_| "drive");
+        self.bias.filter(|bias| *bias != Bias::AsIs).map(|_| "bias").or(drive)
+    }
+
+    /// What the types can't say.
+    pub(super) fn check(&self, declaration: &Declaration, choice: Choice) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        let mut wrong = |key: &str, text: &str| faults.push(Fault::at(key, text));
+        if self.is_output() {
+            match &declaration.safe {
+                None => wrong("safe", "an output needs a safe state: expected `safe = true` or `safe = false`"),
+                Some(safe) if safe.convert(ValueType::Bool).is_err() => wrong("safe", "expected true or false"),
+                Some(_) => {}
+            }
+            if self.debounce.is_some() {
+                wrong("debounce", "only an input has one: remove it, or set `direction = \"in\"`");
+            }
+        } else {
+            for (key, set) in [
+                ("safe", declaration.safe.is_some()),
+                ("initial", self.initial.is_some()),
+                ("drive", self.drive.is_some()),
+            ] {
+                if set {
+                    wrong(key, "only an output has one: remove it, or set `direction = \"out\"`");
+                }
+            }
+        }
+        if let (Choice::Sysfs, Some(key)) = (choice, self.needs_cdev()) {
+            wrong(key, "sysfs can't set it: remove it, or set `backend = \"cdev\"`");
+        }
+        if matches!(&self.line, Place::Name(name) if name.is_empty()) {
+            wrong("line", "expected a line's name, such as \"GPIO17\"");
+        }
+        faults
+    }
+
+    /// An output's first level.
+    pub(super) fn first(&self, declaration: &Declaration) -> Option<bool> {
+        let safe = declaration.safe.as_ref().and_then(|safe| safe.convert(ValueType::Bool).ok());
+        let safe = matches!(safe, Some(crate::model::Value::Bool(true)));
+        self.is_output().then(|| self.initial.unwrap_or(safe))
+    }
+}

@@ -1,0 +1,245 @@
+//! GPIO lines: inputs that tell of each change of their level, and outputs that keep theirs.
+//!
+//! `cdev` and `sysfs` are the two ways to ask the kernel, `line` is what both give; `chips` finds out which chip is
+//! which. One device uses one way for all of its lines. A point's level is read when the device starts, then on edges,
+//! and now and then besides, so that a missed edge or a chip that went away does not stay unnoticed.
+//!
+//! An output is requested with its first level, so that no other one is seen on it; what the pin does when the line is
+//! given back is the chip's business on the character device, while in sysfs the line stays exported and holds.
+
+mod cdev;
+mod chips;
+mod config;
+mod line;
+mod sysfs;
+mod tap;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use self::chips::Chip;
+use self::config::{Choice, Config, PointConfig};
+use self::tap::{Tap, Taps};
+use super::{Ask, Built, DeviceError, DeviceIo, Driver, Kind, Run, Shape, Spec, Write, WriteError};
+use crate::model::{self, Cause, Fault, PointName, Value, ValueType};
+
+/// Lines of GPIO chips.
+pub(super) const KIND: Kind = Kind {
+    name: "gpio",
+    summary: "lines of a GPIO chip: inputs by edges, outputs with a safe state; character device or sysfs",
+    sample: include_str!("sample.toml"),
+    device_keys: || model::keys::<Config>(),
+    point_keys: || model::keys::<PointConfig>(),
+    build,
+};
+
+/// Where sysfs has the lines.
+const CLASS: &str = "/sys/class/gpio";
+
+/// Where sysfs has the character devices.
+const DEVICES: &str = "/sys/bus/gpio/devices";
+
+/// sysfs, and the character device of kernels before 6.6, tell nobody that a chip went away; and a level is worth a look
+/// now and then.
+const CHECK: Duration = Duration::from_secs(5);
+
+/// How often a line without an interrupt is asked for its level.
+const POLL: Duration = Duration::from_millis(100);
+
+/// A line that is wanted.
+#[derive(Debug)]
+struct Want {
+    point: PointName,
+    config: PointConfig,
+    /// An output's first level.
+    output: Option<bool>,
+}
+
+#[derive(Debug)]
+struct Gpio {
+    choice: Choice,
+    wants: Vec<Want>,
+}
+
+/// The way to the kernel that was chosen.
+#[derive(Debug)]
+enum Backend {
+    /// The character device, and the chips that it opens.
+    Cdev(Vec<Chip>),
+    /// `/sys/class/gpio`.
+    Sysfs,
+}
+
+fn build(spec: Spec) -> Result<Built, Vec<Fault>> {
+    let config: Config = super::read(spec.table).map_err(|fault| vec![fault])?;
+    let (mut faults, mut wants, mut shapes) = (Vec::new(), Vec::<Want>::new(), Vec::new());
+    for point in spec.points {
+        let under = |fault: Fault| fault.under(&["point", point.name.as_str()]);
+        let keys = match super::read::<PointConfig>(point.table) {
+            Ok(keys) => keys,
+            Err(fault) => {
+                faults.push(under(fault));
+                continue;
+            }
+        };
+        faults.extend(keys.check(&point.declaration, config.backend).into_iter().map(under));
+        if let Some(other) = wants.iter().find(|other| other.config.line == keys.line) {
+            faults.push(under(Fault::at("line", format!("the point `{}` has this line already", other.point))));
+        }
+        let value_type = point.declaration.value_type.or(Some(ValueType::Bool));
+        shapes.push(Shape { writable: keys.is_output(), value_type, holds: true });
+        wants.push(Want { output: keys.first(&point.declaration), point: point.name, config: keys });
+    }
+    let driver = Arc::new(Gpio { choice: config.backend, wants });
+    if faults.is_empty() { Ok(Built { driver, points: shapes }) } else { Err(faults) }
+}
+
+impl Driver for Gpio {
+    fn run<'a>(&'a self, io: &'a mut DeviceIo) -> Run<'a, ()> {
+        Box::pin(self.life(io))
+    }
+
+    fn probe(&self) -> Run<'_, String> {
+        Box::pin(async {
+            let backend = self.backend().map_err(DeviceError::Open)?;
+            let looks: Result<Vec<String>, DeviceError> = self.wants.iter().map(|want| look(&backend, want)).collect();
+            Ok(looks?.join("; "))
+        })
+    }
+}
+
+/// What is known of a wanted line. Requests nothing.
+fn look(backend: &Backend, want: &Want) -> Result<String, DeviceError> {
+    let (text, user) = match backend {
+        Backend::Cdev(chips) => cdev::look(&want.config.line, chips),
+        Backend::Sysfs => sysfs::look(&want.config.line).map(|text| (text, None)),
+    }
+    .map_err(|text| want.failed(&text))?;
+    match user {
+        Some(user) if !user.starts_with("sluicegate") => Err(want.failed(&format!("{text} by `{user}`"))),
+        _ => Ok(format!("{}: {text}", want.point)),
+    }
+}
+
+impl Want {
+    fn failed(&self, text: &str) -> DeviceError {
+        DeviceError::Open(format!("point `{}`: {text}", self.point))
+    }
+}
+
+impl Gpio {
+    fn backend(&self) -> Result<Backend, String> {
+        let sysfs = Path::new(CLASS).join("export").exists();
+        match self.choice {
+            Choice::Cdev => cdev::chips().map(Backend::Cdev),
+            Choice::Sysfs if sysfs => Ok(Backend::Sysfs),
+            Choice::Sysfs => Err(format!("there is no {CLASS}: this kernel has no GPIO through sysfs")),
+            Choice::Auto => match cdev::chips() {
+                Ok(chips) if !chips.is_empty() => Ok(Backend::Cdev(chips)),
+                _ if sysfs && !chips::bases(Path::new(CLASS)).is_empty() => Ok(Backend::Sysfs),
+                Ok(_) => Err("there is no GPIO chip: neither /dev/gpiochip0 nor /sys/class/gpio".to_owned()),
+                Err(text) => Err(text),
+            },
+        }
+    }
+
+    async fn open(&self) -> Result<Taps, DeviceError> {
+        let backend = self.backend().map_err(DeviceError::Open)?;
+        let mut taps = Taps::default();
+        for want in &self.wants {
+            let line = match &backend {
+                Backend::Cdev(chips) => cdev::request(want, chips),
+                Backend::Sysfs => sysfs::request(want).await,
+            };
+            taps.push(Tap::new(want, line.map_err(|text| want.failed(&text))?));
+        }
+        Ok(taps)
+    }
+
+    async fn life(&self, io: &mut DeviceIo) -> Result<(), DeviceError> {
+        let mut taps = self.open().await?;
+        io.online();
+        for tap in taps.iter_mut() {
+            let level = tap.ask()?;
+            match tap.is_output() {
+                true => io.output(tap.name(), &Value::Bool(level), Cause::Start).await,
+                false => io.report(tap.name(), &Value::Bool(level)).await,
+            }
+        }
+        let mut checked = Instant::now();
+        loop {
+            let due = taps.due().unwrap_or(checked + CHECK).min(checked + CHECK);
+            tokio::select! {
+                biased;
+                ask = io.next() => match ask {
+                    Ask::Stop => return Ok(()),
+                    Ask::Write(write) => set(&mut taps, io, write).await?,
+                },
+                moved = taps.moved() => for report in moved? {
+                    report.send(io).await;
+                },
+                () = sleep_until(due) => {
+                    let all = checked.elapsed() >= CHECK;
+                    if all {
+                        checked = Instant::now();
+                    }
+                    for report in taps.settled(Instant::now(), all)? {
+                        report.send(io).await;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Sets outputs as asked and reads them back. An error means that a line is gone; the asker has its answer then.
+async fn set(taps: &mut Taps, io: &mut DeviceIo, write: Write) -> Result<(), DeviceError> {
+    let wanted: Result<Vec<(PointName, bool)>, WriteError> = write
+        .values
+        .iter()
+        .map(|(name, value)| match value.convert(ValueType::Bool) {
+            Ok(Value::Bool(level)) => Ok((name.clone(), level)),
+            _ => Err(WriteError::Failed(format!("`{value}` is neither on nor off"))),
+        })
+        .collect();
+    let wanted = match wanted.and_then(|wanted| io.begin(&write).map(|()| wanted)) {
+        Ok(wanted) => wanted,
+        Err(error) => {
+            io.answer(write, Err(error)).await;
+            return Ok(());
+        }
+    };
+    let mut done = Vec::new();
+    let mut gone = Ok(());
+    let mut trouble = None;
+    for (name, wanted) in wanted {
+        match taps.set(&name, wanted) {
+            Ok(level) if level == wanted || !taps.pushes(&name) => done.push((name, Value::Bool(level))),
+            Ok(level) => {
+                trouble = Some(format!(
+                    "`{name}` still reads {level} after it was set: is it driven from outside, or shorted?"
+                ));
+                io.output(&name, &Value::Bool(level), Cause::Command(write.id.clone())).await;
+                break;
+            }
+            Err(error) => {
+                trouble = Some(error.to_string());
+                gone = Err(error);
+                break;
+            }
+        }
+    }
+    let answer = match trouble {
+        None => Ok(done),
+        Some(text) if done.is_empty() => Err(WriteError::Failed(text)),
+        Some(text) => Err(WriteError::Unknown(text)),
+    };
+    io.answer(write, answer).await;
+    gone
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,204 @@
+//! The lines of one device, and what was last seen on each: debounce, missed edges, and the look now and then.
+
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::config::Drive;
+use super::line::{Edge, Line};
+use super::{POLL, Want};
+use crate::device::{DeviceError, DeviceIo};
+use crate::model::{PointName, Timestamp, Value, time};
+
+/// A line of a point.
+pub(super) struct Tap {
+    name: PointName,
+    /// As the config names it, for messages.
+    place: String,
+    line: Box<dyn Line>,
+    is_output: bool,
+    /// An output that is driven to both levels, so that it reads as it was set.
+    pushes: bool,
+    /// What was last reported.
+    level: bool,
+    /// The debounce that is left to us.
+    debounce: Option<Duration>,
+    /// When the level counts, if nothing moves until then.
+    settles: Option<Instant>,
+    /// When the line is to be asked next, where it does not tell by itself.
+    poll: Option<Instant>,
+}
+
+/// The lines of a device.
+#[derive(Default)]
+pub(super) struct Taps {
+    taps: Vec<Tap>,
+    edges: Vec<Edge>,
+    /// Where the next look for edges begins, so that a bouncing line does not silence those after it.
+    first: usize,
+}
+
+/// Something to tell of a point.
+#[derive(Debug, PartialEq)]
+pub(super) enum Report {
+    /// Its level, and since when.
+    Level(PointName, bool, Timestamp),
+    /// So many edges that nobody took in time.
+    Lost(PointName, u32),
+}
+
+impl Report {
+    pub(super) async fn send(self, io: &mut DeviceIo) {
+        match self {
+            Report::Level(name, level, at) => io.report_at(&name, &Value::Bool(level), at).await,
+            Report::Lost(name, count) => io.lost(Some(&name), u64::from(count)),
+        }
+    }
+}
+
+impl Tap {
+    pub(super) fn new(want: &Want, line: Box<dyn Line>) -> Self {
+        let skill = line.skill();
+        let debounce = want.config.debounce.map(|span| span.0).filter(|_| !skill.debounced);
+        let is_output = want.output.is_some();
+        Tap {
+            name: want.point.clone(),
+            place: want.config.line.to_string(),
+            line,
+            is_output,
+            pushes: matches!(want.config.drive, None | Some(Drive::PushPull)),
+            level: false,
+            debounce,
+            settles: None,
+            poll: (!is_output && !skill.edges).then(|| Instant::now() + POLL),
+        }
+    }
+
+    pub(super) fn name(&self) -> &PointName {
+        &self.name
+    }
+
+    pub(super) fn is_output(&self) -> bool {
+        self.is_output
+    }
+
+    /// Asks for the level; from now on it is the known one.
+    pub(super) fn ask(&mut self) -> Result<bool, DeviceError> {
+        self.level = self.line.level().map_err(|error| self.lost(&error))?;
+        Ok(self.level)
+    }
+
+    fn lost(&self, error: &io::Error) -> DeviceError {
+        DeviceError::Lost(format!("point `{}`: {} is gone: {error}", self.name, self.place))
+    }
+
+    /// What these edges are worth telling.
+    fn take(&mut self, edges: &[Edge], reports: &mut Vec<Report>) -> Result<(), DeviceError> {
+        if let Some(debounce) = self.debounce {
+            self.settles = Some(Instant::now() + debounce);
+            return Ok(());
+        }
+        for edge in edges {
+            if let Some(missed @ 1..) = edge.missed {
+                reports.push(Report::Lost(self.name.clone(), missed));
+            }
+            self.found(edge.level, edge.at, reports);
+        }
+        // The last edge may have been among those that were dropped.
+        if edges.iter().any(|edge| edge.missed != Some(0)) {
+            let level = self.line.level().map_err(|error| self.lost(&error))?;
+            self.found(level, time::now(), reports);
+        }
+        Ok(())
+    }
+
+    /// The line has this level.
+    fn found(&mut self, level: bool, at: Timestamp, reports: &mut Vec<Report>) {
+        if level != self.level && !self.is_output {
+            self.level = level;
+            reports.push(Report::Level(self.name.clone(), level, at));
+        }
+    }
+
+    /// Asks for the level where its time has come, or anyway.
+    fn settled(&mut self, now: Instant, anyway: bool, reports: &mut Vec<Report>) -> Result<(), DeviceError> {
+        let polled = self.poll.is_some_and(|poll| poll <= now);
+        if polled {
+            self.poll = Some(now + POLL);
+        }
+        let settled = self.settles.is_some_and(|settles| settles <= now);
+        if !settled && !polled && !anyway {
+            return Ok(());
+        }
+        let level = self.line.level().map_err(|error| self.lost(&error))?;
+        match (self.debounce, self.settles) {
+            // It moved, and has not held for long enough.
+            (Some(_), Some(_)) if !settled => {}
+            (Some(debounce), None) if level != self.level => self.settles = Some(now + debounce),
+            _ => {
+                self.settles = None;
+                self.found(level, time::now(), reports);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Taps {
+    pub(super) fn push(&mut self, tap: Tap) {
+        self.taps.push(tap);
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Tap> {
+        self.taps.iter_mut()
+    }
+
+    /// When [`Taps::settled`] has something to do.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.taps.iter().flat_map(|tap| [tap.settles, tap.poll]).flatten().min()
+    }
+
+    /// Waits for edges. Cancel-safe.
+    pub(super) async fn moved(&mut self) -> Result<Vec<Report>, DeviceError> {
+        poll_fn(|context| self.poll_moved(context)).await
+    }
+
+    fn poll_moved(&mut self, context: &mut Context<'_>) -> Poll<Result<Vec<Report>, DeviceError>> {
+        for step in 0..self.taps.len() {
+            let index = (self.first + step) % self.taps.len();
+            let Some(tap) = self.taps.get_mut(index) else { continue };
+            self.edges.clear();
+            if let Poll::Ready(moved) = tap.line.poll_edges(context, &mut self.edges) {
+                self.first = index + 1;
+                let mut reports = Vec::new();
+                let taken = moved.map_err(|error| tap.lost(&error));
+                return Poll::Ready(taken.and_then(|()| tap.take(&self.edges, &mut reports)).map(|()| reports));
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Asks the lines whose time has come, or all of them.
+    pub(super) fn settled(&mut self, now: Instant, all: bool) -> Result<Vec<Report>, DeviceError> {
+        let mut reports = Vec::new();
+        self.taps.iter_mut().try_for_each(|tap| tap.settled(now, all, &mut reports))?;
+        Ok(reports)
+    }
+
+    /// Whether an output must read as it was set.
+    pub(super) fn pushes(&self, name: &PointName) -> bool {
+        self.taps.iter().any(|tap| tap.name == *name && tap.pushes)
+    }
+
+    /// Sets an output, and says which level it has then: as read back where the chip can tell.
+    pub(super) fn set(&mut self, name: &PointName, level: bool) -> Result<bool, DeviceError> {
+        let tap = self.taps.iter_mut().find(|tap| tap.name == *name && tap.is_output);
+        let tap = tap.ok_or_else(|| DeviceError::Lost(format!("`{name}` is no output of this device")))?;
+        tap.line.set(level).map_err(|error| tap.lost(&error))?;
+        tap.level = tap.line.level().unwrap_or(level);
+        Ok(tap.level)
+    }
+}

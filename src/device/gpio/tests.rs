@@ -1,0 +1,179 @@
+//! What needs no hardware: tables of configs, and the reports of lines that a test plays.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Want;
+use super::line::{Edge, Line, Skill};
+use super::tap::{Report, Tap, Taps};
+use crate::device::testing::faults;
+use crate::model::{PointName, time};
+
+#[test]
+fn a_wrong_table_is_told_key_by_key() {
+    for (device, point, expected) in [
+        ("backend = \"mmap\"", "line = \"A\"", "backend: unknown variant `mmap`"),
+        ("", "", "point.x: missing field `line`"),
+        ("", "line = 17", "point.x.line: expected a line's name"),
+        ("", "line = \"\"", "point.x.line: expected a line's name"),
+        ("", "line = { chip = \"a\" }", "point.x.line: expected a line's name"),
+        ("", "line = { chip = \"a\", offset = 1, number = 2 }", "point.x.line: expected a line's name"),
+        ("", "line = { number = -1 }", "point.x.line: expected a line's name"),
+        ("", "line = \"A\"\ndirection = \"both\"", "point.x.direction: unknown variant `both`"),
+        ("", "line = \"A\"\ndirection = \"out\"", "point.x.safe: an output needs a safe state"),
+        ("", "line = \"A\"\ndirection = \"out\"\nsafe = \"perhaps\"", "point.x.safe: expected true or false"),
+        ("", "line = \"A\"\ndirection = \"out\"\nsafe = true\ndebounce = \"1s\"", "point.x.debounce: only an input"),
+        ("", "line = \"A\"\nsafe = true", "point.x.safe: only an output has one"),
+        ("", "line = \"A\"\ninitial = true", "point.x.initial: only an output has one"),
+        ("", "line = \"A\"\ndrive = \"open-drain\"", "point.x.drive: only an output has one"),
+        ("", "line = \"A\"\nbias = \"up\"", "point.x.bias: unknown variant `up`"),
+        ("backend = \"sysfs\"", "line = \"A\"\nbias = \"pull-up\"", "point.x.bias: sysfs can't set it"),
+        ("", "line = \"A\"\n[device.d.point.y]\nline = \"A\"", "point.y.line: the point `x` has this line already"),
+    ] {
+        let found = faults(&format!("[device.d]\nkind = \"gpio\"\n{device}\n[device.d.point.x]\n{point}"));
+        assert!(found.iter().any(|fault| fault.contains(expected)), "{device} {point}: {found:?}");
+    }
+    for good in [
+        "line = { chip = \"a\", offset = 1 }",
+        "line = { number = 529 }\ndirection = \"out\"\nsafe = \"OFF\"\ninitial = true",
+        "line = \"A\"\nbias = \"as-is\"",
+    ] {
+        let table = format!("[device.d]\nkind = \"gpio\"\nbackend = \"sysfs\"\n[device.d.point.x]\n{good}");
+        assert_eq!(faults(&table), Vec::<String>::new(), "{good}");
+    }
+}
+
+/// A line as the test wants it.
+#[derive(Clone)]
+struct Played {
+    skill: Skill,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    level: bool,
+    edges: VecDeque<Edge>,
+    gone: bool,
+}
+
+impl Played {
+    fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn edge(&self, level: bool, missed: Option<u32>) {
+        self.with(|state| {
+            state.level = level;
+            state.edges.push_back(Edge { level, at: time::now(), missed });
+        });
+    }
+}
+
+impl Line for Played {
+    fn level(&self) -> io::Result<bool> {
+        self.with(|state| if state.gone { Err(io::ErrorKind::NotFound.into()) } else { Ok(state.level) })
+    }
+
+    fn set(&self, level: bool) -> io::Result<()> {
+        self.with(|state| state.level = level);
+        Ok(())
+    }
+
+    fn poll_edges(&mut self, _: &mut Context<'_>, edges: &mut Vec<Edge>) -> Poll<io::Result<()>> {
+        self.with(|state| {
+            edges.extend(state.edges.drain(..));
+            if edges.is_empty() { Poll::Pending } else { Poll::Ready(Ok(())) }
+        })
+    }
+
+    fn skill(&self) -> Skill {
+        self.skill
+    }
+}
+
+fn taps(config: &str, output: Option<bool>, edges: bool, debounced: bool) -> (Taps, Played) {
+    let line = Played { skill: Skill { edges, debounced }, state: Arc::default() };
+    let config = toml::from_str(&format!("line = \"A\"\n{config}")).unwrap();
+    let want = Want { point: PointName::new("x").unwrap(), config, output };
+    let mut taps = Taps::default();
+    taps.push(Tap::new(&want, Box::new(line.clone())));
+    (taps, line)
+}
+
+/// The reports as text: levels, and counts of what was lost.
+fn shown(reports: Vec<Report>) -> Vec<String> {
+    let show = |report| match report {
+        Report::Level(_, level, _) => u8::from(level).to_string(),
+        Report::Lost(_, count) => format!("lost {count}"),
+    };
+    reports.into_iter().map(show).collect()
+}
+
+#[tokio::test]
+async fn each_change_is_told_once() {
+    let (mut taps, line) = taps("", None, true, true);
+    line.edge(true, Some(0));
+    line.edge(true, Some(0));
+    line.edge(false, Some(0));
+    assert_eq!(shown(taps.moved().await.unwrap()), ["1", "0"]);
+    line.edge(true, Some(7));
+    line.with(|state| state.level = false);
+    assert_eq!(shown(taps.moved().await.unwrap()), ["lost 7", "1", "0"], "after a loss the level is read again");
+    line.edge(true, None);
+    line.with(|state| state.level = false);
+    assert_eq!(shown(taps.moved().await.unwrap()), ["1", "0"], "and where losses are not counted");
+}
+
+#[tokio::test]
+async fn a_missed_edge_is_found_by_the_look_now_and_then() {
+    let (mut taps, line) = taps("", None, true, true);
+    line.with(|state| state.level = true);
+    let now = Instant::now();
+    assert_eq!(shown(taps.settled(now, false).unwrap()), Vec::<String>::new());
+    assert_eq!(shown(taps.settled(now, true).unwrap()), ["1"]);
+    line.with(|state| state.gone = true);
+    assert!(taps.settled(now, true).unwrap_err().to_string().contains("is gone"));
+}
+
+#[tokio::test]
+async fn a_level_counts_once_it_held() {
+    let (mut taps, line) = taps("debounce = \"20ms\"", None, true, false);
+    for level in [true, false, true] {
+        line.edge(level, Some(0));
+        assert_eq!(shown(taps.moved().await.unwrap()), Vec::<String>::new());
+    }
+    let due = taps.due().unwrap();
+    assert_eq!(shown(taps.settled(due - Duration::from_millis(1), true).unwrap()), Vec::<String>::new());
+    assert_eq!(shown(taps.settled(due, false).unwrap()), ["1"]);
+    assert_eq!(taps.due(), None);
+    line.edge(false, Some(0));
+    line.edge(true, Some(0));
+    assert_eq!(shown(taps.moved().await.unwrap()), Vec::<String>::new());
+    assert_eq!(shown(taps.settled(taps.due().unwrap(), false).unwrap()), Vec::<String>::new(), "it is as it was");
+}
+
+#[tokio::test]
+async fn a_line_without_an_interrupt_is_asked() {
+    let (mut taps, line) = taps("", None, false, false);
+    line.with(|state| state.level = true);
+    let due = taps.due().unwrap();
+    assert_eq!(shown(taps.settled(due, false).unwrap()), ["1"]);
+    assert!(taps.due().unwrap() > due);
+}
+
+#[tokio::test]
+async fn an_output_is_set_and_read_back() {
+    let (mut taps, line) = taps("direction = \"out\"", Some(false), false, false);
+    let name = PointName::new("x").unwrap();
+    assert_eq!(taps.set(&name, true), Ok(true));
+    assert!(line.with(|state| state.level));
+    assert_eq!(taps.due(), None, "an output is not polled");
+    assert_eq!(shown(taps.settled(Instant::now(), true).unwrap()), Vec::<String>::new());
+    assert!(taps.set(&PointName::new("y").unwrap(), true).is_err());
+}
