@@ -144,8 +144,9 @@ impl Client {
             Client::V5(client) => client
                 .try_subscribe_many(filters.iter().map(|filter| {
                     let mut asked = packet5::Filter::new(filter.path.clone(), v5::mqttbytes::QoS::AtLeastOnce);
-                    // What is stored stays marked as such, also when it is published while we are subscribed.
-                    asked.preserve_retain = true;
+                    // Who does not want what is stored wants to know as well when it is published as to be stored.
+                    // Who does can tell it from what comes live only when that is not marked.
+                    asked.preserve_retain = !filter.retained;
                     asked.retain_forward_rule = if filter.retained {
                         packet5::RetainForwardRule::OnEverySubscribe
                     } else {

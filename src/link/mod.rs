@@ -213,7 +213,8 @@ pub struct Link {
     signals: VecDeque<Signal>,
     failed: Option<String>,
     tickets: Tickets,
-    wire: Owned<Result<(), WireError>>,
+    /// The relay; `None` once its end has been told.
+    wire: Option<Owned<Result<(), WireError>>>,
     url: String,
     /// Ends a link on which rumqttc itself makes no progress, whatever the wire thinks.
     watchdog: Pin<Box<Sleep>>,
@@ -268,7 +269,7 @@ impl Link {
             signals: VecDeque::new(),
             failed: None,
             tickets: Tickets::default(),
-            wire,
+            wire: Some(wire),
             url: url.to_string(),
             watchdog: Box::pin(tokio::time::sleep_until(now + patience)),
             patience,
@@ -350,15 +351,21 @@ impl Link {
     /// Lets the last bytes out, and closes. Without it what was written last may never leave; a DISCONNECT then, and
     /// the Last Will speaks.
     pub async fn close(mut self) {
-        /// What is in the relay's hands is one packet; a line that takes longer is dead.
+        if let Some(error) = self.end_of_wire().await {
+            tracing::debug!("while closing: {error}");
+        }
+    }
+
+    /// Drops rumqttc's side, and waits for the relay's end: it has one packet in its hands at most, and a line that
+    /// takes long for that is dead.
+    async fn end_of_wire(&mut self) -> Option<LinkError> {
         const LAST_BYTES: Duration = Duration::from_secs(2);
         self.poll = None;
-        drop(self.client);
-        match tokio::time::timeout(LAST_BYTES, self.wire.ended()).await {
-            Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => tracing::debug!("while closing: {error}"),
-            Ok(Err(panic)) => tracing::error!("the relay panicked: {panic}"),
-            Err(_) => tracing::debug!("the line did not take the last bytes in time"),
+        let mut wire = self.wire.take()?;
+        match tokio::time::timeout(LAST_BYTES, wire.ended()).await {
+            Ok(Ok(Ok(()))) | Err(_) => None,
+            Ok(Ok(Err(error))) => Some(LinkError::from(error)),
+            Ok(Err(panic)) => Some(LinkError::Protocol(format!("the relay panicked: {panic}"))),
         }
     }
 
@@ -384,16 +391,9 @@ impl Link {
         }))
     }
 
-    /// The wire knows better than rumqttc why a connection ended; it ends at the latest when rumqttc's side is gone.
+    /// The wire knows better than rumqttc why a connection ended.
     async fn reason(&mut self, text: String) -> LinkError {
-        /// The relay has nothing left to do but to notice.
-        const NOTICE: Duration = Duration::from_secs(2);
-        self.poll = None;
-        match tokio::time::timeout(NOTICE, self.wire.ended()).await {
-            Ok(Ok(Err(error))) => LinkError::from(error),
-            Ok(Err(panic)) => LinkError::Protocol(format!("the relay panicked: {panic}")),
-            Ok(Ok(Ok(()))) | Err(_) => LinkError::Protocol(text),
-        }
+        self.end_of_wire().await.unwrap_or(LinkError::Protocol(text))
     }
 }
 

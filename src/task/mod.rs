@@ -100,10 +100,14 @@ impl<T: Send + 'static> Owned<T> {
         Owned(tokio::spawn(task))
     }
 
-    /// Waits for its result; an error is the text of its panic. Cancel-safe.
+    /// Waits for its result; an error is the text of its panic. Cancel-safe; not to be called again once it gave the
+    /// result.
     ///
     /// # Errors
     /// When the task panicked.
+    ///
+    /// # Panics
+    /// When it has given the result before.
     pub async fn ended(&mut self) -> Result<T, String> {
         (&mut self.0).await.map_err(|error| panic_text(error).unwrap_or_else(|| "ended".to_owned()))
     }

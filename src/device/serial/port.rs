@@ -89,9 +89,11 @@ impl Port {
 }
 
 impl Drop for Port {
-    /// The kernel would wait up to 30 s in `close` for bytes that the device does not take.
+    /// The kernel would wait up to 30 s in `close` for bytes that the device does not take. Only where there are some:
+    /// on a pseudo-terminal nothing waits, and clearing would take from the far end what it has not read yet.
     fn drop(&mut self) {
-        if let Err(error) = self.stream.clear(ClearBuffer::Output) {
+        let stuck = self.stream.bytes_to_write().is_ok_and(|waiting| waiting > 0);
+        if stuck && let Err(error) = self.stream.clear(ClearBuffer::Output) {
             tracing::debug!("{} was gone before it was closed: {error}", self.path);
         }
     }

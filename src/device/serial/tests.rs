@@ -188,7 +188,11 @@ async fn a_command_is_written_by_its_template() {
     let answer = rig.write(&[("note", Value::text("a\nVALVE 100\r\n"))]).await;
     let Answer::Ended { result: Err(WriteError::Failed(why)), .. } = answer else { panic!("{answer:?}") };
     assert!(why.contains("control characters"), "{why}");
+    // What was written last is not taken back by the stop.
+    let answer = rig.write(&[("note", Value::text("bye"))]).await;
+    assert!(matches!(answer, Answer::Ended { result: Ok(_), .. }), "{answer:?}");
     rig.stop().await;
+    assert_eq!(line.hears(4).await, b"bye\n");
 }
 
 #[tokio::test]

@@ -1,0 +1,135 @@
+//! Nothing accepted is lost, and each stream comes in order, whatever happens to the broker.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::support::{Agent, Gate, Heard, Mosquitto, Observer, Pty, until};
+
+const READINGS: i64 = 20_000;
+const KILLS: usize = 10;
+
+/// What an outside observer sees of one counting point.
+#[derive(Debug, Default)]
+pub(crate) struct Audit {
+    /// First copies of the sensor's own counter, in the order in which they came.
+    pub(crate) values: HashSet<i64>,
+    pub(crate) duplicates: usize,
+    /// The last first copy of each stream.
+    last: HashMap<bool, (u64, u64)>,
+}
+
+impl Audit {
+    pub(crate) fn of(heard: &[Heard], topic: &str) -> Self {
+        let mut audit = Audit::default();
+        for heard in heard.iter().filter(|heard| heard.topic == topic && !heard.retained) {
+            audit.take(&heard.json());
+        }
+        audit
+    }
+
+    fn take(&mut self, reading: &serde_json::Value) {
+        if reading["repeat"] == true {
+            return;
+        }
+        let value = reading["value"].as_i64().unwrap();
+        if !self.values.insert(value) {
+            self.duplicates += 1;
+            return;
+        }
+        let number = (reading["epoch"].as_u64().unwrap(), reading["seq"].as_u64().unwrap());
+        let stream = reading["late"] == true;
+        if let Some(last) = self.last.insert(stream, number) {
+            assert!(last < number, "{number:?} came after {last:?} in the stream late={stream}");
+        }
+    }
+}
+
+fn config(port: u16, pty: &str, version: &str, window: u16) -> String {
+    format!(
+        r#"
+[gateway]
+id = "g"
+state_directory = "{{state}}"
+[mqtt]
+url = "mqtt://127.0.0.1:{port}"
+version = "{version}"
+window = {window}
+[queue]
+max_memory = "64MiB"
+replay = {{ rate = "off" }}
+[device.meter]
+kind = "serial"
+port = "{pty}"
+max_rate = "off"
+frame = {{ kind = "line" }}
+decode = {{ kind = "key-value" }}
+[device.meter.point.count]
+from = "n"
+type = "int"
+"#
+    )
+}
+
+/// `READINGS` readings at full speed through `KILLS` kills of a real mosquitto.
+fn through_kills(version: &str, broker_window: u16) {
+    const WINDOW: u16 = 50;
+    let folder = tempfile::tempdir().unwrap();
+    let lines = format!("allow_anonymous true\nmax_inflight_messages {broker_window}\nmax_queued_messages 0\n");
+    let mut broker = Mosquitto::with(folder.path(), &lines);
+    let gate = Gate::to(broker.port);
+    let mut pty = Pty::new(&folder.path().join("meter"));
+    let mut observer = Observer::start(broker.port);
+    let _agent = Agent::start(folder.path(), &config(gate.port, pty.path(), version, WINDOW));
+    observer.wait_payload("sluicegate/g/meter/status", "online");
+
+    let (mut said, mut hits) = (0, 0);
+    for kill in 0..=KILLS {
+        // The sensor never waits: most of what it says during an outage is said while the broker is away.
+        let until_here = READINGS * (i64::try_from(kill).unwrap() + 1) / (i64::try_from(KILLS).unwrap() + 1);
+        let before = observer.count();
+        let text: String = (said + 1..=until_here).map(|n| format!("n={n}\n")).collect();
+        pty.say(text.as_bytes());
+        said = until_here;
+        if kill == KILLS {
+            break;
+        }
+        until("readings to flow", || observer.count() > before + 100 || gate.under_way() > 0);
+        until("a publish under way", || gate.under_way() > 0 || observer.count() > before + 1_500);
+        hits += usize::from(gate.under_way() > 0);
+        broker.kill();
+        gate.close();
+        broker.run();
+        // Nothing is published before the one who counts is there.
+        observer = observer.again(broker.port);
+        gate.open();
+    }
+    let topic = "sluicegate/g/meter/count";
+    let mut audit = Audit::default();
+    until("all readings", || {
+        audit = Audit::of(&observer.all(), topic);
+        audit.values.len() >= usize::try_from(READINGS).unwrap()
+    });
+    eprintln!(
+        "MQTT {version}, the broker takes {broker_window}: {} readings, {} duplicates, {hits} of {KILLS} kills hit",
+        audit.values.len(),
+        audit.duplicates
+    );
+    assert_eq!(audit.values, (1..=READINGS).collect());
+    assert!(audit.duplicates <= KILLS * usize::from(WINDOW), "{} duplicates", audit.duplicates);
+    assert!(hits * 2 > KILLS, "only {hits} kills found a publish under way");
+    assert_eq!(observer.all().iter().filter(|heard| heard.topic.ends_with("/gap")).count(), 0, "nothing was dropped");
+}
+
+#[test]
+fn readings_survive_broker_kills_on_mqtt_3() {
+    through_kills("3.1.1", 100);
+}
+
+#[test]
+fn readings_survive_broker_kills_on_mqtt_5_with_a_small_receive_maximum() {
+    through_kills("5", 20);
+}
+
+#[test]
+fn readings_survive_broker_kills_on_mqtt_5_with_a_large_receive_maximum() {
+    through_kills("5", 100);
+}

@@ -1,0 +1,13 @@
+//! System tests: the real binary, a real mosquitto, real ptys. Each test starts its own broker on a port of its own,
+//! waits for conditions with a generous deadline, and leaves no process behind.
+#![expect(clippy::print_stderr, reason = "figures that a run found go to the test's output")]
+#![expect(clippy::unwrap_used, reason = "a test that fails says where")]
+
+mod cli;
+mod commands;
+mod delivery;
+mod presence;
+mod serial;
+mod service;
+mod support;
+mod tls;

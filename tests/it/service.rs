@@ -1,0 +1,75 @@
+//! The gateway as a service: what systemd is told, and what people are answered.
+
+use std::collections::HashSet;
+use std::os::unix::net::UnixDatagram;
+
+use crate::support::{Agent, Mosquitto, free_port, until};
+
+fn config(port: u16) -> String {
+    format!(
+        "[gateway]\nid = \"g\"\nstate_directory = \"{{state}}\"\n[mqtt]\nurl = \"mqtt://127.0.0.1:{port}\"\n\
+         [device.plant]\nkind = \"sim\"\n[device.plant.point.level]\nwave = \"counter\"\nevery = \"50ms\"\n"
+    )
+}
+
+#[test]
+fn systemd_is_told_when_it_is_ready_alive_and_about_to_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let mut told = Vec::new();
+    let hear = |told: &mut Vec<String>| {
+        let mut buffer = [0; 4096];
+        while let Ok(count) = socket.recv(&mut buffer) {
+            told.extend(String::from_utf8_lossy(&buffer[..count]).lines().map(str::to_owned));
+        }
+    };
+    // No broker at all: the service is ready all the same, and says what is wrong.
+    let port = free_port();
+    let environment = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "300000")];
+    let mut agent = Agent::start_with(folder.path(), &config(port), &environment);
+    until("READY, a status and the watchdog", || {
+        hear(&mut told);
+        let has = |text: &str| told.iter().any(|line| line.starts_with(text));
+        has("READY=1") && has("STATUS=offline: no connection to mqtt://127.0.0.1") && has("WATCHDOG=1")
+    });
+    assert_eq!(told.iter().filter(|line| *line == "READY=1").count(), 1);
+    assert!(agent.stop().success());
+    hear(&mut told);
+    assert!(told.iter().any(|line| line == "STOPPING=1"), "{told:?}");
+    let known: HashSet<&str> = told.iter().filter_map(|line| line.split('=').next()).collect();
+    assert!(known.is_subset(&["READY", "STATUS", "WATCHDOG", "STOPPING"].into()), "{known:?}");
+}
+
+#[test]
+fn the_running_gateway_answers_status_and_try() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::start(folder.path());
+    let mut agent = Agent::start(folder.path(), &config(broker.port));
+    let mut status = serde_json::Value::Null;
+    until("the link to be up", || {
+        let answer = Agent::ask(folder.path(), &["status"]);
+        status = serde_json::from_slice(&answer.stdout).unwrap_or_default();
+        status["link"].as_str().is_some_and(|link| link.starts_with("online at"))
+    });
+    assert_eq!(status["gateway"], "g");
+    assert_eq!(status["devices"]["plant"]["state"], "online");
+    assert!(status["queue"]["telemetry"]["totals"]["published"].is_u64(), "{status}");
+    // A second daemon on the same state is refused, and says so.
+    let second = Agent::ask(folder.path(), &["run"]);
+    assert_eq!(second.status.code(), Some(75), "{second:?}");
+    assert!(String::from_utf8_lossy(&second.stderr).contains("another sluicegate runs"), "{second:?}");
+    assert!(agent.stop().success());
+    let gone = Agent::ask(folder.path(), &["status"]);
+    assert!(!gone.status.success());
+    assert!(String::from_utf8_lossy(&gone.stderr).contains("is it running?"), "{gone:?}");
+}
+
+#[test]
+fn a_config_that_is_wrong_ends_with_78() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut agent = Agent::start(folder.path(), &config(free_port()).replace("wave", "wafe"));
+    assert_eq!(agent.ended().code(), Some(78));
+    assert!(agent.log().contains("agent.toml:9:1: device.plant.point.level.wafe: "), "{}", agent.log());
+}

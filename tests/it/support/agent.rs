@@ -1,0 +1,107 @@
+//! The real agent, in a folder of its own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output, Stdio};
+
+use rustix::process::Signal;
+
+use super::{Killed, signal, wait};
+
+/// A running agent.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    child: Option<Killed>,
+    folder: PathBuf,
+    environment: Vec<(String, String)>,
+}
+
+impl Agent {
+    /// Writes the config and starts it. `{state}` in the config stands for a state directory in the folder.
+    pub(crate) fn start(folder: &Path, config: &str) -> Self {
+        Self::start_with(folder, config, &[])
+    }
+
+    /// The same with these environment variables.
+    pub(crate) fn start_with(folder: &Path, config: &str, environment: &[(&str, &str)]) -> Self {
+        write_config(folder, config);
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let mut agent = Agent { child: None, folder: folder.to_owned(), environment };
+        agent.run();
+        agent
+    }
+
+    /// Starts it again.
+    pub(crate) fn run(&mut self) {
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.folder.join("agent.log")).unwrap();
+        let mut command = program(&self.folder);
+        command.args(["--log", "debug", "run"]).stdin(Stdio::null());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        self.child = Some(Killed(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()));
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        self.child = None;
+    }
+
+    /// SIGTERM, and its exit status.
+    pub(crate) fn stop(&mut self) -> ExitStatus {
+        let mut child = self.child.take().unwrap();
+        signal(&child.0, Signal::TERM);
+        wait::until_some("the agent to stop", || child.0.try_wait().unwrap())
+    }
+
+    /// Its exit status, where it ends by itself.
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        let child = self.child.as_mut().unwrap();
+        wait::until_some("the agent to end", || child.0.try_wait().unwrap())
+    }
+
+    /// What it logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("agent.log")).unwrap_or_default()
+    }
+
+    /// Waits for a line of the log with this text.
+    #[track_caller]
+    pub(crate) fn wait_log(&self, text: &str) {
+        wait::until(&format!("`{text}` in the log"), || self.log().contains(text));
+    }
+
+    /// Resident memory in KiB.
+    pub(crate) fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.as_ref().unwrap().0.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// Runs a command of the program on the same config, to its end.
+    pub(crate) fn ask(folder: &Path, arguments: &[&str]) -> Output {
+        program(folder).args(arguments).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Writes the config for [`Agent::ask`].
+    pub(crate) fn configure(folder: &Path, config: &str) {
+        write_config(folder, config);
+    }
+}
+
+fn write_config(folder: &Path, config: &str) {
+    let state = folder.join("state");
+    fs::write(folder.join("agent.toml"), config.replace("{state}", state.to_str().unwrap())).unwrap();
+}
+
+fn program(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sluicegate"));
+    command.arg("--config").arg(folder.join("agent.toml")).env_remove("RUNTIME_DIRECTORY").env_remove("JOURNAL_STREAM");
+    command
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the agent's log:\n{}", self.log().lines().rev().take(60).collect::<Vec<_>>().join("\n"));
+        }
+    }
+}

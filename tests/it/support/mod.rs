@@ -1,0 +1,38 @@
+//! The harness: brokers, agents, ptys, observers.
+
+mod agent;
+mod broker;
+mod certs;
+mod gate;
+mod observer;
+mod pty;
+mod wait;
+
+pub(crate) use agent::Agent;
+pub(crate) use broker::{Mosquitto, free_port};
+pub(crate) use certs::{Authority, Identity};
+pub(crate) use gate::Gate;
+pub(crate) use observer::{Heard, Observer, publish, publish_with};
+pub(crate) use pty::Pty;
+pub(crate) use wait::until;
+
+use std::process::Child;
+
+/// A child that does not outlive its test.
+#[derive(Debug)]
+pub(crate) struct Killed(pub(crate) Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        if self.0.kill().is_ok() {
+            drop(self.0.wait());
+        }
+    }
+}
+
+/// Sends a signal.
+pub(crate) fn signal(child: &Child, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process(pid, signal).unwrap();
+}
