@@ -206,6 +206,7 @@ mod tests {
                     (last, seen) = (n, seen + 1);
                 }
                 Arrival::Lost { count, .. } => (lost, notices) = (lost + count, notices + 1),
+                Arrival::Outcome(outcome) => panic!("{outcome:?}"),
             }
         }
         // Two notices are a second apart: 10 000 values, of which 100 may pass after the first burst of 100.

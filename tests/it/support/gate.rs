@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex};
 struct Shared {
     open: AtomicBool,
     ended: AtomicBool,
+    /// What comes from the broker is lost in the gate.
+    deaf: AtomicBool,
     publishes: AtomicUsize,
     acks: AtomicUsize,
     lines: Mutex<Vec<TcpStream>>,
@@ -38,6 +40,7 @@ impl Gate {
                     continue;
                 }
                 let Ok(far) = TcpStream::connect(("127.0.0.1", port)) else { continue };
+                shared.deaf.store(false, Ordering::SeqCst);
                 shared.publishes.store(0, Ordering::SeqCst);
                 shared.acks.store(0, Ordering::SeqCst);
                 let keep = |stream: &TcpStream| stream.try_clone().unwrap();
@@ -63,6 +66,11 @@ impl Gate {
         }
     }
 
+    /// Loses what comes from the broker, until the next connection: a line that breaks in one direction first.
+    pub(crate) fn deafen(&self) {
+        self.shared.deaf.store(true, Ordering::SeqCst);
+    }
+
     /// Publishes that went to the broker and whose acknowledgement did not come back, on the last connection.
     pub(crate) fn under_way(&self) -> usize {
         self.shared.publishes.load(Ordering::SeqCst).saturating_sub(self.shared.acks.load(Ordering::SeqCst))
@@ -85,6 +93,9 @@ fn carry(mut from: TcpStream, mut to: TcpStream, packet: u8, shared: Arc<Shared>
         let mut buffer = vec![0; 64 * 1024];
         let mut packets = Packets::default();
         while let Ok(count @ 1..) = from.read(&mut buffer) {
+            if packet == 4 && shared.deaf.load(Ordering::SeqCst) {
+                continue;
+            }
             let counter = if packet == 3 { &shared.publishes } else { &shared.acks };
             counter.fetch_add(packets.count(&buffer[..count], packet), Ordering::SeqCst);
             if to.write_all(&buffer[..count]).is_err() {
