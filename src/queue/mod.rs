@@ -221,3 +221,6 @@ impl State {
 fn bytes(size: u64) -> usize {
     usize::try_from(size).unwrap_or(usize::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,314 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{DeviceName, PointName, Quality, Rate, Record, Size, Span, Value};
+
+const EPOCH: u64 = 5 << 16;
+
+fn config(change: impl FnOnce(&mut Config)) -> Config {
+    let mut config = Config::default();
+    config.replay.rate = Rate::Off;
+    change(&mut config);
+    config
+}
+
+fn reading(point: &str, value: i64) -> Reading {
+    Reading {
+        device: DeviceName::new("d").unwrap(),
+        point: PointName::new(point).unwrap(),
+        timestamp: time::now(),
+        value: Some(Value::Int(value)),
+        quality: Quality::Good,
+        cause: None,
+    }
+}
+
+fn push(queue: &Queue, lane: Lane, value: i64) -> u64 {
+    queue.push(lane, Body::Reading(reading("p", value))).seq
+}
+
+fn seqs(reader: &mut Reader) -> Vec<(Lane, u64, bool)> {
+    std::iter::from_fn(|| reader.next(time::uptime())).map(|r| (r.lane, r.number.seq, r.late)).collect()
+}
+
+/// Bytes of so many small records.
+fn room_for(count: usize) -> Size {
+    Size((count * Body::Reading(reading("p", 0)).weight()) as u64)
+}
+
+#[test]
+fn live_goes_before_the_backlog_and_both_in_order() {
+    let config = config(|_| {});
+    let queue = Queue::new(&config, EPOCH, None);
+    let mut reader = queue.reader(&config);
+    for value in 1..=3 {
+        push(&queue, Lane::Telemetry, value);
+    }
+    assert_eq!(seqs(&mut reader), [], "nothing leaves without a connection");
+    reader.begin();
+    assert_eq!(reader.next(time::uptime()).map(|r| (r.number.seq, r.late)), Some((1, true)));
+    push(&queue, Lane::Telemetry, 4);
+    push(&queue, Lane::Telemetry, 5);
+    let t = Lane::Telemetry;
+    assert_eq!(seqs(&mut reader), [(t, 4, false), (t, 5, false), (t, 2, true), (t, 3, true)]);
+    // Only what was acknowledged is gone; the rest is the next connection's backlog.
+    for seq in [4, 2] {
+        reader.acked(t, Number { epoch: EPOCH, seq });
+    }
+    reader.begin();
+    assert_eq!(seqs(&mut reader), [(t, 1, true), (t, 3, true), (t, 5, true)]);
+}
+
+#[test]
+fn alarms_go_first_and_telemetry_keeps_its_share() {
+    let config = config(|_| {});
+    let queue = Queue::new(&config, EPOCH, None);
+    let mut reader = queue.reader(&config);
+    reader.begin();
+    for value in 1..=8 {
+        push(&queue, Lane::Telemetry, value);
+        push(&queue, Lane::Alarm, value);
+    }
+    let lanes: Vec<Lane> = seqs(&mut reader).into_iter().map(|(lane, ..)| lane).collect();
+    let (a, t) = (Lane::Alarm, Lane::Telemetry);
+    assert_eq!(lanes, [a, a, a, t, a, a, a, t, a, a, t, t, t, t, t, t]);
+}
+
+#[test]
+fn what_does_not_fit_is_dropped_oldest_first_and_told() {
+    let config = config(|config| config.telemetry.max_bytes = room_for(10));
+    let queue = Queue::new(&config, EPOCH, None);
+    let mut reader = queue.reader(&config);
+    for value in 1..=25 {
+        push(&queue, Lane::Telemetry, value);
+    }
+    reader.begin();
+    let kept: Vec<u64> = seqs(&mut reader).into_iter().map(|(_, seq, _)| seq).collect();
+    assert_eq!(kept, (16..=25).collect::<Vec<_>>());
+    let gap = reader.next_gap(time::uptime()).unwrap();
+    let range = GapRange::Numbers { lane: Lane::Telemetry, epoch: EPOCH, from: 1, to: Some(15), count: Some(15) };
+    assert_eq!((gap.cause, gap.range, gap.n), (GapCause::Bytes, range, 5_000_001));
+    let telemetry = queue.status()[2];
+    assert_eq!((telemetry.depth, telemetry.next_seq, telemetry.totals.dropped_bytes), (10, 26, 15));
+}
+
+#[test]
+fn memory_is_bounded_over_all_lanes_and_telemetry_goes_first() {
+    let config = config(|config| config.max_memory = room_for(10));
+    let queue = Queue::new(&config, EPOCH, None);
+    for value in 0..8 {
+        push(&queue, Lane::Telemetry, value);
+    }
+    for value in 0..8 {
+        push(&queue, Lane::Alarm, value);
+    }
+    let depth: Vec<usize> = queue.status().iter().map(|lane| lane.depth).collect();
+    assert_eq!(depth, [8, 0, 2]);
+    assert_eq!(queue.status()[2].totals.dropped_memory, 6);
+}
+
+#[test]
+fn what_is_too_old_is_dropped_and_told() {
+    let config = config(|config| config.telemetry.max_age = Span(Duration::ZERO));
+    let queue = Queue::new(&config, EPOCH, None);
+    let mut reader = queue.reader(&config);
+    push(&queue, Lane::Telemetry, 1);
+    reader.begin();
+    assert!(reader.next(time::uptime() + Duration::from_secs(1)).is_none());
+    assert_eq!(reader.next_gap(time::uptime()).map(|gap| gap.cause), Some(GapCause::Age));
+    assert!(queue.status()[2].depth == 0);
+}
+
+#[test]
+fn a_refused_record_leaves_with_a_gap_and_one_put_back_comes_again() {
+    let config = config(|_| {});
+    let queue = Queue::new(&config, EPOCH, None);
+    let mut reader = queue.reader(&config);
+    reader.begin();
+    for value in 1..=2 {
+        push(&queue, Lane::Telemetry, value);
+    }
+    seqs(&mut reader);
+    let number = |seq| Number { epoch: EPOCH, seq };
+    reader.refused(Lane::Telemetry, number(1));
+    reader.put_back(Lane::Telemetry, number(2));
+    assert_eq!(reader.next_again().map(|r| r.number), Some(number(2)));
+    assert_eq!(reader.next_again(), None);
+    let gap = reader.next_gap(time::uptime()).unwrap();
+    assert_eq!(gap.cause, GapCause::Refused);
+    reader.acked(Lane::Telemetry, number(2));
+    assert!(!queue.is_empty(), "the gap is not through yet");
+    reader.gap_acked(gap.n);
+    assert!(queue.is_empty());
+}
+
+#[test]
+fn an_unclean_end_is_told_for_each_lane() {
+    let config = config(|_| {});
+    let queue = Queue::new(&config, EPOCH, Some(4 << 16));
+    let mut reader = queue.reader(&config);
+    let gaps: Vec<Gap> = std::iter::from_fn(|| reader.next_gap(time::uptime())).collect();
+    assert_eq!(gaps.len(), 3);
+    for (gap, lane) in gaps.iter().zip(Lane::ALL) {
+        let range = GapRange::Numbers { lane, epoch: 4 << 16, from: 1, to: None, count: None };
+        assert_eq!((gap.cause, &gap.range), (GapCause::Stop, &range));
+    }
+}
+
+#[test]
+fn only_the_newest_value_of_a_latest_point_waits() {
+    let config = config(|_| {});
+    let queue = Queue::new(&config, EPOCH, None);
+    let mut reader = queue.reader(&config);
+    for value in 1..=3 {
+        queue.push_latest(reading("p", value));
+    }
+    assert_eq!(queue.replaced(), 2);
+    let sent = reader.next_latest().unwrap();
+    assert_eq!(sent.value, Some(Value::Int(3)));
+    assert_eq!(reader.next_latest(), None);
+    // A newer one came before the acknowledgement: it is not lost with it.
+    queue.push_latest(reading("p", 4));
+    reader.latest_acked(&sent);
+    let sent = reader.next_latest().unwrap();
+    assert_eq!(sent.value, Some(Value::Int(4)));
+    reader.begin();
+    assert_eq!(reader.next_latest().as_ref(), Some(&sent), "a new connection sends it again");
+    reader.latest_acked(&sent);
+    assert!(queue.is_empty());
+}
+
+#[test]
+fn the_backlog_is_replayed_at_its_rate() {
+    let rate = Rate::Limit { count: 10, per: Duration::from_secs(1) };
+    let config = config(|config| config.replay.rate = rate);
+    let queue = Queue::new(&config, EPOCH, None);
+    let mut reader = queue.reader(&config);
+    for value in 0..100 {
+        push(&queue, Lane::Telemetry, value);
+    }
+    reader.begin();
+    let start = time::uptime();
+    let mut sent = 0;
+    for step in 0..=50u32 {
+        let now = start + Duration::from_millis(100) * step;
+        while reader.next(now).is_some() {
+            sent += 1;
+        }
+        assert!(reader.next_due(now).is_some_and(|due| due > now));
+    }
+    assert!((50..=52).contains(&sent), "{sent} in five seconds");
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Push(usize),
+    Next,
+    Ack(usize),
+    Refuse(usize),
+    PutBack(usize),
+    Reconnect,
+    Gap,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0usize..3).prop_map(Step::Push),
+        6 => Just(Step::Next),
+        4 => (0usize..64).prop_map(Step::Ack),
+        1 => (0usize..64).prop_map(Step::Refuse),
+        1 => (0usize..64).prop_map(Step::PutBack),
+        1 => Just(Step::Reconnect),
+        1 => Just(Step::Gap),
+    ]
+}
+
+proptest! {
+    /// Whatever happens: each number ends as exactly one of published, dropped or refused, all but the first are told
+    /// in gaps whose counts add up, and first copies leave each stream in order.
+    #[test]
+    fn every_number_ends_exactly_once(steps in prop::collection::vec(step(), 1..400)) {
+        let config = config(|config| {
+            config.telemetry.max_bytes = room_for(12);
+            config.alarm.max_bytes = room_for(6);
+            config.max_memory = room_for(24);
+        });
+        let queue = Queue::new(&config, EPOCH, None);
+        let mut reader = queue.reader(&config);
+        reader.begin();
+        let now = time::uptime();
+        let mut pushed = [0u64; 3];
+        let mut under_way: Vec<Record> = Vec::new();
+        let mut seen: BTreeSet<(usize, u64)> = BTreeSet::new();
+        let mut last: BTreeMap<(usize, bool), u64> = BTreeMap::new();
+        let mut told = [0u64; 3];
+        let count = |gap: Gap, told: &mut [u64; 3]| {
+            if let GapRange::Numbers { lane, count: Some(count), .. } = gap.range {
+                told[lane.index()] += count;
+            }
+        };
+        let mut later = now;
+        for step in steps {
+            match step {
+                Step::Push(lane) => {
+                    pushed[lane] += 1;
+                    prop_assert_eq!(push(&queue, Lane::ALL[lane], 0), pushed[lane]);
+                }
+                Step::Next => if let Some(record) = reader.next(now) {
+                    let (lane, seq) = (record.lane.index(), record.number.seq);
+                    if seen.insert((lane, seq)) {
+                        let stream = (lane, lane == 2 && record.late);
+                        let before = last.insert(stream, seq);
+                        prop_assert!(before < Some(seq), "{:?} after {:?}", record.number, before);
+                    }
+                    under_way.push(record);
+                },
+                Step::Ack(place) if !under_way.is_empty() => {
+                    let record = under_way.swap_remove(place % under_way.len());
+                    reader.acked(record.lane, record.number);
+                }
+                Step::Refuse(place) if !under_way.is_empty() => {
+                    let record = under_way.swap_remove(place % under_way.len());
+                    reader.refused(record.lane, record.number);
+                }
+                Step::PutBack(place) if !under_way.is_empty() => {
+                    let record = under_way.swap_remove(place % under_way.len());
+                    reader.put_back(record.lane, record.number);
+                    under_way.extend(reader.next_again());
+                }
+                Step::Reconnect => {
+                    under_way.clear();
+                    reader.begin();
+                }
+                Step::Gap => {
+                    later += Duration::from_secs(10);
+                    if let Some(gap) = reader.next_gap(later) {
+                        reader.gap_acked(gap.n);
+                        count(gap, &mut told);
+                    }
+                }
+                Step::Ack(_) | Step::Refuse(_) | Step::PutBack(_) => {}
+            }
+        }
+        // To the end: all that is left is published, all gaps are told.
+        reader.begin();
+        while let Some(record) = reader.next(now) {
+            reader.acked(record.lane, record.number);
+        }
+        loop {
+            later += Duration::from_secs(10);
+            let Some(gap) = reader.next_gap(later) else { break };
+            reader.gap_acked(gap.n);
+            count(gap, &mut told);
+        }
+        prop_assert!(queue.is_empty());
+        for status in queue.status() {
+            let Totals { published, dropped_bytes, dropped_age, dropped_memory, refused } = status.totals;
+            let lost = dropped_bytes + dropped_age + dropped_memory + refused;
+            prop_assert_eq!(published + lost, pushed[status.lane.index()], "{:?}", status);
+            prop_assert_eq!(told[status.lane.index()], lost, "{:?}", status);
+        }
+    }
+}
