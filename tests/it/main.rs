@@ -3,6 +3,7 @@
 #![expect(clippy::print_stderr, reason = "figures that a run found go to the test's output")]
 #![expect(clippy::unwrap_used, reason = "a test that fails says where")]
 
+mod architecture;
 mod cli;
 mod commands;
 mod delivery;
