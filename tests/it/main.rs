@@ -7,6 +7,7 @@ mod architecture;
 mod cli;
 mod commands;
 mod delivery;
+mod documents;
 mod presence;
 mod serial;
 mod service;
