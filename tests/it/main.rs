@@ -6,6 +6,7 @@
 mod cli;
 mod commands;
 mod delivery;
+mod misbehaving;
 mod presence;
 mod serial;
 mod service;
