@@ -152,6 +152,40 @@ fn a_refused_record_ends_in_a_gap_and_a_deferred_one_arrives() {
     site.wait_refused(&refused);
 }
 
+/// One record on which the broker closes the connection, whenever it comes.
+fn poison(version: &str, hold_back: usize, more: &str) {
+    const READINGS: i64 = 3_000;
+    const POISON: i64 = 1_234;
+    let mut site = site(version, more);
+    let judge = |publish: &Publish| match value(publish) {
+        Some(POISON) => Treatment::Close(reason::PAYLOAD_FORMAT_INVALID),
+        _ => Treatment::Take,
+    };
+    site.broker.misbehave(Mischief { judge: Some(Box::new(judge)), hold_back, ..Mischief::to("g", 7) });
+    site.say(1..=READINGS);
+    let audit = site.wait_all(&(1..=READINGS).filter(|value| *value != POISON).collect(), &[]);
+    until("the gap", || !site.gaps().is_empty());
+    let gaps = site.gaps();
+    let (n, gap) = gaps.first_key_value().unwrap();
+    assert_eq!((gaps.len(), &gap["cause"], &gap["count"]), (1, &"refused".into(), &1.into()), "{n}: {gap}");
+    assert_eq!(gap["from"], gap["to"]);
+    let closes = site.broker.journal().closes;
+    eprintln!("MQTT {version}: found after {closes} closes, {} duplicates", audit.duplicates);
+    assert!(closes <= 8, "{closes} closes");
+    assert!(audit.duplicates <= closes * WINDOW);
+    site.agent.wait_log("makes the broker close the connection: refused");
+}
+
+#[test]
+fn a_poisonous_record_is_found_and_set_aside_on_mqtt_3() {
+    poison("3.1.1", 0, "");
+}
+
+#[test]
+fn a_poisonous_record_is_found_and_set_aside_on_mqtt_5() {
+    poison("5", 0, "");
+}
+
 #[test]
 fn a_silent_broker_is_left() {
     let site = site("5", "");
