@@ -1,16 +1,18 @@
 //! Finding the one record that makes a broker close the connection.
 //!
 //! A broker that closes while records are under way may have met one that it can't take, and would close again and
-//! again. Only a close by the broker counts, never a time-out. After three closes in a row without progress records go
-//! one at a time; the one that was alone under way at a close is the suspect. It is passed over, and tried again once
-//! another record was acknowledged meanwhile: if the broker then closes again, it is refused for good.
+//! again. Only a close by the broker counts, never a time-out. A record that was under way at three closes in a row, and
+//! never acknowledged, is a candidate, however many others came through meanwhile: new readings go before the backlog, so
+//! there is progress on every connection. Then records go one at a time; the one that was alone under way at a close is
+//! the suspect. It is passed over, and tried again once another record was acknowledged meanwhile: if the broker then
+//! closes again, it is refused for good.
 
 use crate::model::{Lane, Number};
 
 /// A record's place in the queue.
 pub(super) type Place = (Lane, Number);
 
-/// A single close is a broker that restarts; three without any progress are a pattern.
+/// A single close is a broker that restarts; three with the same record under way are a pattern.
 const PATTERN: u32 = 3;
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -18,8 +20,13 @@ pub(super) enum Poison {
     /// Nothing is wrong, or not often enough.
     #[default]
     Calm,
-    /// So many closes without progress.
-    Closed(u32),
+    /// The broker closed, and again.
+    Closed {
+        /// So many times in a row,
+        closes: u32,
+        /// with each of these under way.
+        candidates: Vec<Place>,
+    },
     /// This one was alone under way at a close, and is passed over.
     Suspect {
         place: Place,
@@ -33,7 +40,7 @@ impl Poison {
     pub(super) fn is_narrow(&self) -> bool {
         match self {
             Poison::Calm => false,
-            Poison::Closed(closes) => *closes >= PATTERN,
+            Poison::Closed { closes, .. } => *closes >= PATTERN,
             Poison::Suspect { .. } => true,
         }
     }
@@ -57,6 +64,10 @@ impl Poison {
             Poison::Suspect { place: suspect, .. } if suspect != place => {
                 Poison::Suspect { place: suspect, cleared: true }
             }
+            Poison::Closed { closes, mut candidates } => {
+                candidates.retain(|candidate| *candidate != place);
+                if candidates.is_empty() { Poison::Calm } else { Poison::Closed { closes, candidates } }
+            }
             _ => Poison::Calm,
         };
     }
@@ -68,8 +79,14 @@ impl Poison {
         let (next, refused) = match (std::mem::take(self), alone) {
             (Poison::Suspect { place, cleared: true }, Some(alone)) if place == alone => (Poison::Calm, Some(place)),
             (_, Some(place)) => (Poison::Suspect { place, cleared: false }, None),
-            (Poison::Calm, None) => (Poison::Closed(1), None),
-            (Poison::Closed(closes), None) => (Poison::Closed(closes.saturating_add(1)), None),
+            (Poison::Calm, None) => (Poison::Closed { closes: 1, candidates: under_way.to_vec() }, None),
+            (Poison::Closed { closes, mut candidates }, None) => {
+                candidates.retain(|candidate| under_way.contains(candidate));
+                let again = !candidates.is_empty();
+                let closes = if again { closes.saturating_add(1) } else { 1 };
+                let candidates = if again { candidates } else { under_way.to_vec() };
+                (Poison::Closed { closes, candidates }, None)
+            }
             (suspect @ Poison::Suspect { .. }, None) => (suspect, None),
         };
         *self = next;
@@ -109,7 +126,22 @@ mod tests {
         assert_eq!(poison.closed(&[place(1), place(2)]), None);
         assert_eq!(poison.closed(&[]), None, "nothing was under way");
         poison.acked(place(1));
+        poison.acked(place(2));
         assert_eq!(poison, Poison::Calm);
+        for seq in 0..10 {
+            poison.closed(&[place(seq * 2), place(seq * 2 + 1)]);
+            assert!(!poison.is_narrow(), "other records each time");
+        }
+    }
+
+    #[test]
+    fn new_readings_that_come_through_do_not_hide_it() {
+        let mut poison = Poison::default();
+        for connection in 1..=3 {
+            poison.acked(place(100 + connection));
+            poison.closed(&[place(1), place(200 + connection)]);
+        }
+        assert!(poison.is_narrow());
     }
 
     #[test]
