@@ -204,6 +204,11 @@ impl Kept {
     pub fn identity(&self) -> Option<&Arc<Identity>> {
         self.identity.as_ref()
     }
+
+    /// The URL of this link works: the next link tries it first.
+    pub fn url_works(&mut self) {
+        self.next_url = self.next_url.wrapping_sub(1);
+    }
 }
 
 /// One MQTT connection.
@@ -282,10 +287,16 @@ impl Link {
         &self.url
     }
 
-    /// Publishes at QoS 1. The caller keeps [`Link::distance`] within the window.
+    /// Whether the link has ended already, although what came before its end is still to be told: nothing that is
+    /// handed over now would leave.
+    pub fn is_ending(&self) -> bool {
+        self.poll.is_none()
+    }
+
+    /// Publishes at QoS 1. The caller keeps [`Link::distance`] within the window, and looks at [`Link::is_ending`].
     ///
     /// # Errors
-    /// When more is handed over than the window allows: the message, back.
+    /// When more is handed over than the window allows, or the link is ending: the message, back.
     pub fn publish(&mut self, publish: Publish) -> Result<Ticket, Publish> {
         self.client.publish(publish)?;
         Ok(self.tickets.hand_over())
@@ -293,17 +304,23 @@ impl Link {
 
     /// Subscribes; [`Event::Subscribed`] answers.
     pub fn subscribe(&mut self, filters: &[Filter]) {
-        self.client.subscribe(filters);
+        if !self.is_ending() {
+            self.client.subscribe(filters);
+        }
     }
 
     /// Acknowledges a message that has been taken over.
     pub fn ack(&mut self, message: &Message) {
-        self.client.ack(message.packet_id);
+        if !self.is_ending() {
+            self.client.ack(message.packet_id);
+        }
     }
 
     /// Says farewell; [`Event::Parted`] follows when it was written. Without it, the Last Will speaks.
     pub fn disconnect(&mut self) {
-        self.client.disconnect();
+        if !self.is_ending() {
+            self.client.disconnect();
+        }
     }
 
     /// How far the newest publish is from the oldest one without an acknowledgement; 0 when there is none. Acks come

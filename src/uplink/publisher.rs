@@ -43,7 +43,7 @@ impl Publisher {
 
     /// Whether one more publish may go out now.
     pub(super) fn has_room(&self, link: &Link) -> bool {
-        link.distance() < self.window
+        !link.is_ending() && link.distance() < self.window
     }
 
     /// Whether the broker takes a packet of this size (MQTT 5, section 3.1.2.11.4): fixed header, topic, packet id,

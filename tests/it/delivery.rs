@@ -1,47 +1,9 @@
 //! Nothing accepted is lost, and each stream comes in order, whatever happens to the broker.
 
-use std::collections::{HashMap, HashSet};
-
-use crate::support::{Agent, Gate, Heard, Mosquitto, Observer, Pty, until};
+use crate::support::{Agent, Audit, Gate, Mosquitto, Observer, Pty, until};
 
 const READINGS: i64 = 20_000;
 const KILLS: usize = 10;
-
-/// What an outside observer sees of one counting point.
-#[derive(Debug, Default)]
-pub(crate) struct Audit {
-    /// First copies of the sensor's own counter, in the order in which they came.
-    pub(crate) values: HashSet<i64>,
-    pub(crate) duplicates: usize,
-    /// The last first copy of each stream.
-    last: HashMap<bool, (u64, u64)>,
-}
-
-impl Audit {
-    pub(crate) fn of(heard: &[Heard], topic: &str) -> Self {
-        let mut audit = Audit::default();
-        for heard in heard.iter().filter(|heard| heard.topic == topic && !heard.retained) {
-            audit.take(&heard.json());
-        }
-        audit
-    }
-
-    fn take(&mut self, reading: &serde_json::Value) {
-        if reading["repeat"] == true {
-            return;
-        }
-        let value = reading["value"].as_i64().unwrap();
-        if !self.values.insert(value) {
-            self.duplicates += 1;
-            return;
-        }
-        let number = (reading["epoch"].as_u64().unwrap(), reading["seq"].as_u64().unwrap());
-        let stream = reading["late"] == true;
-        if let Some(last) = self.last.insert(stream, number) {
-            assert!(last < number, "{number:?} came after {last:?} in the stream late={stream}");
-        }
-    }
-}
 
 fn config(port: u16, pty: &str, version: &str, window: u16) -> String {
     format!(

@@ -8,6 +8,7 @@ mod cli;
 mod commands;
 mod delivery;
 mod documents;
+mod misbehaving;
 mod presence;
 mod serial;
 mod service;

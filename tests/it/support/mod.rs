@@ -1,17 +1,24 @@
 //! The harness: brokers, agents, ptys, observers.
 
 mod agent;
+mod audit;
 mod broker;
 mod certs;
+#[expect(dead_code, reason = "the demo uses more of it")]
+#[path = "../../../examples/demo/broker/mod.rs"]
+pub(crate) mod demo_broker;
 mod gate;
+mod mischievous;
 mod observer;
 mod pty;
 mod wait;
 
 pub(crate) use agent::Agent;
+pub(crate) use audit::Audit;
 pub(crate) use broker::{Mosquitto, free_port};
 pub(crate) use certs::{Authority, Identity};
 pub(crate) use gate::Gate;
+pub(crate) use mischievous::Mischievous;
 pub(crate) use observer::{Heard, Observer, publish, publish_with};
 pub(crate) use pty::Pty;
 pub(crate) use wait::until;
