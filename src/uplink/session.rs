@@ -6,7 +6,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::Instant;
 
 use super::plain::{self, Copy};
-use super::poison::Poison;
+use super::poison::Place;
 use super::presence::{Corrections, ECHO_PATIENCE, Info, Stage};
 use super::publisher::{Publisher, UnderWay};
 use super::{Episode, Payload, Shared, Status, births};
@@ -406,20 +406,18 @@ impl<'a> Session<'a> {
         self.next_record(now).map(|record| self.record(&record))
     }
 
-    /// The next record, or none while a suspect has the way for itself.
+    /// The next record, or none while one that may be poisonous has the way for itself.
     fn next_record(&mut self, now: Duration) -> Option<Record> {
         let Shared { poison, parts, .. } = &mut *self.shared;
-        if poison.is_narrow() && self.publisher.has_records() {
+        if poison.is_narrow() && self.publisher.under_way() > 0 {
             return None;
         }
-        if let Some((lane, number)) = poison.to_retry() {
-            parts.reader.put_back(lane, number);
-            let retried = parts.reader.next_again();
-            if retried.is_none() {
-                // It was dropped meanwhile.
-                *poison = Poison::Calm;
+        while let Some((lane, number)) = poison.to_try() {
+            if let Some(record) = parts.reader.get(lane, number) {
+                return Some(record);
             }
-            return retried;
+            // It was dropped meanwhile.
+            poison.gone((lane, number));
         }
         if let Some(record) = parts.reader.next_again() {
             return Some(record);
@@ -547,12 +545,19 @@ impl<'a> Session<'a> {
             return end;
         }
         if matches!(error, LinkError::Closed(_))
-            && let Some((lane, number)) = self.shared.poison.closed(&self.publisher.records_alone())
+            && let Some((lane, number)) = self.closed()
         {
             tracing::error!(LANE = %lane, "record {number} makes the broker close the connection: refused");
             self.shared.parts.reader.refused(lane, number);
         }
         End::Lost { error, was_up: self.stage == Stage::Open }
+    }
+
+    /// The broker closed the connection: the record that is known now not to be wanted.
+    fn closed(&mut self) -> Option<Place> {
+        let records = self.publisher.records();
+        let alone = records.len() == self.publisher.under_way();
+        self.shared.poison.closed(&records, alone)
     }
 
     /// Any event shows that the broker lives.
@@ -565,7 +570,7 @@ impl<'a> Session<'a> {
         self.stage == Stage::Open
             && self.parting.is_none()
             && self.quota_until.is_none()
-            && !(self.shared.poison.is_narrow() && self.publisher.has_records())
+            && !(self.shared.poison.is_narrow() && self.publisher.under_way() > 0)
             && self.publisher.has_room(&self.link)
     }
 
