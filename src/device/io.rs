@@ -1,6 +1,6 @@
 //! What a driver has of the gateway: readings out, writes in, whether the device answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 use super::point::{Cooked, Rules};
 use super::{DeviceError, Write, WriteError};
 use crate::model::{
-    Answer, Arrival, Cause, DeviceName, DeviceState, DeviceStates, PointName, Rate, Reading, Timestamp, Value, time,
+    Answer, Arrival, Bucket, Cause, DeviceName, DeviceState, DeviceStates, PointName, Rate, Reading, Timestamp, Value,
+    time,
 };
 
 /// The driver's side of the gateway. Values are raw on this side of it, and in the points' units on the other.
@@ -24,6 +25,8 @@ pub struct DeviceIo {
     states: Arc<watch::Sender<DeviceStates>>,
     stop: CancellationToken,
     allowance: Allowance,
+    /// Readings on their way to the intake, oldest first.
+    ready: VecDeque<(PointName, Cooked, Timestamp, Option<Cause>)>,
     /// The write that the driver has in hand, and whether it began.
     open: Option<(u32, bool)>,
     /// Readings the driver could not hand over, waiting to be told.
@@ -58,8 +61,8 @@ impl DeviceIo {
         stop: CancellationToken,
     ) -> Self {
         let allowance = Allowance::new(max_rate);
-        let (open, lost, tell_at) = (None, BTreeMap::new(), Duration::ZERO);
-        DeviceIo { device, rules, arrivals, writes, answers, states, stop, allowance, open, lost, tell_at }
+        let (ready, open, lost, tell_at) = (VecDeque::new(), None, BTreeMap::new(), Duration::ZERO);
+        DeviceIo { device, rules, arrivals, writes, answers, states, stop, allowance, ready, open, lost, tell_at }
     }
 
     /// The device's name.
@@ -105,7 +108,7 @@ impl DeviceIo {
 
     /// A raw value that was taken at this moment: an edge that the kernel dated.
     pub async fn report_at(&mut self, point: &PointName, raw: &Value, at: Timestamp) {
-        if let Some(cooked) = self.rules_of(point).and_then(|rules| rules.offer(raw, at.uptime)) {
+        if let Some(cooked) = self.rules_of(point).and_then(|rules| rules.offer(raw, at)) {
             self.pass(point, cooked, at).await;
         }
     }
@@ -113,7 +116,7 @@ impl DeviceIo {
     /// The device gave something that is no value of this point.
     pub async fn report_bad(&mut self, point: &PointName) {
         let at = time::now();
-        if let Some(cooked) = self.rules_of(point).and_then(|rules| rules.offer_bad(at.uptime)) {
+        if let Some(cooked) = self.rules_of(point).and_then(|rules| rules.offer_bad(at)) {
             self.pass(point, cooked, at).await;
         }
     }
@@ -140,14 +143,18 @@ impl DeviceIo {
     pub async fn next(&mut self) -> Ask {
         loop {
             let now = time::uptime();
-            let due = self.next_due();
+            let due = self.next_due(now);
             tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return Ask::Stop,
+                () = self.stop.cancelled() => {
+                    self.send_held().await;
+                    return Ask::Stop;
+                }
                 write = self.writes.recv() => match write {
                     // The router is gone: no more commands, and the stop is near.
                     None => {
                         self.stop.cancelled().await;
+                        self.send_held().await;
                         return Ask::Stop;
                     }
                     Some(write) => if let Some(write) = self.accept(write) {
@@ -270,25 +277,43 @@ impl DeviceIo {
         rules
     }
 
-    fn next_due(&self) -> Option<Duration> {
-        let held = self.allowance.next_due();
+    fn next_due(&self, now: Duration) -> Option<Duration> {
+        let held = self.allowance.next_due(now);
         let told = (!self.lost.is_empty()).then_some(self.tell_at);
-        self.rules.values().filter_map(Rules::next_due).chain(held).chain(told).min()
+        let ready = (!self.ready.is_empty()).then_some(now);
+        self.rules.values().filter_map(Rules::next_due).chain(held).chain(told).chain(ready).min()
     }
 
+    /// Sends what is due. Cancel-safe: what was not sent yet stays ready.
     async fn send_due(&mut self) {
-        let at = time::now();
-        if at.uptime >= self.tell_at {
-            self.tell_lost(at.uptime);
+        let now = time::now();
+        if now.uptime >= self.tell_at {
+            self.tell_lost(now.uptime);
         }
-        let due: Vec<(PointName, Cooked)> =
-            self.rules.iter_mut().filter_map(|(name, rules)| Some((name.clone(), rules.due(at.uptime)?))).collect();
-        for (point, cooked) in due {
-            self.pass(&point, cooked, at).await;
+        for (name, rules) in &mut self.rules {
+            if let Some((cooked, at)) = rules.due(now) {
+                let (cooked, coalesced) = self.allowance.offer(name, cooked, at);
+                self.ready.extend(cooked.map(|cooked| (name.clone(), cooked, at, None)));
+                if coalesced {
+                    *self.lost.entry(Some(name.clone())).or_default() += 1;
+                }
+            }
         }
-        while let Some((point, cooked, taken)) = self.allowance.pop(at.uptime) {
-            self.send(&point, cooked, taken, None).await;
+        while let Some((point, cooked, taken)) = self.allowance.pop(now.uptime) {
+            self.ready.push_back((point, cooked, taken, None));
         }
+        self.send_ready().await;
+    }
+
+    /// At the stop: what the rules or `max_rate` still hold back goes out as it is.
+    async fn send_held(&mut self) {
+        for (name, rules) in &mut self.rules {
+            self.ready.extend(rules.take_held().map(|(cooked, at)| (name.clone(), cooked, at, None)));
+        }
+        while let Some((point, (cooked, at))) = self.allowance.waiting.pop_first() {
+            self.ready.push_back((point, cooked, at, None));
+        }
+        self.send_ready().await;
     }
 
     fn tell_lost(&mut self, now: Duration) {
@@ -313,18 +338,24 @@ impl DeviceIo {
         }
     }
 
+    /// Sends behind what is ready already. Where the caller gives up half-way, it goes out with the next one.
     async fn send(&mut self, point: &PointName, cooked: Cooked, at: Timestamp, cause: Option<Cause>) {
-        let reading = Reading {
-            device: self.device.clone(),
-            point: point.clone(),
-            timestamp: at,
-            value: cooked.value,
-            quality: cooked.quality,
-            cause,
-        };
-        // The intake ends after the drivers; where it is gone, so is the gateway.
-        if self.arrivals.send(Arrival::Reading(reading)).await.is_err() {
-            tracing::debug!(DEVICE = %self.device, "a reading came after the end of the intake");
+        self.ready.push_back((point.clone(), cooked, at, cause));
+        self.send_ready().await;
+    }
+
+    async fn send_ready(&mut self) {
+        while !self.ready.is_empty() {
+            // A place first, then the reading: one that waits for a place is not lost with this future.
+            let Ok(place) = self.arrivals.reserve().await else {
+                // The intake ends after the drivers; where it is gone, so is the gateway.
+                tracing::debug!(DEVICE = %self.device, "readings came after the end of the intake");
+                return self.ready.clear();
+            };
+            let Some((point, cooked, timestamp, cause)) = self.ready.pop_front() else { return };
+            let Cooked { value, quality } = cooked;
+            let device = self.device.clone();
+            place.send(Arrival::Reading(Reading { device, point, timestamp, value, quality, cause }));
         }
     }
 }
@@ -336,66 +367,36 @@ async fn sleep_until(due: Option<Duration>, now: Duration) {
     }
 }
 
-/// The device's `max_rate`: a bucket of one second's readings. What does not fit waits, one value for each point.
+/// The device's `max_rate`: a second's readings at once. What does not fit waits, one value for each point.
 #[derive(Debug)]
 struct Allowance {
-    rate: Rate,
-    tokens: f64,
-    filled: Duration,
+    bucket: Bucket,
     waiting: BTreeMap<PointName, (Cooked, Timestamp)>,
 }
 
 impl Allowance {
     fn new(rate: Rate) -> Self {
-        Allowance { rate, tokens: burst(rate), filled: time::uptime(), waiting: BTreeMap::new() }
+        Allowance { bucket: Bucket::new(rate, Duration::from_secs(1)), waiting: BTreeMap::new() }
     }
 
-    fn fill(&mut self, now: Duration) {
-        if let Rate::Limit { count, per } = self.rate {
-            let grown = now.saturating_sub(self.filled).as_secs_f64() * f64::from(count) / per.as_secs_f64();
-            self.tokens = (self.tokens + grown).min(burst(self.rate));
-            self.filled = now;
-        }
-    }
-
-    fn take(&mut self, now: Duration) -> bool {
-        if self.rate == Rate::Off {
-            return true;
-        }
-        self.fill(now);
-        let fits = self.tokens >= 1.0;
-        if fits {
-            self.tokens -= 1.0;
-        }
-        fits
-    }
-
-    /// What to send now, and whether an older value was replaced for it to wait.
+    /// What to send now, and whether an older value was replaced for it.
     fn offer(&mut self, point: &PointName, cooked: Cooked, at: Timestamp) -> (Option<Cooked>, bool) {
-        if self.take(at.uptime) {
+        if self.bucket.take(at.uptime) {
             let replaced = self.waiting.remove(point).is_some();
             return (Some(cooked), replaced);
         }
         (None, self.waiting.insert(point.clone(), (cooked, at)).is_some())
     }
 
-    fn next_due(&self) -> Option<Duration> {
-        (!self.waiting.is_empty()).then(|| self.filled + self.rate.interval())
+    fn next_due(&self, now: Duration) -> Option<Duration> {
+        (!self.waiting.is_empty()).then(|| self.bucket.next(now))
     }
 
     fn pop(&mut self, now: Duration) -> Option<(PointName, Cooked, Timestamp)> {
-        if self.waiting.is_empty() || !self.take(now) {
+        if self.waiting.is_empty() || !self.bucket.take(now) {
             return None;
         }
         self.waiting.pop_first().map(|(point, (cooked, at))| (point, cooked, at))
-    }
-}
-
-/// A second's worth at once, at least one.
-fn burst(rate: Rate) -> f64 {
-    match rate {
-        Rate::Off => 1.0,
-        Rate::Limit { count, per } => (f64::from(count) / per.as_secs_f64()).max(1.0),
     }
 }
 
@@ -410,7 +411,7 @@ mod tests {
         let mut allowance = Allowance::new(Rate::Limit { count: 1, per });
         let point = PointName::new("x").unwrap();
         let cooked = |n| Cooked { value: Some(Value::Int(n)), quality: Quality::Good };
-        let start = allowance.filled;
+        let start = time::uptime();
         let at = |after: u64| {
             let uptime = start + Duration::from_millis(after);
             Timestamp { uptime, wall: Duration::ZERO, synced: false }
@@ -420,6 +421,6 @@ mod tests {
         assert_eq!(allowance.offer(&point, cooked(3), at(2)), (None, true));
         assert_eq!(allowance.pop(at(500).uptime), None);
         assert_eq!(allowance.pop(at(1100).uptime).map(|(_, cooked, _)| cooked), Some(cooked(3)));
-        assert_eq!(allowance.next_due(), None);
+        assert_eq!(allowance.next_due(at(1100).uptime), None);
     }
 }

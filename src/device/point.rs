@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::model::{Fault, Point, Quality, Span, Value, ValueType};
+use crate::model::{Fault, Point, Quality, Span, Timestamp, Value, ValueType};
 
 /// The keys of a point's table that the point rules read.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -86,7 +86,7 @@ pub struct Rules {
     holds: bool,
     sent: Option<Sent>,
     /// The newest value that could not be sent yet.
-    held: Option<Cooked>,
+    held: Option<(Cooked, Timestamp)>,
     /// When the device last gave a value.
     seen: Duration,
 }
@@ -152,8 +152,12 @@ impl Rules {
         value.is_finite() && self.point.value_type.is_none_or(|wanted| value.convert(wanted).as_ref() == Ok(value))
     }
 
+    fn is_scaled(&self) -> bool {
+        self.config.scale.is_some() || self.config.offset.is_some()
+    }
+
     fn scale(&self, value: Value) -> Value {
-        if self.config.scale.is_none() && self.config.offset.is_none() {
+        if !self.is_scaled() {
             return value;
         }
         // Numbers often come as text: from CSV, key=value, a pattern.
@@ -171,8 +175,10 @@ impl Rules {
                 let factor = 10f64.powi(i32::try_from(digits).unwrap_or(9));
                 Value::Float((x * factor).round() / factor)
             }
-            // Scaling leaves dust such as 20.999999999999996, which no whole number has.
-            (Value::Float(x), None) if self.point.value_type == Some(ValueType::Int) => Value::Float(x.round()),
+            // A scaled value is seldom whole; one that is not scaled is either whole or wrong.
+            (Value::Float(x), None) if self.is_scaled() && self.point.value_type == Some(ValueType::Int) => {
+                Value::Float(x.round())
+            }
             _ => value,
         }
     }
@@ -190,7 +196,7 @@ impl Rules {
                 format!("`{wanted}` is none of: {}", names.join(", "))
             });
         }
-        if self.config.scale.is_none() && self.config.offset.is_none() {
+        if !self.is_scaled() {
             return Ok(value.clone());
         }
         let number = value.as_f64().ok_or_else(|| format!("`{value}` is not a number"))?;
@@ -203,17 +209,18 @@ impl Rules {
     }
 
     /// A raw value came from the device. The result is what to send now, if anything.
-    pub fn offer(&mut self, raw: &Value, now: Duration) -> Option<Cooked> {
+    pub fn offer(&mut self, raw: &Value, at: Timestamp) -> Option<Cooked> {
         let cooked = self.cook(raw);
-        self.take(cooked, now)
+        self.take(cooked, at)
     }
 
     /// The device gave something that is no value.
-    pub fn offer_bad(&mut self, now: Duration) -> Option<Cooked> {
-        self.take(Cooked { value: None, quality: Quality::Bad }, now)
+    pub fn offer_bad(&mut self, at: Timestamp) -> Option<Cooked> {
+        self.take(Cooked { value: None, quality: Quality::Bad }, at)
     }
 
-    fn take(&mut self, cooked: Cooked, now: Duration) -> Option<Cooked> {
+    fn take(&mut self, cooked: Cooked, at: Timestamp) -> Option<Cooked> {
+        let now = at.uptime;
         self.seen = now;
         let report = self.config.report.as_ref();
         let worth = self.sent.as_ref().is_none_or(|sent| {
@@ -229,7 +236,7 @@ impl Rules {
         if let (Some(sent), Some(wait)) = (&self.sent, wait)
             && now < sent.at + wait.0
         {
-            self.held = Some(cooked);
+            self.held = Some((cooked, at));
             return None;
         }
         Some(self.send(cooked, now))
@@ -255,22 +262,27 @@ impl Rules {
         held.into_iter().chain(again).min()
     }
 
-    /// What is to be sent by now although the device said nothing.
-    pub fn due(&mut self, now: Duration) -> Option<Cooked> {
-        if self.next_due().is_none_or(|due| due > now) {
+    /// What is to be sent by now although the device said nothing, and when the value was taken.
+    pub fn due(&mut self, now: Timestamp) -> Option<(Cooked, Timestamp)> {
+        if self.next_due().is_none_or(|due| due > now.uptime) {
             return None;
         }
         let sent = self.sent.as_ref()?;
-        let cooked = match self.held.take() {
+        let (cooked, at) = match self.held.take() {
             Some(held) => held,
-            None if self.holds => sent.cooked.clone(),
-            None => Cooked { value: sent.cooked.value.clone(), quality: Quality::Stale },
+            None if self.holds => (sent.cooked.clone(), now),
+            None => (Cooked { value: sent.cooked.value.clone(), quality: Quality::Stale }, now),
         };
         let seen = self.seen;
-        let cooked = self.send(cooked, now);
+        let cooked = self.send(cooked, now.uptime);
         // Only the device itself refreshes a value.
         self.seen = seen;
-        Some(cooked)
+        Some((cooked, at))
+    }
+
+    /// The newest value that could not be sent yet.
+    pub fn take_held(&mut self) -> Option<(Cooked, Timestamp)> {
+        self.held.take()
     }
 
     /// Forgets what was sent, so that the next value is: the device was away.
@@ -319,6 +331,10 @@ mod tests {
         Duration::from_secs(n)
     }
 
+    fn at(n: u64) -> Timestamp {
+        Timestamp { uptime: secs(n), wall: Duration::ZERO, synced: false }
+    }
+
     fn good(value: Value) -> Cooked {
         Cooked { value: Some(value), quality: Quality::Good }
     }
@@ -346,22 +362,22 @@ mod tests {
     #[test]
     fn a_change_is_sent_and_noise_is_not() {
         let mut rules = rules(None, "report = { change = 0.5 }", false);
-        assert_eq!(rules.offer(&Value::Float(1.0), secs(0)), Some(good(Value::Float(1.0))));
-        assert_eq!(rules.offer(&Value::Float(1.4), secs(1)), None);
-        assert_eq!(rules.offer(&Value::Float(1.5), secs(2)), Some(good(Value::Float(1.5))));
-        assert_eq!(rules.offer_bad(secs(3)), Some(Cooked { value: None, quality: Quality::Bad }));
+        assert_eq!(rules.offer(&Value::Float(1.0), at(0)), Some(good(Value::Float(1.0))));
+        assert_eq!(rules.offer(&Value::Float(1.4), at(1)), None);
+        assert_eq!(rules.offer(&Value::Float(1.5), at(2)), Some(good(Value::Float(1.5))));
+        assert_eq!(rules.offer_bad(at(3)), Some(Cooked { value: None, quality: Quality::Bad }));
         assert_eq!(rules.next_due(), None);
     }
 
     #[test]
     fn the_newest_value_waits_for_its_turn() {
         let mut rules = rules(None, "report = { at_most = \"10s\" }", false);
-        assert!(rules.offer(&Value::Int(1), secs(0)).is_some());
-        assert_eq!(rules.offer(&Value::Int(2), secs(1)), None);
-        assert_eq!(rules.offer(&Value::Int(3), secs(2)), None);
+        assert!(rules.offer(&Value::Int(1), at(0)).is_some());
+        assert_eq!(rules.offer(&Value::Int(2), at(1)), None);
+        assert_eq!(rules.offer(&Value::Int(3), at(2)), None);
         assert_eq!(rules.next_due(), Some(secs(10)));
-        assert_eq!(rules.due(secs(9)), None);
-        assert_eq!(rules.due(secs(10)), Some(good(Value::Int(3))));
+        assert_eq!(rules.due(at(9)), None);
+        assert_eq!(rules.due(at(10)), Some((good(Value::Int(3)), at(2))), "dated when it was taken");
         assert_eq!(rules.next_due(), None);
     }
 
@@ -369,17 +385,20 @@ mod tests {
     fn a_value_that_holds_is_repeated_and_one_that_does_not_becomes_stale() {
         let config = "report = { change = 0, at_least = \"60s\" }";
         let mut line = rules(None, config, true);
-        assert!(line.offer(&Value::Bool(true), secs(0)).is_some());
-        assert_eq!(line.due(secs(60)), Some(good(Value::Bool(true))));
+        assert!(line.offer(&Value::Bool(true), at(0)).is_some());
+        assert_eq!(line.due(at(60)), Some((good(Value::Bool(true)), at(60))));
         assert_eq!(line.next_due(), Some(secs(120)));
 
         let mut sensor = rules(None, config, false);
-        assert!(sensor.offer(&Value::Int(1), secs(0)).is_some());
-        assert_eq!(sensor.offer(&Value::Int(1), secs(50)), None);
+        assert!(sensor.offer(&Value::Int(1), at(0)).is_some());
+        assert_eq!(sensor.offer(&Value::Int(1), at(50)), None);
         assert_eq!(sensor.next_due(), Some(secs(110)));
-        assert_eq!(sensor.due(secs(110)), Some(Cooked { value: Some(Value::Int(1)), quality: Quality::Stale }));
+        assert_eq!(
+            sensor.due(at(110)),
+            Some((Cooked { value: Some(Value::Int(1)), quality: Quality::Stale }, at(110)))
+        );
         assert_eq!(sensor.next_due(), None);
-        assert_eq!(sensor.offer(&Value::Int(1), secs(111)), Some(good(Value::Int(1))), "good again at once");
+        assert_eq!(sensor.offer(&Value::Int(1), at(111)), Some(good(Value::Int(1))), "good again at once");
     }
 
     #[test]

@@ -204,6 +204,11 @@ impl Kept {
     pub fn identity(&self) -> Option<&Arc<Identity>> {
         self.identity.as_ref()
     }
+
+    /// The URL of this link works: the next link tries it first.
+    pub fn url_works(&mut self) {
+        self.next_url = self.next_url.wrapping_sub(1);
+    }
 }
 
 /// One MQTT connection.

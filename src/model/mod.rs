@@ -4,6 +4,7 @@
 //! runtime; the one clock it reads is in [`time`]. Nothing here fails but parsing, which happens once, where a value
 //! enters the gateway.
 
+mod bucket;
 mod command;
 mod keys;
 mod names;
@@ -15,6 +16,7 @@ pub mod time;
 mod units;
 mod value;
 
+pub use bucket::Bucket;
 pub use command::{Answer, Command, CommandId, Outcome, Reason, ReplyTo, Verdict, Write, WriteError};
 pub use keys::keys;
 pub use names::{DeviceName, GatewayId, NameError, PointName, RESERVED_NAMES};

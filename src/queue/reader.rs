@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Queue, Stream};
-use crate::model::{Gap, GapCause, Lane, Number, Rate, Reading, Record};
+use crate::model::{Bucket, Gap, GapCause, Lane, Number, Rate, Reading, Record};
 
 /// Each so many records, one is telemetry while any waits: a flood of alarms does not silence all else.
 const TELEMETRY_SHARE: u32 = 4;
@@ -13,7 +13,8 @@ const TELEMETRY_SHARE: u32 = 4;
 #[derive(Debug)]
 pub struct Reader {
     queue: Queue,
-    replay: Replay,
+    /// The bound on how fast the backlog is replayed.
+    replay: Bucket,
     /// Alarms and outcomes: one stream each.
     alarm: Stream,
     outcome: Stream,
@@ -28,35 +29,13 @@ pub struct Reader {
     again: BTreeSet<(Lane, u64)>,
 }
 
-/// The bound on how fast the backlog is replayed.
-#[derive(Debug)]
-struct Replay {
-    rate: Rate,
-    tokens: f64,
-    filled: Duration,
-}
-
-impl Replay {
-    fn take(&mut self, now: Duration) -> bool {
-        let Rate::Limit { count, per } = self.rate else { return true };
-        let rate = f64::from(count) / per.as_secs_f64();
-        // A tenth of a second's worth at once: smooth for the line, cheap for the processor.
-        let burst = (rate / 10.0).max(1.0);
-        let grown = now.saturating_sub(self.filled).as_secs_f64() * rate;
-        self.tokens = (self.tokens + grown).min(burst);
-        self.filled = now;
-        let fits = self.tokens >= 1.0;
-        if fits {
-            self.tokens -= 1.0;
-        }
-        fits
-    }
-}
+/// Of the replay's rate, so much at once: smooth for the line, cheap for the processor.
+const REPLAY_BURST: Duration = Duration::from_millis(100);
 
 impl Reader {
     pub(super) fn new(queue: Queue, rate: Rate) -> Self {
         let idle = Stream { cursor: 0, end: Some(0) };
-        let replay = Replay { rate, tokens: 1.0, filled: Duration::ZERO };
+        let replay = Bucket::new(rate, REPLAY_BURST);
         let (alarm, outcome, live, backlog) = (idle, idle, idle, idle);
         let again = BTreeSet::new();
         Reader { queue, replay, alarm, outcome, live, backlog, marks: [0; 3], since_telemetry: 0, again }
@@ -213,7 +192,7 @@ impl Reader {
     pub fn next_due(&self, now: Duration) -> Option<Duration> {
         let state = self.queue.state();
         let backlog = state.lanes[Lane::Telemetry.index()].next(&mut { self.backlog });
-        let replay = backlog.map(|_| now + self.replay.rate.interval());
+        let replay = backlog.map(|_| self.replay.next(now));
         replay.into_iter().chain(state.gaps.next_due(now)).min()
     }
 

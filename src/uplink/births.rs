@@ -10,7 +10,9 @@ use serde::Serialize;
 use super::plain::{self, Copy, Moment};
 use super::{Payload, Shared};
 use crate::link::{Kept, Publish};
-use crate::model::{DeviceName, DeviceState, Point, Problem, Problems, Timestamp, Value, ValueType, time};
+use crate::model::{
+    DeviceName, DeviceState, DeviceStates, Point, Problem, Problems, Timestamp, Value, ValueType, time,
+};
 use crate::queue::{LaneStatus, Totals};
 
 /// The payload of a status: exactly these two words, and the Last Will is the second.
@@ -29,12 +31,14 @@ impl Shared {
         retained(self.topics.own("status"), status(online))
     }
 
-    /// The states and problems of all devices.
-    pub(super) fn device_words(&self) -> Vec<Publish> {
-        let states = self.parts.states.borrow();
+    /// The states and problems of the devices that are not as they were said to be.
+    pub(super) fn device_words(&self, states: &DeviceStates, said: &Option<DeviceStates>) -> Vec<Publish> {
         let mut words = Vec::new();
         for device in self.parts.devices.keys() {
             let state = states.get(device);
+            if said.as_ref().is_some_and(|said| said.get(device) == state) {
+                continue;
+            }
             let online = state == Some(&DeviceState::Online);
             words.push(retained(self.topics.device(device, "status"), status(online)));
             let problems: Vec<_> = self.device_problem(device, state).into_iter().collect();

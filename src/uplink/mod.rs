@@ -25,7 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::link::{self, Backoff, Kept, LinkError};
 use crate::model::{
-    Command, DeviceName, DeviceStates, GatewayId, Outcome, Point, PointKey, Problem, Problems, Reading, time,
+    Bucket, Command, DeviceName, DeviceStates, GatewayId, Outcome, Point, PointKey, Problem, Problems, Rate, Reading,
+    time,
 };
 use crate::queue::{Queue, Reader};
 use crate::task::Pulse;
@@ -42,6 +43,9 @@ const CHECK_DEVICE: &str = "command";
 
 /// Outcomes of refused commands that wait for the link; older ones are lost with a count.
 const REFUSALS: usize = 64;
+
+/// See [`Shared::refusal_rate`].
+const REFUSAL_RATE: Rate = Rate::Limit { count: 50, per: Duration::from_secs(1) };
 
 /// What `info` says about this start of the gateway.
 #[derive(Debug, Clone)]
@@ -143,6 +147,8 @@ struct Shared {
     /// Points and devices by the words of a topic.
     text_points: std::collections::HashSet<(String, String)>,
     refusals: VecDeque<Outcome>,
+    /// Who floods the gateway with wrong commands does not flood the broker with their outcomes.
+    refusal_rate: Bucket,
     poison: Poison,
     counters: Counters,
     /// Problems of the link and of the broker.
@@ -178,6 +184,7 @@ impl Uplink {
             points,
             text_points,
             refusals: VecDeque::new(),
+            refusal_rate: Bucket::new(REFUSAL_RATE, Duration::from_secs(1)),
             poison: Poison::default(),
             counters: Counters::default(),
             problems: Problems::new(),

@@ -11,7 +11,7 @@ use super::presence::{Corrections, ECHO_PATIENCE, Info, Stage};
 use super::publisher::{Publisher, UnderWay};
 use super::{Episode, Payload, Shared, Status, births};
 use crate::link::{Event, Kept, Link, LinkError, Message, Opening, Publish, Refusal, Ticket};
-use crate::model::{Body, Command, Outcome, Reading, Reason, Record, Verdict, time};
+use crate::model::{Body, Command, DeviceStates, Outcome, Reading, Reason, Record, Verdict, time};
 use crate::task::Pulse;
 
 /// `health` at a change of state comes at most this often.
@@ -21,7 +21,7 @@ const HEALTH_APART: Duration = Duration::from_secs(10);
 const QUOTA_PAUSE: Duration = Duration::from_secs(1);
 
 /// The last words of a connection that we end ourselves: one round trip on a bad line.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// How a connection ended.
 #[derive(Debug)]
@@ -57,6 +57,8 @@ pub(super) struct Session<'a> {
     corrections: Corrections,
     /// Whether the problems were told on this connection; after that, when they change.
     problems_said: bool,
+    /// The states of the devices as this connection told them.
+    states_said: Option<DeviceStates>,
     /// The broker has too much: nothing but words before then.
     quota_until: Option<Duration>,
     health_wanted: bool,
@@ -80,6 +82,7 @@ impl<'a> Session<'a> {
             stage: Stage::Connecting,
             corrections: Corrections::default(),
             problems_said: false,
+            states_said: None,
             quota_until: None,
             health_wanted: true,
             draining: None,
@@ -173,6 +176,7 @@ impl<'a> Session<'a> {
     fn handle(&mut self, event: Event, episode: &mut Episode) -> Result<(), LinkError> {
         match event {
             Event::Up(limits) => {
+                self.kept.url_works();
                 self.publisher.limit(self.shared.parts.link.window, limits);
                 self.stage = Stage::Subscribing;
                 self.shared.counters.connections += 1;
@@ -212,7 +216,8 @@ impl<'a> Session<'a> {
         self.shared.parts.reader.begin();
         self.shared.clear("link");
         self.publisher.say(self.shared.own_status(commands));
-        for word in self.shared.device_words().into_iter().chain(self.shared.last_values()) {
+        self.say_device_states();
+        for word in self.shared.last_values() {
             self.publisher.say(word);
         }
         let own_status_echoes = granted.get(2) == Some(&true) && commands;
@@ -377,7 +382,10 @@ impl<'a> Session<'a> {
         if self.stage != Stage::Open || self.parting.is_some() {
             return None;
         }
-        if let Some(outcome) = self.shared.refusals.pop_front() {
+        if !self.shared.refusals.is_empty()
+            && self.shared.refusal_rate.take(now)
+            && let Some(outcome) = self.shared.refusals.pop_front()
+        {
             let (publish, answer) = self.outcome(&outcome, None, false);
             if let Some(answer) = answer {
                 self.publisher.say(answer);
@@ -508,10 +516,17 @@ impl<'a> Session<'a> {
         self.health_wanted = true;
         self.shared.problems_dirty = true;
         if !matches!(self.stage, Stage::Connecting | Stage::Subscribing) && self.parting.is_none() {
-            for word in self.shared.device_words() {
-                self.publisher.say(word);
-            }
+            self.say_device_states();
         }
+    }
+
+    /// The states of those devices whose state this connection has not told yet.
+    fn say_device_states(&mut self) {
+        let states = self.shared.parts.states.borrow_and_update().clone();
+        for word in self.shared.device_words(&states, &self.states_said) {
+            self.publisher.say(word);
+        }
+        self.states_said = Some(states);
     }
 
     fn tell_problems(&mut self) {
@@ -583,7 +598,15 @@ impl<'a> Session<'a> {
         let open = self.stage == Stage::Open && room;
         let records = open.then(|| self.shared.parts.reader.next_due(now)).flatten().filter(|_| self.hungry());
         let health = open.then(|| self.next_health()).flatten();
-        records.into_iter().chain(introducing).chain(health).chain(self.quota_until.filter(|_| room)).min()
+        let refusals = &self.shared.refusals;
+        let refusal = (open && !refusals.is_empty()).then(|| self.shared.refusal_rate.next(now));
+        records
+            .into_iter()
+            .chain(introducing)
+            .chain(health)
+            .chain(refusal)
+            .chain(self.quota_until.filter(|_| room))
+            .min()
     }
 }
 

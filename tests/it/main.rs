@@ -3,9 +3,11 @@
 #![expect(clippy::print_stderr, reason = "figures that a run found go to the test's output")]
 #![expect(clippy::unwrap_used, reason = "a test that fails says where")]
 
+mod architecture;
 mod cli;
 mod commands;
 mod delivery;
+mod documents;
 mod misbehaving;
 mod presence;
 mod serial;

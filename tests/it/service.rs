@@ -67,6 +67,21 @@ fn the_running_gateway_answers_status_and_try() {
 }
 
 #[test]
+fn a_device_is_tried_with_and_without_the_daemon() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::start(folder.path());
+    Agent::configure(folder.path(), &config(broker.port));
+    let alone = Agent::shown(folder.path(), &["try", "plant"], "plant/level = 3");
+    assert!(alone.starts_with("# online"), "{alone}");
+    let agent = Agent::start(folder.path(), &config(broker.port));
+    agent.wait_log("link to");
+    let asked = Agent::shown(folder.path(), &["try", "plant"], "plant/level = ");
+    assert!(asked.starts_with("# asking the running gateway"), "{asked}");
+    let unknown = Agent::ask(folder.path(), &["try", "plent"]);
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("expected one of plant"), "{unknown:?}");
+}
+
+#[test]
 fn a_config_that_is_wrong_ends_with_78() {
     let folder = tempfile::tempdir().unwrap();
     let mut agent = Agent::start(folder.path(), &config(free_port()).replace("wave", "wafe"));

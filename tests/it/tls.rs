@@ -42,6 +42,10 @@ impl Site {
 
     /// A broker that asks for a client certificate, a password, and keeps to the ACL.
     fn broker(&self, server: &Identity) -> Mosquitto {
+        self.broker_with(server, "")
+    }
+
+    fn broker_with(&self, server: &Identity, more: &str) -> Mosquitto {
         let passwords = self.path().join("passwords");
         for (flags, user, password) in [(&["-c", "-b"][..], "gateway", "right"), (&["-b"][..], "app", "app")] {
             let made = Command::new("mosquitto_passwd").args(flags).arg(&passwords).args([user, password]).output();
@@ -58,7 +62,7 @@ impl Site {
         std::fs::set_permissions(self.path(), mode).unwrap();
         let lines = format!(
             "cafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true\nallow_anonymous false\n\
-             password_file {}\nacl_file {}\n",
+             password_file {}\nacl_file {}\n{more}",
             self.authority.file.display(),
             server.cert.display(),
             server.key.display(),
@@ -246,4 +250,35 @@ fn a_missing_client_certificate_is_a_clear_error() {
         })
         .collect();
     refused(&site, &broker, &config, "the broker refused us in TLS");
+}
+
+#[test]
+fn a_client_key_may_be_pkcs8_pkcs1_or_sec1_and_tls_1_2_or_1_3() {
+    let openssl = |arguments: &[&str]| {
+        let made = Command::new("openssl").args(arguments).output().expect("openssl is installed");
+        assert!(made.status.success(), "{made:?}");
+    };
+    for (form, algorithm, begins, tls) in [
+        ("pkcs8", &["RSA", "-pkeyopt", "rsa_keygen_bits:2048"][..], "-----BEGIN PRIVATE KEY-----", "tlsv1.2"),
+        ("pkcs1", &["RSA", "-pkeyopt", "rsa_keygen_bits:2048"][..], "-----BEGIN RSA PRIVATE KEY-----", "tlsv1.3"),
+        ("sec1", &["EC", "-pkeyopt", "ec_paramgen_curve:P-256"][..], "-----BEGIN EC PRIVATE KEY-----", "tlsv1.3"),
+    ] {
+        let mut site = Site::new();
+        let pkcs8 = site.path().join("pkcs8.pem");
+        let key = site.path().join("form.pem");
+        let (pkcs8_text, key_text) = (pkcs8.to_str().unwrap(), key.to_str().unwrap());
+        openssl(&[&["genpkey", "-algorithm"], algorithm, &["-out", pkcs8_text]].concat());
+        match form {
+            "pkcs8" => drop(std::fs::copy(&pkcs8, &key).unwrap()),
+            "pkcs1" => openssl(&["rsa", "-traditional", "-in", pkcs8_text, "-out", key_text]),
+            _ => openssl(&["ec", "-in", pkcs8_text, "-out", key_text]),
+        }
+        assert!(std::fs::read_to_string(&key).unwrap().contains(begins), "{form}");
+        site.client = site.authority.client_with_key(site.path(), "other", &std::fs::read_to_string(&pkcs8).unwrap());
+        site.client.key = key;
+        let broker = site.broker_with(&site.server(&["localhost"], 2099), &format!("tls_version {tls}\n"));
+        let agent = Agent::start(site.path(), &site.config(broker.port, "3.1.1", ""));
+        agent.wait_log(&format!("link to mqtts://localhost:{} up", broker.port));
+        eprintln!("{form} by {tls}: connected");
+    }
 }

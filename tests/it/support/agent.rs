@@ -81,6 +81,20 @@ impl Agent {
         program(folder).args(arguments).stdin(Stdio::null()).output().unwrap()
     }
 
+    /// Runs a command of the program until it has printed this, and returns all that it printed.
+    pub(crate) fn shown(folder: &Path, arguments: &[&str], text: &str) -> String {
+        use std::io::{BufRead, BufReader};
+        let mut child = Killed(program(folder).args(arguments).stdout(Stdio::piped()).spawn().unwrap());
+        let mut printed = String::new();
+        for line in BufReader::new(child.0.stdout.take().unwrap()).lines().map_while(Result::ok) {
+            printed = printed + &line + "\n";
+            if line.contains(text) {
+                return printed;
+            }
+        }
+        panic!("it ended without `{text}`: {printed}");
+    }
+
     /// Writes the config for [`Agent::ask`].
     pub(crate) fn configure(folder: &Path, config: &str) {
         write_config(folder, config);

@@ -46,6 +46,12 @@ impl Authority {
         self.sign(folder, name, Vec::new(), ExtendedKeyUsagePurpose::ClientAuth, 2099)
     }
 
+    /// A certificate for a client that has a key (PEM, PKCS#8) already.
+    pub(crate) fn client_with_key(&self, folder: &Path, name: &str, key: &str) -> Identity {
+        let key = KeyPair::from_pem(key).unwrap();
+        self.sign_key(folder, name, Vec::new(), ExtendedKeyUsagePurpose::ClientAuth, 2099, &key)
+    }
+
     fn sign(
         &self,
         folder: &Path,
@@ -54,13 +60,24 @@ impl Authority {
         usage: ExtendedKeyUsagePurpose,
         until: i32,
     ) -> Identity {
+        self.sign_key(folder, name, names, usage, until, &KeyPair::generate().unwrap())
+    }
+
+    fn sign_key(
+        &self,
+        folder: &Path,
+        name: &str,
+        names: Vec<String>,
+        usage: ExtendedKeyUsagePurpose,
+        until: i32,
+        key: &KeyPair,
+    ) -> Identity {
         let mut params = CertificateParams::new(names).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![usage];
         params.not_before = date_time_ymd(2000, 1, 1);
         params.not_after = date_time_ymd(until, 12, 31);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let certificate = params.signed_by(key, &self.issuer).unwrap();
         let identity = Identity { cert: folder.join(format!("{name}.crt")), key: folder.join(format!("{name}.key")) };
         fs::write(&identity.cert, certificate.pem()).unwrap();
         fs::write(&identity.key, key.serialize_pem()).unwrap();

@@ -1,0 +1,68 @@
+//! What the documents say is so: their links lead somewhere, and their configs and rights are right.
+
+use std::path::{Path, PathBuf};
+
+use crate::support::Agent;
+
+const DOCUMENTS: [&str; 4] = ["README.md", "ARCHITECTURE.md", "tests/lab/README.md", "yocto/meta-sluicegate/README.md"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn text(document: &str) -> String {
+    std::fs::read_to_string(root().join(document)).unwrap()
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    for document in DOCUMENTS {
+        let folder = root().join(document).parent().map(PathBuf::from).unwrap();
+        for part in text(document).split("](").skip(1) {
+            let target = part.split([')', '#']).next().unwrap();
+            if !target.is_empty() && !target.contains("://") {
+                assert!(folder.join(target).exists(), "{document}: {target} is not there");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_file_that_the_code_map_names_is_there() {
+    let text = text("ARCHITECTURE.md");
+    let sources: Vec<PathBuf> = files(&root().join("src"));
+    for name in text.split('`').skip(1).step_by(2).filter(|name| name.ends_with(".rs")) {
+        let found = root().join(name).exists() || sources.iter().any(|source| source.ends_with(name));
+        assert!(found, "there is no {name}");
+    }
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn every_config_is_right() {
+    let text = text("README.md");
+    let configs: Vec<&str> = text.split("```toml\n").skip(1).map(|rest| rest.split_once("```").unwrap().0).collect();
+    assert!(configs.len() >= 2, "{}", configs.len());
+    for config in configs {
+        let folder = tempfile::tempdir().unwrap();
+        Agent::configure(folder.path(), config);
+        let checked = Agent::ask(folder.path(), &["check"]);
+        let said = String::from_utf8_lossy(&checked.stderr);
+        assert_eq!(checked.status.code(), Some(0), "{said}\n{config}");
+    }
+}
+
+#[test]
+fn the_rights_at_the_broker_are_those_of_the_tls_test() {
+    let rights = |text: &str| -> Vec<String> {
+        let lines = text.lines().map(str::trim).skip_while(|line| !line.starts_with("topic write sluicegate/"));
+        lines.take_while(|line| line.starts_with("topic ")).map(|line| line.replace("pump-house-7", "g")).collect()
+    };
+    let documented = rights(&text("README.md"));
+    assert_eq!(documented.len(), 5);
+    assert_eq!(documented, rights(include_str!("tls.rs")));
+}
