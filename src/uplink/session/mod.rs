@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::poison::Place;
 use super::presence::{Corrections, ECHO_PATIENCE, Stage};
 use super::publisher::Publisher;
 use super::{Episode, Shared, Status};
@@ -289,12 +290,19 @@ impl<'a> Session<'a> {
             return end;
         }
         if matches!(error, LinkError::Closed(_))
-            && let Some((lane, number)) = self.shared.poison.closed(&self.publisher.records_alone())
+            && let Some((lane, number)) = self.closed()
         {
             tracing::error!(LANE = %lane, "record {number} makes the broker close the connection: refused");
             self.shared.parts.reader.refused(lane, number);
         }
         End::Lost { error, was_up: self.stage == Stage::Open }
+    }
+
+    /// The broker closed the connection: the record that is known now not to be wanted.
+    fn closed(&mut self) -> Option<Place> {
+        let records = self.publisher.records();
+        let alone = records.len() == self.publisher.under_way();
+        self.shared.poison.closed(&records, alone)
     }
 
     /// Any event shows that the broker lives.

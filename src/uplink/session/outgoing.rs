@@ -6,7 +6,6 @@ use super::Session;
 use crate::link::{LinkError, Publish, Refusal, Ticket};
 use crate::model::{Body, Lane, Number, Outcome, Reading, Record, time};
 use crate::uplink::plain::{self, Copy};
-use crate::uplink::poison::Poison;
 use crate::uplink::presence::{ECHO_PATIENCE, Stage};
 use crate::uplink::publisher::UnderWay;
 use crate::uplink::{Payload, Shared};
@@ -109,20 +108,18 @@ impl Session<'_> {
         self.next_record(now).map(|record| self.record(&record))
     }
 
-    /// The next record, or none while a suspect has the way for itself.
+    /// The next record, or none while one that may be poisonous has the way for itself.
     fn next_record(&mut self, now: Duration) -> Option<Record> {
         let Shared { poison, parts, .. } = &mut *self.shared;
-        if poison.is_narrow() && self.publisher.has_records() {
+        if poison.is_narrow() && self.publisher.under_way() > 0 {
             return None;
         }
-        if let Some((lane, number)) = poison.to_retry() {
-            parts.reader.put_back(lane, number);
-            let retried = parts.reader.next_again();
-            if retried.is_none() {
-                // It was dropped meanwhile.
-                *poison = Poison::Calm;
+        while let Some((lane, number)) = poison.to_try() {
+            if let Some(record) = parts.reader.get(lane, number) {
+                return Some(record);
             }
-            return retried;
+            // It was dropped meanwhile.
+            poison.gone((lane, number));
         }
         if let Some(record) = parts.reader.next_again() {
             return Some(record);
@@ -204,7 +201,7 @@ impl Session<'_> {
         self.stage == Stage::Open
             && self.parting.is_none()
             && self.quota_until.is_none()
-            && !(self.shared.poison.is_narrow() && self.publisher.has_records())
+            && !(self.shared.poison.is_narrow() && self.publisher.under_way() > 0)
             && self.publisher.has_room(&self.link)
     }
 
