@@ -197,6 +197,29 @@ fn a_poisonous_record_is_found_although_other_readings_are_acknowledged() {
 }
 
 #[test]
+fn a_gateway_that_may_not_take_commands_is_not_online_but_its_readings_flow() {
+    for version in ["3.1.1", "5"] {
+        let mut site = site(version, "");
+        let refused_filter = Some("sluicegate/g/+/+/set".to_owned());
+        // A close makes the gateway come again, and be refused.
+        site.broker.misbehave(Mischief { refused_filter, cut_every: Some(1), ..Mischief::to("g", 7) });
+        site.say(1..=1);
+        site.agent.wait_log("link lost");
+        let refused_filter = Some("sluicegate/g/+/+/set".to_owned());
+        site.broker.misbehave(Mischief { refused_filter, ..Mischief::to("g", 7) });
+        site.observer.wait("the problem", |heard| {
+            heard.topic == "sluicegate/g/problem"
+                && heard.payload.contains("subscription")
+                && heard.payload.contains("sluicegate/g/+/+/set")
+        });
+        site.say(2..=10);
+        site.observer.wait_json(METER, "value", 10);
+        let status = Observer::retained(site.broker.port, "sluicegate/g/status");
+        assert_eq!(status.get("sluicegate/g/status").map(String::as_str), Some("offline"));
+    }
+}
+
+#[test]
 fn a_silent_broker_is_left() {
     let site = site("5", "");
     site.broker.misbehave(Mischief { silent: true, ..Mischief::to("g", 7) });

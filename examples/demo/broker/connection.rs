@@ -125,10 +125,9 @@ impl Connection {
             Request::Publish(publish) => return self.publish(&publish).await,
             Request::PubAck(packet_id) => drop(self.open.remove(&packet_id)),
             Request::Subscribe(packet_id, filters) => {
-                let granted = filters.iter().map(|filter| filter.qos).collect();
                 // What was kept waits in the channel until the SUBACK is out.
-                self.hub.subscribe(self.number, filters);
-                self.frames.send(Reply::SubAck(packet_id, granted)).await?;
+                let codes = self.hub.subscribe(self.number, filters);
+                self.frames.send(Reply::SubAck(packet_id, codes)).await?;
             }
             Request::Unsubscribe(packet_id, filters) => {
                 self.hub.unsubscribe(self.number, &filters);

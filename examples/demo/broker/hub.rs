@@ -7,7 +7,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::mischief::{Mischief, Place, Treatment};
-use super::packet::{Connect, Filter, Limits, Publish, Retained};
+use super::packet::{Connect, Filter, Limits, Publish, Retained, reason};
 
 /// Messages that a client may be behind; who is slower than that is disconnected, as there is no way to tell it what
 /// it missed.
@@ -143,11 +143,18 @@ impl Hub {
         }
     }
 
-    /// Adds subscriptions, and sends what was kept for them.
-    pub(super) fn subscribe(&self, number: u64, filters: Vec<Filter>) {
+    /// Adds subscriptions, and sends what was kept for them. The result is the code of each for the SUBACK.
+    pub(super) fn subscribe(&self, number: u64, filters: Vec<Filter>) -> Vec<u8> {
         let state = &mut *self.state();
-        let Some(member) = state.members.get_mut(&number) else { return };
+        let mut codes = Vec::with_capacity(filters.len());
+        let Some(member) = state.members.get_mut(&number) else { return codes };
         for filter in filters {
+            let refused = state.mischief.refused_filter.as_ref().is_some_and(|refused| *refused == filter.path);
+            if refused && member.client_id == state.mischief.victim {
+                codes.push(reason::SUBSCRIPTION_FAILED);
+                continue;
+            }
+            codes.push(filter.qos);
             let known = member.filters.iter().position(|other| other.path == filter.path);
             let wanted = match filter.retained {
                 Retained::Always => true,
@@ -162,6 +169,7 @@ impl Hub {
                 None => member.filters.push(filter),
             }
         }
+        codes
     }
 
     pub(super) fn unsubscribe(&self, number: u64, filters: &[String]) {

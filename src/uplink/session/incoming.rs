@@ -26,7 +26,7 @@ impl Session<'_> {
         }
         match (&message.payload[..], self.stage) {
             (b"online", Stage::Introducing { since, .. }) => self.stage = Stage::Introducing { since, echoed: true },
-            (b"offline", Stage::Open) if self.corrections.allow(time::uptime()) => {
+            (b"offline", Stage::Open) if self.takes_commands && self.corrections.allow(time::uptime()) => {
                 tracing::warn!("somebody said that this gateway is offline; corrected");
                 self.shared.counters.corrected += 1;
                 self.publisher.say(self.shared.own_status(true));

@@ -50,6 +50,8 @@ pub(super) struct Session<'a> {
     publisher: Publisher,
     stage: Stage,
     corrections: Corrections,
+    /// The broker lets commands through: without them the gateway is not online.
+    takes_commands: bool,
     /// Whether the problems were told on this connection; after that, when they change.
     problems_said: bool,
     /// The states of the devices as this connection told them.
@@ -76,6 +78,7 @@ impl<'a> Session<'a> {
             publisher: Publisher::new(),
             stage: Stage::Connecting,
             corrections: Corrections::default(),
+            takes_commands: false,
             problems_said: false,
             states_said: None,
             quota_until: None,
@@ -199,23 +202,25 @@ impl<'a> Session<'a> {
             .filter(|(place, _)| granted.get(*place) != Some(&true))
             .map(|(_, filter)| filter.path.as_str())
             .collect();
-        let commands = granted.iter().take(2).all(|granted| *granted) && granted.len() >= 2;
+        self.takes_commands = granted.len() >= 2 && granted.iter().take(2).all(|granted| *granted);
         if refused.is_empty() {
             self.shared.clear("subscription");
         } else {
             let text = format!("the broker refuses the subscription to {}: check its ACL", refused.join(", "));
-            tracing::warn!("{text}");
+            if !self.shared.has("subscription") {
+                tracing::warn!("{text}");
+            }
             self.shared.raise("subscription", text);
         }
         // What is in the queue now is this connection's backlog.
         self.shared.parts.reader.begin();
         self.shared.clear("link");
-        self.publisher.say(self.shared.own_status(commands));
+        self.publisher.say(self.shared.own_status(self.takes_commands));
         self.say_device_states();
         for word in self.shared.last_values() {
             self.publisher.say(word);
         }
-        let own_status_echoes = granted.get(2) == Some(&true) && commands;
+        let own_status_echoes = granted.get(2) == Some(&true) && self.takes_commands;
         self.stage = Stage::Introducing { since: time::uptime(), echoed: false };
         if !own_status_echoes {
             self.open_up(episode);
