@@ -140,6 +140,9 @@ impl Connection {
     }
 
     async fn publish(&mut self, publish: &Publish) -> io::Result<Option<End>> {
+        if publish.qos > 0 && self.hub.exceeds(self.held.len() + 1) {
+            return Ok(Some(End::Closed(reason::RECEIVE_MAXIMUM_EXCEEDED)));
+        }
         let ack = Ack { packet_id: publish.packet_id, code: reason::SUCCESS, place: None };
         match self.hub.fate(self.number, publish, self.held.len()) {
             Fate::Cut(Place::BeforeIt) => return Ok(Some(End::Gone)),

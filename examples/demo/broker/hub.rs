@@ -70,6 +70,8 @@ pub(crate) struct Journal {
     pub(crate) cuts: Vec<usize>,
     /// Connections that were closed on a publish which was judged so.
     pub(crate) closes: usize,
+    /// Connections that were closed because more was sent than the Receive Maximum allows.
+    pub(crate) exceeded: usize,
 }
 
 /// A publish that was taken.
@@ -230,6 +232,15 @@ impl Hub {
             journal.closes += 1;
         }
         Fate::Treated(treatment)
+    }
+
+    /// Whether so many publishes without acknowledgement are more than the client was told to send.
+    pub(super) fn exceeds(&self, under_way: usize) -> bool {
+        let exceeds = self.limits.receive_maximum.is_some_and(|maximum| under_way > usize::from(maximum));
+        if let (true, Some(journal)) = (exceeds, self.state().journal.as_mut()) {
+            journal.exceeded += 1;
+        }
+        exceeds
     }
 
     /// Which of the PUBACKs that are held back leaves now.

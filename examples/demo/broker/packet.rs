@@ -24,6 +24,8 @@ pub(crate) mod reason {
     pub(crate) const NOT_AUTHORIZED: u8 = 0x87;
     /// Another connection came under the same client id.
     pub(crate) const SESSION_TAKEN_OVER: u8 = 0x8e;
+    /// More publishes at a time than were allowed.
+    pub(crate) const RECEIVE_MAXIMUM_EXCEEDED: u8 = 0x93;
     /// Too much at the moment; later perhaps.
     pub(crate) const QUOTA_EXCEEDED: u8 = 0x97;
     /// The payload is not what it should be.
