@@ -1,6 +1,7 @@
 //! The command line: what is asked, what is printed, and the exit status.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is where the program talks to people")]
+#![expect(clippy::print_stderr, reason = "this is where the program talks to people")]
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -75,7 +76,7 @@ pub fn main() -> ExitCode {
         Command::ListKinds { kind } => list_kinds(kind.as_deref()),
         Command::PrintConfig => match config::print(&sources) {
             Ok(text) => {
-                print!("{text}");
+                say(text.trim_end());
                 ExitCode::SUCCESS
             }
             Err(errors) => wrong(&errors),
@@ -90,6 +91,11 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Prints a line. False: nobody reads any more (`| head`), which is no error.
+fn say(line: &str) -> bool {
+    writeln!(std::io::stdout(), "{line}").is_ok()
+}
+
 fn wrong(errors: &[config::ConfigError]) -> ExitCode {
     for error in errors {
         eprintln!("{error}");
@@ -100,13 +106,13 @@ fn wrong(errors: &[config::ConfigError]) -> ExitCode {
 fn list_kinds(kind: Option<&str>) -> ExitCode {
     let Some(name) = kind else {
         for kind in KINDS {
-            println!("{:<10} {}", kind.name, kind.summary);
+            say(&format!("{:<10} {}", kind.name, kind.summary));
         }
         return ExitCode::SUCCESS;
     };
     match crate::device::kind(name) {
         Some(kind) => {
-            print!("{}", kind.sample);
+            say(kind.sample.trim_end());
             ExitCode::SUCCESS
         }
         None => {
@@ -138,22 +144,18 @@ async fn act(command: Command, config: Config) -> anyhow::Result<ExitCode> {
             Exit::Broken(_) => Ok(ExitCode::from(SOFTWARE)),
         },
         Command::Check { devices, broker } => {
-            println!("config: ok: gateway {}, {} devices", config.gateway.id, config.devices.len());
+            say(&format!("config: ok: gateway {}, {} devices", config.gateway.id, config.devices.len()));
             let mut good = true;
             if devices {
-                good &= agent::check_devices(&config, |line| println!("{line}")).await;
+                good &= agent::check_devices(&config, |line| _ = say(line)).await;
             }
             if broker {
-                good &= agent::check_broker(&config, |line| println!("{line}")).await;
+                good &= agent::check_broker(&config, |line| _ = say(line)).await;
             }
             Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(UNAVAILABLE) })
         }
         Command::Try { device } => {
-            let show = |line: &str| {
-                println!("{line}");
-                true
-            };
-            agent::try_device(config, &device, show).await?;
+            agent::try_device(config, &device, say).await?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Status => {
@@ -162,8 +164,7 @@ async fn act(command: Command, config: Config) -> anyhow::Result<ExitCode> {
                 // Shown as it came if it is not what we know.
                 let pretty = serde_json::from_str::<serde_json::Value>(line)
                     .and_then(|value| serde_json::to_string_pretty(&value));
-                println!("{}", pretty.as_deref().unwrap_or(line));
-                true
+                say(pretty.as_deref().unwrap_or(line))
             };
             control::ask(&path, &Question::Status, print)
                 .await

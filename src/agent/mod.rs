@@ -9,7 +9,7 @@ mod looker;
 mod state;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -62,6 +62,9 @@ const STUCK: Duration = Duration::from_secs(15);
 /// How often the time is saved.
 const SAVE_TIME: Duration = Duration::from_secs(3600);
 
+/// The `RuntimeDirectory=` of the unit, as seen by those who are not run by it.
+const RUNTIME_DIRECTORY: &str = "/run/sluicegate";
+
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Exit {
@@ -71,10 +74,11 @@ pub enum Exit {
     Broken(String),
 }
 
-/// Where the control socket of this config is.
+/// Where the one who asks finds the control socket of the gateway with this config: beside its state, or where the
+/// unit's `RuntimeDirectory=` has it.
 pub fn control_path(config: &Config) -> PathBuf {
-    let runtime = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
-    control::path(runtime.as_deref(), &config.gateway.state_directory)
+    let beside = control::path(None, &config.gateway.state_directory);
+    if beside.exists() { beside } else { control::path(Some(Path::new(RUNTIME_DIRECTORY)), &beside) }
 }
 
 /// Runs the gateway until a signal ends it, or `stop` does.

@@ -47,3 +47,13 @@ fn a_check_says_which_device_and_broker_do_not_work() {
     assert!(text.contains("device away: failed: ") && text.contains("/dev/ttyUSB99"), "{text}");
     assert!(text.contains(&format!("broker mqtt://127.0.0.1:{port}: failed: no connection")), "{text}");
 }
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let folder = tempfile::tempdir().unwrap();
+    Agent::configure(folder.path(), "[gateway]\nid = \"g\"\n[mqtt]\nurl = \"mqtt://127.0.0.1\"\n");
+    for command in [&["list-kinds"][..], &["list-kinds", "gpio"], &["print-config"], &["check"]] {
+        let (status, errors) = Agent::unread(folder.path(), command);
+        assert!(status.success() && errors.is_empty(), "{command:?}: {status:?} {errors}");
+    }
+}

@@ -95,6 +95,14 @@ impl Agent {
         panic!("it ended without `{text}`: {printed}");
     }
 
+    /// Runs a command of the program, whose output nobody reads; its exit status and errors.
+    pub(crate) fn unread(folder: &Path, arguments: &[&str]) -> (ExitStatus, String) {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = program(folder).args(arguments).stdin(Stdio::null()).stdout(writer).output().unwrap();
+        (output.status, String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
     /// Writes the config for [`Agent::ask`].
     pub(crate) fn configure(folder: &Path, config: &str) {
         write_config(folder, config);
