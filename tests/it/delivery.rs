@@ -1,6 +1,6 @@
 //! Nothing accepted is lost, and each stream comes in order, whatever happens to the broker.
 
-use crate::support::{Agent, Audit, Gate, Mosquitto, Observer, Pty, until};
+use crate::support::{Agent, Audit, Gate, Heard, Mosquitto, Observer, Pty, free_port, until};
 
 const READINGS: i64 = 20_000;
 const KILLS: usize = 10;
@@ -101,4 +101,40 @@ fn readings_survive_broker_kills_on_mqtt_5_with_a_small_receive_maximum() {
 #[test]
 fn readings_survive_broker_kills_on_mqtt_5_with_a_large_receive_maximum() {
     through_kills("5", 100);
+}
+
+#[test]
+fn the_backlog_does_not_overwrite_the_newest_retained_value() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::start(folder.path());
+    let gate = Gate::to(broker.port);
+    let mut pty = Pty::new(&folder.path().join("meter"));
+    let observer = Observer::start(broker.port);
+    let topic = "sluicegate/g/meter/count";
+    // The first of two brokers is away; the second is tried by itself.
+    let urls = format!("[\"mqtt://127.0.0.1:{}\", \"mqtt://127.0.0.1:{}\"]", free_port(), gate.port);
+    let config = config(gate.port, pty.path(), "5", 50);
+    let config = config.replace(&format!("\"mqtt://127.0.0.1:{}\"", gate.port), &urls);
+    let agent = Agent::start(folder.path(), &config);
+    observer.wait_payload("sluicegate/g/meter/status", "online");
+    pty.say(b"n=1\n");
+    observer.wait_json(topic, "value", 1);
+    gate.close();
+    agent.wait_log("link lost");
+    for n in 2..=50 {
+        pty.say(format!("n={n}\n").as_bytes());
+    }
+    // All of it is in the gateway before the link is back.
+    until("the readings to wait", || {
+        let status = Agent::ask(folder.path(), &["status"]);
+        let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap_or_default();
+        status["queue"]["telemetry"]["depth"] == 49
+    });
+    gate.open();
+    until("the backlog to be through", || Audit::of(&observer.all(), topic).values.len() == 50);
+    let late = |heard: &&Heard| heard.topic == topic && heard.json()["late"] == true;
+    assert_eq!(observer.all().iter().filter(late).count(), 49);
+    let kept = Observer::retained(broker.port, topic);
+    let kept: serde_json::Value = serde_json::from_str(&kept[topic]).unwrap();
+    assert_eq!((&kept["value"], &kept["repeat"]), (&50.into(), &true.into()));
 }

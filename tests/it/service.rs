@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::os::unix::net::UnixDatagram;
 
-use crate::support::{Agent, Mosquitto, free_port, until};
+use crate::support::{Agent, Mosquitto, Observer, free_port, until};
 
 fn config(port: u16) -> String {
     format!(
@@ -64,6 +64,20 @@ fn the_running_gateway_answers_status_and_try() {
     let gone = Agent::ask(folder.path(), &["status"]);
     assert!(!gone.status.success());
     assert!(String::from_utf8_lossy(&gone.stderr).contains("is it running?"), "{gone:?}");
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_written_is_a_problem_and_no_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::start(folder.path());
+    let observer = Observer::start(broker.port);
+    // Not even root makes a folder there.
+    let mut agent = Agent::start(folder.path(), &config(broker.port).replace("{state}", "/proc/sluicegate"));
+    observer.wait("the problem", |heard| {
+        heard.topic == "sluicegate/g/problem" && heard.payload.contains("the state directory /proc/sluicegate")
+    });
+    observer.wait("a reading", |heard| heard.topic == "sluicegate/g/plant/level");
+    assert!(agent.stop().success());
 }
 
 #[test]
