@@ -7,11 +7,11 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::allowance::Allowance;
 use super::point::{Cooked, Rules};
 use super::{DeviceError, Write, WriteError};
 use crate::model::{
-    Answer, Arrival, Bucket, Cause, DeviceName, DeviceState, DeviceStates, PointName, Rate, Reading, Timestamp, Value,
-    time,
+    Answer, Arrival, Cause, DeviceName, DeviceState, DeviceStates, PointName, Rate, Reading, Timestamp, Value, time,
 };
 
 /// The driver's side of the gateway. Values are raw on this side of it, and in the points' units on the other.
@@ -310,7 +310,7 @@ impl DeviceIo {
         for (name, rules) in &mut self.rules {
             self.ready.extend(rules.take_held().map(|(cooked, at)| (name.clone(), cooked, at, None)));
         }
-        while let Some((point, (cooked, at))) = self.allowance.waiting.pop_first() {
+        while let Some((point, cooked, at)) = self.allowance.take_waiting() {
             self.ready.push_back((point, cooked, at, None));
         }
         self.send_ready().await;
@@ -364,63 +364,5 @@ async fn sleep_until(due: Option<Duration>, now: Duration) {
     match due {
         Some(due) => tokio::time::sleep(due.saturating_sub(now)).await,
         None => std::future::pending().await,
-    }
-}
-
-/// The device's `max_rate`: a second's readings at once. What does not fit waits, one value for each point.
-#[derive(Debug)]
-struct Allowance {
-    bucket: Bucket,
-    waiting: BTreeMap<PointName, (Cooked, Timestamp)>,
-}
-
-impl Allowance {
-    fn new(rate: Rate) -> Self {
-        Allowance { bucket: Bucket::new(rate, Duration::from_secs(1)), waiting: BTreeMap::new() }
-    }
-
-    /// What to send now, and whether an older value was replaced for it.
-    fn offer(&mut self, point: &PointName, cooked: Cooked, at: Timestamp) -> (Option<Cooked>, bool) {
-        if self.bucket.take(at.uptime) {
-            let replaced = self.waiting.remove(point).is_some();
-            return (Some(cooked), replaced);
-        }
-        (None, self.waiting.insert(point.clone(), (cooked, at)).is_some())
-    }
-
-    fn next_due(&self, now: Duration) -> Option<Duration> {
-        (!self.waiting.is_empty()).then(|| self.bucket.next(now))
-    }
-
-    fn pop(&mut self, now: Duration) -> Option<(PointName, Cooked, Timestamp)> {
-        if self.waiting.is_empty() || !self.bucket.take(now) {
-            return None;
-        }
-        self.waiting.pop_first().map(|(point, (cooked, at))| (point, cooked, at))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::Quality;
-
-    #[test]
-    fn what_comes_too_fast_waits_and_the_newest_stays() {
-        let per = Duration::from_secs(1);
-        let mut allowance = Allowance::new(Rate::Limit { count: 1, per });
-        let point = PointName::new("x").unwrap();
-        let cooked = |n| Cooked { value: Some(Value::Int(n)), quality: Quality::Good };
-        let start = time::uptime();
-        let at = |after: u64| {
-            let uptime = start + Duration::from_millis(after);
-            Timestamp { uptime, wall: Duration::ZERO, synced: false }
-        };
-        assert_eq!(allowance.offer(&point, cooked(1), at(0)), (Some(cooked(1)), false));
-        assert_eq!(allowance.offer(&point, cooked(2), at(1)), (None, false));
-        assert_eq!(allowance.offer(&point, cooked(3), at(2)), (None, true));
-        assert_eq!(allowance.pop(at(500).uptime), None);
-        assert_eq!(allowance.pop(at(1100).uptime).map(|(_, cooked, _)| cooked), Some(cooked(3)));
-        assert_eq!(allowance.next_due(at(1100).uptime), None);
     }
 }

@@ -12,6 +12,7 @@
 //! the entry in [`KINDS`].
 
 mod access;
+mod allowance;
 mod gpio;
 mod io;
 mod point;

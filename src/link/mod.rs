@@ -18,6 +18,7 @@
 mod adapter;
 mod backoff;
 mod config;
+mod event;
 mod secret;
 mod tickets;
 mod url;
@@ -28,13 +29,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::{Instant, Sleep};
 
 use crate::task::Owned;
 use adapter::{Client, Polling, Signal};
 pub use backoff::Backoff;
 pub use config::{Config, Tls, Version};
+pub use event::{Event, Filter, Limits, LinkError, Message, Opening, Publish, Refusal};
 pub use secret::{Secret, SecretError, SecretText};
 pub use tickets::Ticket;
 use tickets::Tickets;
@@ -47,146 +48,6 @@ const SPARE: u16 = 16;
 
 /// Packets that are larger are refused on arrival; no command is near it.
 pub const MAX_INCOMING: u32 = 256 * 1024;
-
-/// What a connection begins with.
-#[derive(Debug, Clone)]
-pub struct Opening {
-    /// The MQTT client id.
-    pub client_id: String,
-    /// The Last Will, retained at QoS 1; `None` for a connection that is nobody's presence.
-    pub will: Option<(String, Bytes)>,
-}
-
-/// A message to be published at QoS 1.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Publish {
-    /// A topic without wildcards.
-    pub topic: String,
-    /// The payload.
-    pub payload: Bytes,
-    /// Whether the broker keeps it for newcomers.
-    pub retain: bool,
-    /// Correlation Data (MQTT 5 only; dropped on 3.1.1).
-    pub correlation: Option<Bytes>,
-}
-
-/// A subscription at QoS 1.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Filter {
-    /// A topic filter.
-    pub path: String,
-    /// Whether the broker's stored messages are wanted at the subscription (MQTT 5; 3.1.1 always sends them).
-    pub retained: bool,
-}
-
-/// A message that arrived.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Message {
-    /// Its topic.
-    pub topic: String,
-    /// Its payload.
-    pub payload: Bytes,
-    /// Whether the broker had it stored.
-    pub retain: bool,
-    /// MQTT 5's Response Topic.
-    pub response_topic: Option<String>,
-    /// MQTT 5's Correlation Data.
-    pub correlation: Option<Bytes>,
-    /// MQTT 5's Message Expiry Interval, what is left of it.
-    pub expiry: Option<Duration>,
-    /// The packet id to acknowledge; 0 at QoS 0.
-    packet_id: u16,
-}
-
-#[cfg(test)]
-impl Message {
-    /// A message as it would have arrived.
-    pub(crate) fn received(topic: &str, payload: Bytes, retain: bool) -> Self {
-        let topic = topic.to_owned();
-        Message { topic, payload, retain, response_topic: None, correlation: None, expiry: None, packet_id: 1 }
-    }
-}
-
-/// What the broker allows on this connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Publishes that may wait for their acknowledgement (MQTT 5's Receive Maximum).
-    pub receive_maximum: u16,
-    /// The largest packet it takes, in bytes (MQTT 5's Maximum Packet Size).
-    pub packet_size: Option<u32>,
-}
-
-/// What happened on a link.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    /// The broker accepted the connection.
-    Up(Limits),
-    /// It answered the subscription: for each filter, in order, whether it was granted.
-    Subscribed(Vec<bool>),
-    /// It acknowledged a publish; an error is its reason (MQTT 5).
-    Acked(Ticket, Result<(), Refusal>),
-    /// A message came.
-    Message(Message),
-    /// Any other sign of life of the broker.
-    Alive,
-    /// Our DISCONNECT was written: the link may be dropped now.
-    Parted,
-}
-
-/// Why a broker did not take a publish.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// It may take it later: quota exceeded, packet id in use.
-    Later(&'static str),
-    /// It never will.
-    Never(&'static str),
-}
-
-/// Why a link ended, or never came up.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LinkError {
-    /// A secret or a certificate can't be used.
-    #[error("{0}")]
-    Config(String),
-    /// No connection.
-    #[error("{0}")]
-    Connect(String),
-    /// The other side is not who it should be, or does not take us for whom we are.
-    #[error("{0}")]
-    Tls(String),
-    /// The broker refused the client id or the credentials.
-    #[error("the broker refused the connection: {0}")]
-    Refused(String),
-    /// The broker closed the connection.
-    #[error("the broker closed the connection: {0}")]
-    Closed(String),
-    /// The broker was silent for too long.
-    #[error("{0}")]
-    Silent(String),
-    /// Somebody does not speak MQTT.
-    #[error("protocol error: {0}")]
-    Protocol(String),
-}
-
-impl LinkError {
-    /// A short word for it.
-    pub fn code(&self) -> &'static str {
-        match self {
-            LinkError::Config(_) => "config",
-            LinkError::Connect(_) => "connect",
-            LinkError::Tls(_) => "tls",
-            LinkError::Refused(_) => "refused",
-            LinkError::Closed(_) => "closed",
-            LinkError::Silent(_) => "silent",
-            LinkError::Protocol(_) => "protocol",
-        }
-    }
-
-    /// Whether trying again soon is no use: a person must mend it.
-    pub fn needs_a_person(&self) -> bool {
-        matches!(self, LinkError::Refused(_))
-    }
-}
 
 /// What stays from one link to the next: the read certificates, for as long as their files do not change, and the
 /// counters of bytes.
@@ -411,18 +272,6 @@ impl Link {
     /// The wire knows better than rumqttc why a connection ended.
     async fn reason(&mut self, text: String) -> LinkError {
         self.end_of_wire().await.unwrap_or(LinkError::Protocol(text))
-    }
-}
-
-impl From<WireError> for LinkError {
-    fn from(error: WireError) -> Self {
-        match error {
-            WireError::Files(text) => LinkError::Config(text),
-            WireError::Connect(text) => LinkError::Connect(text),
-            WireError::Tls(text) => LinkError::Tls(text),
-            WireError::Closed(text) => LinkError::Closed(text),
-            WireError::Silent(text) => LinkError::Silent(text),
-        }
     }
 }
 

@@ -166,14 +166,19 @@ impl Reader {
     /// One of the records that were put back.
     pub fn next_again(&mut self) -> Option<Record> {
         while let Some((lane, seq)) = self.again.pop_first() {
-            let state = self.queue.state();
-            let number = Number { epoch: state.epoch, seq };
-            if let Some(body) = state.lanes[lane.index()].get(seq) {
-                let late = seq < self.marks[lane.index()];
-                return Some(Record { lane, number, late, body: body.clone() });
+            let epoch = self.queue.state().epoch;
+            if let Some(record) = self.get(lane, Number { epoch, seq }) {
+                return Some(record);
             }
         }
         None
+    }
+
+    /// This record, out of turn; `None` if it is there no longer.
+    pub fn get(&self, lane: Lane, number: Number) -> Option<Record> {
+        let state = self.queue.state();
+        let body = state.lanes[lane.index()].get(number.seq)?.clone();
+        Some(Record { lane, number, late: number.seq < self.marks[lane.index()], body })
     }
 
     /// Whether the backlog of this connection is through. Alarms and outcomes that are late do not count.

@@ -278,6 +278,10 @@ impl Shared {
         self.problems.insert((code, String::new()), Problem { code, text, since });
     }
 
+    fn has(&self, code: &'static str) -> bool {
+        self.problems.contains_key(&(code, String::new()))
+    }
+
     fn clear(&mut self, code: &'static str) {
         self.problems_dirty |= self.problems.remove(&(code, String::new())).is_some();
     }

@@ -1,6 +1,6 @@
 //! What is under way on a connection, and the window that bounds it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use super::poison::Place;
 use crate::link::{Limits, Link, Publish, Ticket};
@@ -83,22 +83,18 @@ impl Publisher {
         self.under_way.remove(&ticket)
     }
 
-    /// The records under way; empty as well when anything else is, which then may be the cause of a close.
-    pub(super) fn records_alone(&self) -> Vec<Place> {
-        let places: Vec<Place> = self
-            .under_way
-            .values()
-            .filter_map(|what| match what {
-                UnderWay::Record(place) => Some(*place),
-                _ => None,
-            })
-            .collect();
-        if places.len() == self.under_way.len() { places } else { Vec::new() }
+    /// The records under way.
+    pub(super) fn records(&self) -> BTreeSet<Place> {
+        let place = |what: &UnderWay| match what {
+            UnderWay::Record(place) => Some(*place),
+            _ => None,
+        };
+        self.under_way.values().filter_map(place).collect()
     }
 
-    /// Whether any record is under way.
-    pub(super) fn has_records(&self) -> bool {
-        self.under_way.values().any(|what| matches!(what, UnderWay::Record(_)))
+    /// How many publishes of all sorts are under way.
+    pub(super) fn under_way(&self) -> usize {
+        self.under_way.len()
     }
 
     /// Whether nothing is under way and nothing waits.

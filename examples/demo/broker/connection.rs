@@ -125,10 +125,9 @@ impl Connection {
             Request::Publish(publish) => return self.publish(&publish).await,
             Request::PubAck(packet_id) => drop(self.open.remove(&packet_id)),
             Request::Subscribe(packet_id, filters) => {
-                let granted = filters.iter().map(|filter| filter.qos).collect();
                 // What was kept waits in the channel until the SUBACK is out.
-                self.hub.subscribe(self.number, filters);
-                self.frames.send(Reply::SubAck(packet_id, granted)).await?;
+                let codes = self.hub.subscribe(self.number, filters);
+                self.frames.send(Reply::SubAck(packet_id, codes)).await?;
             }
             Request::Unsubscribe(packet_id, filters) => {
                 self.hub.unsubscribe(self.number, &filters);
@@ -141,6 +140,9 @@ impl Connection {
     }
 
     async fn publish(&mut self, publish: &Publish) -> io::Result<Option<End>> {
+        if publish.qos > 0 && self.hub.exceeds(self.held.len() + 1) {
+            return Ok(Some(End::Closed(reason::RECEIVE_MAXIMUM_EXCEEDED)));
+        }
         let ack = Ack { packet_id: publish.packet_id, code: reason::SUCCESS, place: None };
         match self.hub.fate(self.number, publish, self.held.len()) {
             Fate::Cut(Place::BeforeIt) => return Ok(Some(End::Gone)),

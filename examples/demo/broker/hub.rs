@@ -7,7 +7,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::mischief::{Mischief, Place, Treatment};
-use super::packet::{Connect, Filter, Limits, Publish, Retained};
+use super::packet::{Connect, Filter, Limits, Publish, Retained, reason};
 
 /// Messages that a client may be behind; who is slower than that is disconnected, as there is no way to tell it what
 /// it missed.
@@ -70,6 +70,8 @@ pub(crate) struct Journal {
     pub(crate) cuts: Vec<usize>,
     /// Connections that were closed on a publish which was judged so.
     pub(crate) closes: usize,
+    /// Connections that were closed because more was sent than the Receive Maximum allows.
+    pub(crate) exceeded: usize,
 }
 
 /// A publish that was taken.
@@ -143,11 +145,18 @@ impl Hub {
         }
     }
 
-    /// Adds subscriptions, and sends what was kept for them.
-    pub(super) fn subscribe(&self, number: u64, filters: Vec<Filter>) {
+    /// Adds subscriptions, and sends what was kept for them. The result is the code of each for the SUBACK.
+    pub(super) fn subscribe(&self, number: u64, filters: Vec<Filter>) -> Vec<u8> {
         let state = &mut *self.state();
-        let Some(member) = state.members.get_mut(&number) else { return };
+        let mut codes = Vec::with_capacity(filters.len());
+        let Some(member) = state.members.get_mut(&number) else { return codes };
         for filter in filters {
+            let refused = state.mischief.refused_filter.as_ref().is_some_and(|refused| *refused == filter.path);
+            if refused && member.client_id == state.mischief.victim {
+                codes.push(reason::SUBSCRIPTION_FAILED);
+                continue;
+            }
+            codes.push(filter.qos);
             let known = member.filters.iter().position(|other| other.path == filter.path);
             let wanted = match filter.retained {
                 Retained::Always => true,
@@ -162,6 +171,7 @@ impl Hub {
                 None => member.filters.push(filter),
             }
         }
+        codes
     }
 
     pub(super) fn unsubscribe(&self, number: u64, filters: &[String]) {
@@ -222,6 +232,15 @@ impl Hub {
             journal.closes += 1;
         }
         Fate::Treated(treatment)
+    }
+
+    /// Whether so many publishes without acknowledgement are more than the client was told to send.
+    pub(super) fn exceeds(&self, under_way: usize) -> bool {
+        let exceeds = self.limits.receive_maximum.is_some_and(|maximum| under_way > usize::from(maximum));
+        if let (true, Some(journal)) = (exceeds, self.state().journal.as_mut()) {
+            journal.exceeded += 1;
+        }
+        exceeds
     }
 
     /// Which of the PUBACKs that are held back leaves now.

@@ -16,6 +16,8 @@ pub(crate) struct Mischief {
     pub(crate) cut_every: Option<u64>,
     /// Holds so many PUBACKs back, and lets one of them go at random when there is one more.
     pub(crate) hold_back: usize,
+    /// The subscription to this filter is refused.
+    pub(crate) refused_filter: Option<String>,
     /// Answers nothing any more, and takes nothing.
     pub(crate) silent: bool,
     /// What becomes of a publish; where this is not set, all are taken.

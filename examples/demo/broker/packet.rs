@@ -18,10 +18,14 @@ pub(crate) mod reason {
     pub(crate) const SUCCESS: u8 = 0x00;
     /// A client says farewell and wants its will published all the same.
     pub(crate) const DISCONNECT_WITH_WILL: u8 = 0x04;
+    /// A subscription is refused, in either version (MQTT 3.1.1, section 3.9.3; MQTT 5.0, table 3-8).
+    pub(crate) const SUBSCRIPTION_FAILED: u8 = 0x80;
     /// Whoever it is may not do this.
     pub(crate) const NOT_AUTHORIZED: u8 = 0x87;
     /// Another connection came under the same client id.
     pub(crate) const SESSION_TAKEN_OVER: u8 = 0x8e;
+    /// More publishes at a time than were allowed.
+    pub(crate) const RECEIVE_MAXIMUM_EXCEEDED: u8 = 0x93;
     /// Too much at the moment; later perhaps.
     pub(crate) const QUOTA_EXCEEDED: u8 = 0x97;
     /// The payload is not what it should be.

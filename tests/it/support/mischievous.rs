@@ -16,8 +16,13 @@ pub(crate) struct Mischievous {
 impl Mischievous {
     /// A well-behaved one.
     pub(crate) fn start() -> Self {
+        Self::with(Limits::default())
+    }
+
+    /// With these limits.
+    pub(crate) fn with(limits: Limits) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let settings = Settings { port: 0, limits: Limits::default(), journal: true };
+        let settings = Settings { port: 0, limits, journal: true };
         let broker = runtime.block_on(Broker::start(settings)).unwrap();
         Mischievous { port: broker.port(), broker, _runtime: runtime }
     }

@@ -1,0 +1,70 @@
+//! How many readings a device may send.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::point::Cooked;
+use crate::model::{Bucket, PointName, Rate, Timestamp};
+
+/// The device's `max_rate`: a second's readings at once. What does not fit waits, one value for each point.
+#[derive(Debug)]
+pub(super) struct Allowance {
+    bucket: Bucket,
+    waiting: BTreeMap<PointName, (Cooked, Timestamp)>,
+}
+
+impl Allowance {
+    pub(super) fn new(rate: Rate) -> Self {
+        Allowance { bucket: Bucket::new(rate, Duration::from_secs(1)), waiting: BTreeMap::new() }
+    }
+
+    /// What to send now, and whether an older value was replaced for it.
+    pub(super) fn offer(&mut self, point: &PointName, cooked: Cooked, at: Timestamp) -> (Option<Cooked>, bool) {
+        if self.bucket.take(at.uptime) {
+            let replaced = self.waiting.remove(point).is_some();
+            return (Some(cooked), replaced);
+        }
+        (None, self.waiting.insert(point.clone(), (cooked, at)).is_some())
+    }
+
+    pub(super) fn next_due(&self, now: Duration) -> Option<Duration> {
+        (!self.waiting.is_empty()).then(|| self.bucket.next(now))
+    }
+
+    pub(super) fn pop(&mut self, now: Duration) -> Option<(PointName, Cooked, Timestamp)> {
+        if self.waiting.is_empty() || !self.bucket.take(now) {
+            return None;
+        }
+        self.waiting.pop_first().map(|(point, (cooked, at))| (point, cooked, at))
+    }
+
+    /// What waits, whatever the rate.
+    pub(super) fn take_waiting(&mut self) -> Option<(PointName, Cooked, Timestamp)> {
+        self.waiting.pop_first().map(|(point, (cooked, at))| (point, cooked, at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Quality, Value, time};
+
+    #[test]
+    fn what_comes_too_fast_waits_and_the_newest_stays() {
+        let per = Duration::from_secs(1);
+        let mut allowance = Allowance::new(Rate::Limit { count: 1, per });
+        let point = PointName::new("x").unwrap();
+        let cooked = |n| Cooked { value: Some(Value::Int(n)), quality: Quality::Good };
+        let start = time::uptime();
+        let at = |after: u64| {
+            let uptime = start + Duration::from_millis(after);
+            Timestamp { uptime, wall: Duration::ZERO, synced: false }
+        };
+        assert_eq!(allowance.offer(&point, cooked(1), at(0)), (Some(cooked(1)), false));
+        assert_eq!(allowance.offer(&point, cooked(2), at(1)), (None, false));
+        assert_eq!(allowance.offer(&point, cooked(3), at(2)), (None, true));
+        assert_eq!(allowance.pop(at(500).uptime), None);
+        assert_eq!(allowance.pop(at(1100).uptime).map(|(_, cooked, _)| cooked), Some(cooked(3)));
+        assert_eq!(allowance.next_due(at(1100).uptime), None);
+    }
+}

@@ -1,0 +1,112 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{DeviceName, PointName};
+
+fn point(value_type: Option<ValueType>) -> Point {
+    Point {
+        device: DeviceName::new("tank").unwrap(),
+        name: PointName::new("level").unwrap(),
+        value_type,
+        unit: None,
+        min: Some(-100.0),
+        max: Some(100.0),
+        safe: None,
+        writable: true,
+    }
+}
+
+fn rules(value_type: Option<ValueType>, config: &str, holds: bool) -> Rules {
+    Rules::new(point(value_type), toml::from_str(config).unwrap(), holds)
+}
+
+fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+fn at(n: u64) -> Timestamp {
+    Timestamp { uptime: secs(n), wall: Duration::ZERO, synced: false }
+}
+
+fn good(value: Value) -> Cooked {
+    Cooked { value: Some(value), quality: Quality::Good }
+}
+
+#[test]
+fn a_raw_value_is_scaled_rounded_named_and_checked() {
+    let bad = |value| Cooked { value, quality: Quality::Bad };
+    for (value_type, config, raw, expected) in [
+        (None, "", Value::Int(3), good(Value::Int(3))),
+        (None, "scale = 0.1\noffset = -1\nround = 1", Value::text("215"), good(Value::Float(20.5))),
+        (Some(ValueType::Int), "scale = 0.1", Value::Int(210), good(Value::Int(21))),
+        (Some(ValueType::Float), "", Value::text("1.5"), good(Value::Float(1.5))),
+        (Some(ValueType::Float), "", Value::text("broken"), bad(None)),
+        (None, "", Value::Float(f64::NAN), bad(None)),
+        (None, "", Value::Int(101), bad(Some(Value::Int(101)))),
+        (None, "map = { 0 = \"closed\", 1 = \"open\" }", Value::Int(1), good(Value::text("open"))),
+        (None, "map = { 0 = \"closed\", 1 = \"open\" }", Value::Bool(true), good(Value::text("open"))),
+        (None, "map = { false = \"closed\" }", Value::Bool(false), good(Value::text("closed"))),
+        (Some(ValueType::Text), "map = { 0 = \"closed\" }", Value::Int(7), bad(None)),
+    ] {
+        assert_eq!(rules(value_type, config, false).cook(&raw), expected, "{raw:?} by {config:?}");
+    }
+}
+
+#[test]
+fn a_change_is_sent_and_noise_is_not() {
+    let mut rules = rules(None, "report = { change = 0.5 }", false);
+    assert_eq!(rules.offer(&Value::Float(1.0), at(0)), Some(good(Value::Float(1.0))));
+    assert_eq!(rules.offer(&Value::Float(1.4), at(1)), None);
+    assert_eq!(rules.offer(&Value::Float(1.5), at(2)), Some(good(Value::Float(1.5))));
+    assert_eq!(rules.offer_bad(at(3)), Some(Cooked { value: None, quality: Quality::Bad }));
+    assert_eq!(rules.next_due(), None);
+}
+
+#[test]
+fn the_newest_value_waits_for_its_turn() {
+    let mut rules = rules(None, "report = { at_most = \"10s\" }", false);
+    assert!(rules.offer(&Value::Int(1), at(0)).is_some());
+    assert_eq!(rules.offer(&Value::Int(2), at(1)), None);
+    assert_eq!(rules.offer(&Value::Int(3), at(2)), None);
+    assert_eq!(rules.next_due(), Some(secs(10)));
+    assert_eq!(rules.due(at(9)), None);
+    assert_eq!(rules.due(at(10)), Some((good(Value::Int(3)), at(2))), "dated when it was taken");
+    assert_eq!(rules.next_due(), None);
+}
+
+#[test]
+fn a_value_that_holds_is_repeated_and_one_that_does_not_becomes_stale() {
+    let config = "report = { change = 0, at_least = \"60s\" }";
+    let mut line = rules(None, config, true);
+    assert!(line.offer(&Value::Bool(true), at(0)).is_some());
+    assert_eq!(line.due(at(60)), Some((good(Value::Bool(true)), at(60))));
+    assert_eq!(line.next_due(), Some(secs(120)));
+
+    let mut sensor = rules(None, config, false);
+    assert!(sensor.offer(&Value::Int(1), at(0)).is_some());
+    assert_eq!(sensor.offer(&Value::Int(1), at(50)), None);
+    assert_eq!(sensor.next_due(), Some(secs(110)));
+    assert_eq!(sensor.due(at(110)), Some((Cooked { value: Some(Value::Int(1)), quality: Quality::Stale }, at(110))));
+    assert_eq!(sensor.next_due(), None);
+    assert_eq!(sensor.offer(&Value::Int(1), at(111)), Some(good(Value::Int(1))), "good again at once");
+}
+
+#[test]
+fn a_value_is_written_by_its_raw_one() {
+    let named = rules(None, "map = { 0 = \"closed\", 1 = \"open\" }", true);
+    assert_eq!(named.raw(&Value::text("open")), Ok(Value::text("1")));
+    assert!(named.raw(&Value::text("ajar")).is_err());
+    let scaled = rules(None, "scale = 0.1", true);
+    assert_eq!(scaled.raw(&Value::Float(21.5)), Ok(Value::Int(215)));
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_reads_back_the_same(raw in -1000i64..1000, scale in prop::sample::select(vec![0.1, 0.5, 2.0, -3.0])) {
+        let mut rules = rules(None, "", true);
+        rules.config.scale = Some(scale);
+        rules.config.offset = Some(4.0);
+        let value = rules.cook(&Value::Int(raw)).value.unwrap();
+        prop_assert_eq!(rules.raw(&value), Ok(Value::Int(raw)));
+    }
+}

@@ -1,0 +1,87 @@
+//! What arrives on a connection: commands, and what is said about ourselves.
+
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::{End, Session};
+use crate::link::Message;
+use crate::model::{Command, DeviceName, Outcome, PointKey, PointName, Reason, Verdict, time};
+use crate::uplink::presence::{Info, Stage};
+use crate::uplink::{births, plain};
+
+impl Session<'_> {
+    pub(super) fn message(&mut self, message: Message) {
+        if message.topic == self.shared.topics.own("status") {
+            self.own_status(&message);
+        } else if message.topic == self.shared.topics.own("info") {
+            self.own_info(&message);
+        } else {
+            self.command(&message);
+        }
+        self.link.ack(&message);
+    }
+
+    fn own_status(&mut self, message: &Message) {
+        if message.retain || self.parting.is_some() {
+            return;
+        }
+        match (&message.payload[..], self.stage) {
+            (b"online", Stage::Introducing { since, .. }) => self.stage = Stage::Introducing { since, echoed: true },
+            (b"offline", Stage::Open) if self.takes_commands && self.corrections.allow(time::uptime()) => {
+                tracing::warn!("somebody said that this gateway is offline; corrected");
+                self.shared.counters.corrected += 1;
+                self.publisher.say(self.shared.own_status(true));
+            }
+            _ => {}
+        }
+    }
+
+    fn own_info(&mut self, message: &Message) {
+        let Ok(info) = serde_json::from_slice::<Info>(&message.payload) else { return };
+        if info.instance == self.shared.parts.start.instance || self.parting.is_some() {
+            return;
+        }
+        if message.retain && !self.shared.introduced {
+            self.clear_obsolete(&info);
+        } else {
+            self.publisher.say(self.shared.info_word());
+            self.part(End::Duplicate(info.instance));
+        }
+    }
+
+    /// Retained topics of points and devices that the run before had and this one has not.
+    fn clear_obsolete(&mut self, before: &Info) {
+        let mut topics = Vec::new();
+        for (device, points) in &before.devices {
+            let Ok(device) = DeviceName::new(device) else { continue };
+            if !self.shared.parts.devices.contains_key(&device) {
+                topics.push(self.shared.topics.device(&device, "status"));
+                topics.push(self.shared.topics.device(&device, "problem"));
+            }
+            for point in points.points.keys() {
+                let Ok(point) = PointName::new(point) else { continue };
+                let key = PointKey(device.clone(), point);
+                if self.shared.points.get(&key).is_none_or(|plan| !plan.config.retain) {
+                    topics.push(self.shared.topics.reading(&key.0, &key.1));
+                }
+            }
+        }
+        for topic in topics {
+            tracing::info!("clearing {topic}, which is no longer configured");
+            self.publisher.say(births::retained(topic, bytes::Bytes::new()));
+        }
+    }
+
+    fn command(&mut self, message: &Message) {
+        let Some(target) = self.shared.topics.target(&message.topic) else { return };
+        let reply = plain::reply_to(message).filter(|reply| self.shared.topics.is_foreign(&reply.topic));
+        let key = (target.device.to_owned(), target.point.unwrap_or_default().to_owned());
+        let text = self.shared.text_points.contains(&key);
+        let command = plain::command(target, message, reply, text);
+        let (command, reason, text): (Command, _, _) = match self.shared.parts.commands.try_send(command) {
+            Ok(()) => return,
+            Err(TrySendError::Full(command)) => (command, Reason::Busy, "too many commands at once"),
+            Err(TrySendError::Closed(command)) => (command, Reason::Stopping, "the gateway stops"),
+        };
+        self.shared.keep_refusal(Outcome::of(&command, Verdict::Rejected(reason), Some(text.to_owned())));
+    }
+}

@@ -1,0 +1,227 @@
+//! What leaves on a connection: words first, then what was refused, health, gaps, and records within the window.
+
+use std::time::Duration;
+
+use super::Session;
+use crate::link::{LinkError, Publish, Refusal, Ticket};
+use crate::model::{Body, Lane, Number, Outcome, Reading, Record, time};
+use crate::uplink::plain::{self, Copy};
+use crate::uplink::presence::{ECHO_PATIENCE, Stage};
+use crate::uplink::publisher::UnderWay;
+use crate::uplink::{Payload, Shared};
+
+/// `health` at a change of state comes at most this often.
+const HEALTH_APART: Duration = Duration::from_secs(10);
+
+/// After "quota exceeded" the broker is left alone for this long.
+const QUOTA_PAUSE: Duration = Duration::from_secs(1);
+
+impl Session<'_> {
+    pub(super) fn acked(&mut self, ticket: Ticket, result: Result<(), Refusal>) {
+        let Some(what) = self.publisher.acked(ticket) else { return };
+        let reader = &mut self.shared.parts.reader;
+        match (what, result) {
+            (UnderWay::Record(place), Ok(())) => {
+                self.shared.poison.acked(place);
+                reader.acked(place.0, place.1);
+            }
+            (UnderWay::Latest(reading), Ok(()) | Err(Refusal::Never(_))) => reader.latest_acked(&reading),
+            (UnderWay::Gap(n), Ok(()) | Err(Refusal::Never(_))) => reader.gap_acked(n),
+            (UnderWay::Word(_), Ok(())) => {}
+            (UnderWay::Record((lane, number)), Err(Refusal::Never(why))) => {
+                tracing::error!(LANE = %lane, "the broker refuses record {number}: {why}");
+                reader.refused(lane, number);
+            }
+            (UnderWay::Word(word), Err(Refusal::Never(why))) => {
+                let text = format!("the broker refuses {}: {why}; check its ACL", word.topic);
+                tracing::error!("{text}");
+                self.shared.raise("refused", text);
+            }
+            (what, Err(Refusal::Later(why))) => {
+                tracing::debug!("the broker asks for patience: {why}");
+                self.quota_until = Some(time::uptime() + QUOTA_PAUSE);
+                match what {
+                    UnderWay::Record((lane, number)) => reader.put_back(lane, number),
+                    UnderWay::Word(word) => self.publisher.say(word),
+                    UnderWay::Latest(reading) => reader.latest_again(&reading),
+                    UnderWay::Gap(n) => reader.gap_again(n),
+                }
+            }
+        }
+    }
+
+    /// Sends as much as the window has room for.
+    pub(super) fn pump(&mut self) -> Result<(), LinkError> {
+        if matches!(self.stage, Stage::Connecting | Stage::Subscribing) {
+            return Ok(());
+        }
+        let now = time::uptime();
+        while self.publisher.has_room(&self.link) {
+            let Some((publish, what)) = self.next_publish(now) else { break };
+            if !self.publisher.fits(&publish) {
+                self.too_large(&publish, what);
+                continue;
+            }
+            if !self.publisher.send(&mut self.link, publish, what) {
+                return Err(LinkError::Protocol("rumqttc took less than the window".to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    fn next_publish(&mut self, now: Duration) -> Option<(Publish, UnderWay)> {
+        if let Some(word) = self.publisher.next_word() {
+            return Some((word.clone(), UnderWay::Word(word)));
+        }
+        if self.stage != Stage::Open || self.parting.is_some() {
+            return None;
+        }
+        if !self.shared.refusals.is_empty()
+            && self.shared.refusal_rate.take(now)
+            && let Some(outcome) = self.shared.refusals.pop_front()
+        {
+            let (publish, answer) = self.outcome(&outcome, None, false);
+            if let Some(answer) = answer {
+                self.publisher.say(answer);
+            }
+            return Some((publish.clone(), UnderWay::Word(publish)));
+        }
+        if self.health_due(now) {
+            self.health_wanted = false;
+            self.shared.last_health = Some(now);
+            let health = self.shared.health_word(self.kept);
+            return Some((health.clone(), UnderWay::Word(health)));
+        }
+        if self.quota_until.is_some_and(|until| now < until) {
+            return None;
+        }
+        self.quota_until = None;
+        if let Some(gap) = self.shared.parts.reader.next_gap(now) {
+            let payload = plain::gap(&gap, &self.shared.parts.start.boot);
+            let publish = Publish { topic: self.shared.topics.own("gap"), payload, retain: false, correlation: None };
+            return Some((publish, UnderWay::Gap(gap.n)));
+        }
+        if let Some(reading) = self.shared.parts.reader.next_latest() {
+            let publish = self.reading(&reading, None, false);
+            return Some((publish, UnderWay::Latest(Box::new(reading))));
+        }
+        self.next_record(now).map(|record| self.record(&record))
+    }
+
+    /// The next record, or none while one that may be poisonous has the way for itself.
+    fn next_record(&mut self, now: Duration) -> Option<Record> {
+        let Shared { poison, parts, .. } = &mut *self.shared;
+        if poison.is_narrow() && self.publisher.under_way() > 0 {
+            return None;
+        }
+        while let Some((lane, number)) = poison.to_try() {
+            if let Some(record) = parts.reader.get(lane, number) {
+                return Some(record);
+            }
+            // It was dropped meanwhile.
+            poison.gone((lane, number));
+        }
+        if let Some(record) = parts.reader.next_again() {
+            return Some(record);
+        }
+        loop {
+            let record = parts.reader.next(now)?;
+            if !poison.passes_over((record.lane, record.number)) {
+                return Some(record);
+            }
+        }
+    }
+
+    fn record(&mut self, record: &Record) -> (Publish, UnderWay) {
+        let place = (record.lane, record.number);
+        let publish = match &record.body {
+            Body::Reading(reading) => self.reading(reading, Some(place), record.late),
+            Body::Outcome(outcome) => {
+                let (publish, answer) = self.outcome(outcome, Some(place), record.late);
+                if let Some(answer) = answer {
+                    self.publisher.say(answer);
+                }
+                publish
+            }
+        };
+        (publish, UnderWay::Record(place))
+    }
+
+    fn reading(&self, reading: &Reading, number: Option<(Lane, Number)>, late: bool) -> Publish {
+        let plan = self.shared.points.get(&reading.key());
+        let config = plan.map(|plan| plan.config).unwrap_or_default();
+        let unit = plan.and_then(|plan| plan.point.unit.as_deref());
+        let copy = if late { Copy::Late } else { Copy::Live };
+        let payload = match config.payload {
+            Payload::Json => plain::reading(reading, unit, number, copy, &self.shared.parts.start.boot),
+            Payload::Value => plain::bare(reading),
+        };
+        let topic = self.shared.topics.reading(&reading.device, &reading.point);
+        // The backlog must not overwrite a newer value at the broker.
+        Publish { topic, payload, retain: config.retain && !late, correlation: None }
+    }
+
+    /// The outcome for its topic, and for the one that the sender asked for.
+    fn outcome(&self, outcome: &Outcome, number: Option<(Lane, Number)>, late: bool) -> (Publish, Option<Publish>) {
+        let payload = plain::outcome(outcome, number, late, &self.shared.parts.start.boot);
+        let topic = self.shared.topics.outcome(&outcome.device, outcome.point.as_deref());
+        let answer = outcome.reply.as_ref().map(|reply| Publish {
+            topic: reply.topic.to_string(),
+            payload: payload.clone(),
+            retain: false,
+            correlation: reply.correlation.as_deref().map(bytes::Bytes::copy_from_slice),
+        });
+        (Publish { topic, payload, retain: false, correlation: None }, answer)
+    }
+
+    fn too_large(&mut self, publish: &Publish, what: UnderWay) {
+        let text = format!("{} is larger than the packets that the broker takes", publish.topic);
+        let reader = &mut self.shared.parts.reader;
+        tracing::error!("{text}");
+        match what {
+            UnderWay::Record((lane, number)) => reader.refused(lane, number),
+            UnderWay::Latest(reading) => reader.latest_acked(&reading),
+            UnderWay::Gap(n) => reader.gap_acked(n),
+            UnderWay::Word(_) => self.shared.raise("packet-size", text),
+        }
+    }
+
+    fn health_due(&self, now: Duration) -> bool {
+        self.next_health().is_some_and(|due| now >= due)
+    }
+
+    fn next_health(&self) -> Option<Duration> {
+        let Some(last) = self.shared.last_health else { return Some(Duration::ZERO) };
+        let pause = if self.health_wanted { HEALTH_APART } else { self.shared.parts.health.interval.0 };
+        Some(last + pause.min(self.shared.parts.health.interval.0))
+    }
+
+    /// Whether a new record could go out now.
+    pub(super) fn hungry(&self) -> bool {
+        self.stage == Stage::Open
+            && self.parting.is_none()
+            && self.quota_until.is_none()
+            && !(self.shared.poison.is_narrow() && self.publisher.under_way() > 0)
+            && self.publisher.has_room(&self.link)
+    }
+
+    pub(super) fn next_due(&self, now: Duration) -> Option<Duration> {
+        let room = self.publisher.has_room(&self.link);
+        let introducing = match self.stage {
+            Stage::Introducing { since, .. } => Some((since + ECHO_PATIENCE).max(now + Duration::from_millis(100))),
+            _ => None,
+        };
+        let open = self.stage == Stage::Open && room;
+        let records = open.then(|| self.shared.parts.reader.next_due(now)).flatten().filter(|_| self.hungry());
+        let health = open.then(|| self.next_health()).flatten();
+        let refusals = &self.shared.refusals;
+        let refusal = (open && !refusals.is_empty()).then(|| self.shared.refusal_rate.next(now));
+        records
+            .into_iter()
+            .chain(introducing)
+            .chain(health)
+            .chain(refusal)
+            .chain(self.quota_until.filter(|_| room))
+            .min()
+    }
+}
