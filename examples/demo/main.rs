@@ -48,8 +48,9 @@ const COMMANDS: (Duration, Duration) = (Duration::from_secs(3), Duration::from_s
 /// The first outage, and the time between the beginnings of two.
 const OUTAGES: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
 
-/// An outage takes so long. The gateway tries again after at most 1, 3 and 7 s.
-const OUTAGE: Duration = Duration::from_millis(4500);
+/// An outage takes so long. The gateway tries again 0.5 to 1 s after the loss, 1.5 to 3 s and 3.5 to 7 s: two attempts
+/// fail, and the third one, soon enough for who looks on, does not.
+const OUTAGE: Duration = Duration::from_millis(3300);
 
 /// How often the gateway is asked how much waits in it.
 const ASK: Duration = Duration::from_millis(500);
