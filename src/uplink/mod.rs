@@ -273,7 +273,8 @@ impl Shared {
 
     /// Notes a problem of the link; its beginning stays that of the first time.
     fn raise(&mut self, code: &'static str, text: String) {
-        self.problems_dirty = true;
+        // A problem that can't be told must not be told again for that.
+        self.problems_dirty |= self.problems.get(&(code, String::new())).is_none_or(|known| known.text != text);
         let since = self.problems.get(&(code, String::new())).map_or_else(time::now, |problem| problem.since);
         self.problems.insert((code, String::new()), Problem { code, text, since });
     }

@@ -192,3 +192,21 @@ fn topics_of_points_that_are_gone_are_cleared() {
     until("the old topic to be cleared", || !Observer::retained(broker.port, "sluicegate/g/#").contains_key(level));
     observer.wait("the new one", |heard| heard.topic == "sluicegate/g/tank/level");
 }
+
+#[test]
+fn a_broker_of_small_packets_neither_spins_nor_ends_the_gateway() {
+    let folder = tempfile::tempdir().unwrap();
+    // Smaller than all but a status.
+    let broker = Mosquitto::with(folder.path(), "allow_anonymous true\nmax_packet_size 100\n");
+    let observer = Observer::start(broker.port);
+    let often = format!("{}\n[health]\ninterval = \"1s\"\n", config(broker.port, "5"));
+    let mut agent = Agent::start(folder.path(), &often);
+    observer.wait_payload(STATUS, "online");
+    let noted = |what: &str| agent.log().matches(&format!("{what} is larger than the packets that the")).count();
+    // Three seconds, in which it could have spun.
+    until("the health to be too large three times", || noted("health") >= 3);
+    let (ticks, noted) = (agent.cpu_ticks(), noted(""));
+    eprintln!("{} ms of CPU, {noted} messages too large", ticks * 10);
+    assert!(noted < 100, "{noted} messages were too large");
+    assert!(agent.stop().success());
+}

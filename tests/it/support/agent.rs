@@ -76,6 +76,13 @@ impl Agent {
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
+    /// CPU that it used, in ticks of 10 ms: the 14th and 15th numbers of `/proc/PID/stat` (proc(5)).
+    pub(crate) fn cpu_ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.as_ref().unwrap().0.id())).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+
     /// Runs a command of the program on the same config, to its end.
     pub(crate) fn ask(folder: &Path, arguments: &[&str]) -> Output {
         program(folder).args(arguments).stdin(Stdio::null()).output().unwrap()
