@@ -126,7 +126,13 @@ fn list_kinds(kind: Option<&str>) -> ExitCode {
 fn start(command: Command, config: Config) -> ExitCode {
     // Two threads: one may wait for a slow disk or name server while the other carries readings.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let result = runtime.context("no runtime").and_then(|runtime| runtime.block_on(act(command, config)));
+    let result = runtime.context("no runtime").and_then(|runtime| {
+        let result = runtime.block_on(act(command, config));
+        // All that must end has ended. A name server that does not answer keeps its thread for a minute and more, and
+        // nobody waits for what it says.
+        runtime.shutdown_background();
+        result
+    });
     match result {
         Ok(code) => code,
         Err(error) => {

@@ -64,7 +64,12 @@ impl Answers {
             Question::Try { device } => {
                 let mut live = self.live.subscribe();
                 loop {
-                    match live.recv().await {
+                    // A device may say nothing for long: the end of the asker must not wait for its next reading.
+                    let next = tokio::select! {
+                        next = live.recv() => next,
+                        () = asker.gone() => return Ok(()),
+                    };
+                    match next {
                         Ok(reading) if reading.device.as_str() == device => asker.line(&show(&reading)).await?,
                         Ok(_) => {}
                         Err(broadcast::error::RecvError::Lagged(count)) => {

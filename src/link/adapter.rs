@@ -37,6 +37,8 @@ pub(super) struct Turn {
 pub(super) enum Signal {
     Up(Limits),
     Sent(u16),
+    /// An acknowledgement of ours left.
+    AckSent,
     Acked(u16, Result<(), Refusal>),
     Subscribed(Vec<bool>),
     Message(Message),
@@ -160,9 +162,6 @@ impl Client {
     }
 
     pub(super) fn ack(&self, packet_id: u16) {
-        if packet_id == 0 {
-            return;
-        }
         let handed = match self {
             Client::V3(client) => {
                 let mut publish = rumqttc::Publish::new("", rumqttc::QoS::AtLeastOnce, Vec::new());
@@ -187,11 +186,11 @@ impl Client {
     }
 }
 
-/// A request finds no room only when the broker floods us with messages faster than they can be acknowledged. What is
-/// lost by it is repeated by the other side, or told by its time-out.
+/// A request finds no room only when the link hands over more than the places it has, which is a fault in its own
+/// counting.
 fn noted(handed: bool, packet: &str) {
     if !handed {
-        tracing::warn!("no room for a {packet}: the broker sends faster than the link takes");
+        tracing::error!("no room for a {packet}");
     }
 }
 
@@ -317,6 +316,7 @@ fn no_properties() -> packet5::ConnAckProperties {
 fn outgoing_signal(outgoing: &Outgoing) -> Signal {
     match outgoing {
         Outgoing::Publish(packet_id) => Signal::Sent(*packet_id),
+        Outgoing::PubAck(_) => Signal::AckSent,
         Outgoing::Disconnect => Signal::Parted,
         _ => Signal::Nothing,
     }

@@ -46,6 +46,9 @@ pub use wire::{Identity, Traffic};
 /// Publishes beside the window that rumqttc must be able to take: acknowledgements, subscriptions, the farewell.
 const SPARE: u16 = 16;
 
+/// Of [`SPARE`], acknowledgements: more wait here. The rest stays free for a subscription and the farewell.
+const ACKS: usize = 12;
+
 /// Packets that are larger are refused on arrival; no command is near it.
 pub const MAX_INCOMING: u32 = 256 * 1024;
 
@@ -79,6 +82,11 @@ pub struct Link {
     signals: VecDeque<Signal>,
     failed: Option<String>,
     tickets: Tickets,
+    /// Messages taken over whose acknowledgement waits for a place at rumqttc: at most as many as the broker has
+    /// under way to us, each of which has a packet id of its own.
+    acks: VecDeque<u16>,
+    /// Acknowledgements that rumqttc has and has not sent yet.
+    acks_handed: usize,
     /// The relay; `None` once its end has been told.
     wire: Option<Owned<Result<(), WireError>>>,
     url: String,
@@ -135,6 +143,8 @@ impl Link {
             signals: VecDeque::new(),
             failed: None,
             tickets: Tickets::default(),
+            acks: VecDeque::new(),
+            acks_handed: 0,
             wire: Some(wire),
             url: url.to_string(),
             watchdog: Box::pin(tokio::time::sleep_until(now + patience)),
@@ -170,10 +180,21 @@ impl Link {
         }
     }
 
-    /// Acknowledges a message that has been taken over.
+    /// Acknowledges a message that has been taken over. One that got no acknowledgement would take a place at the
+    /// broker for as long as the connection lasts, so it waits for its turn where many come at once.
     pub fn ack(&mut self, message: &Message) {
-        if !self.is_ending() {
-            self.client.ack(message.packet_id);
+        if !self.is_ending() && message.packet_id != 0 {
+            self.acks.push_back(message.packet_id);
+            self.hand_acks();
+        }
+    }
+
+    fn hand_acks(&mut self) {
+        while self.acks_handed < ACKS
+            && let Some(packet_id) = self.acks.pop_front()
+        {
+            self.acks_handed += 1;
+            self.client.ack(packet_id);
         }
     }
 
@@ -263,6 +284,11 @@ impl Link {
             Signal::Message(message) => Event::Message(message),
             Signal::Alive => Event::Alive,
             Signal::Parted => Event::Parted,
+            Signal::AckSent => {
+                self.acks_handed = self.acks_handed.saturating_sub(1);
+                self.hand_acks();
+                return Ok(None);
+            }
             Signal::Nothing => return Ok(None),
             Signal::Refused(text) => return Err(LinkError::Refused(text)),
             Signal::Closed(text) => return Err(LinkError::Closed(text)),

@@ -95,6 +95,14 @@ impl Asker {
         serde_json::from_str(&line).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
+    /// Waits until the asker has gone, or says more than its one question. Cancel-safe.
+    pub async fn gone(&mut self) {
+        let mut byte = [0; 1];
+        // Whatever comes, the end, an error or a byte, the conversation is over.
+        let end = self.stream.read(&mut byte).await;
+        tracing::trace!("the asker is done: {end:?}");
+    }
+
     /// One line of the answer.
     ///
     /// # Errors

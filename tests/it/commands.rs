@@ -1,6 +1,6 @@
 //! A command acts once, or not at all, and answers.
 
-use crate::support::{Agent, Mosquitto, Observer, Pty, publish, publish_with, until};
+use crate::support::{Agent, Mosquitto, Observer, Pty, publish, publish_lines, publish_with, until};
 
 fn config(port: u16, version: &str, pty: &str) -> String {
     format!(
@@ -149,4 +149,25 @@ fn several_points_are_set_by_one_command() {
     site.pty.hear("VALVE 9\n");
     let outcome = site.observer.wait_json("sluicegate/g/tank/outcome", "id", "m");
     assert_eq!(outcome["values"]["valve"], 9);
+}
+
+#[test]
+fn a_flood_of_commands_does_not_stop_those_that_come_later() {
+    for version in ["3.1.1", "5"] {
+        let folder = tempfile::tempdir().unwrap();
+        let broker = Mosquitto::start(folder.path());
+        let observer = Observer::start(broker.port);
+        let mut pty = Pty::new(&folder.path().join("tank"));
+        // The smallest window leaves the least room for acknowledgements of what comes.
+        let config = config(broker.port, version, pty.path()).replace("[mqtt]", "[mqtt]\nwindow = 1");
+        let agent = Agent::start(folder.path(), &config);
+        observer.wait_json("sluicegate/g/info", "session", 1);
+        for _ in 0..4 {
+            publish_lines(broker.port, "sluicegate/g/tank/nothing/set", &"1\n".repeat(500));
+        }
+        publish_with(broker.port, SET, r#"{"value":9,"id":"later"}"#, &["-q", "1"]);
+        pty.hear("VALVE 9\n");
+        observer.wait_json(OUTCOME, "id", "later");
+        assert!(!agent.log().contains("link lost"), "{}", agent.log());
+    }
 }

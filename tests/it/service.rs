@@ -1,7 +1,9 @@
 //! The gateway as a service: what systemd is told, and what people are answered.
 
 use std::collections::HashSet;
-use std::os::unix::net::UnixDatagram;
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::time::Duration;
 
 use crate::support::{Agent, Mosquitto, Observer, free_port, until};
 
@@ -101,4 +103,24 @@ fn a_config_that_is_wrong_ends_with_78() {
     let mut agent = Agent::start(folder.path(), &config(free_port()).replace("wave", "wafe"));
     assert_eq!(agent.ended().code(), Some(78));
     assert!(agent.log().contains("agent.toml:9:1: device.plant.point.level.wafe: "), "{}", agent.log());
+}
+
+#[test]
+fn those_who_looked_at_a_silent_device_and_went_keep_nobody_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::start(folder.path());
+    let silent = "[device.silent]\nkind = \"sim\"\n[device.silent.point.fan]\nwave = \"switch\"\n";
+    let _agent = Agent::start(folder.path(), &format!("{}{silent}", config(broker.port)));
+    until("the control socket", || Agent::ask(folder.path(), &["status"]).status.success());
+    let socket = folder.path().join("state/control.sock");
+    for _ in 0..20 {
+        let mut asker = UnixStream::connect(&socket).unwrap();
+        asker.write_all(b"{\"ask\":\"try\",\"device\":\"silent\"}\n").unwrap();
+    }
+    let mut asker = UnixStream::connect(&socket).unwrap();
+    asker.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    asker.write_all(b"{\"ask\":\"status\"}\n").unwrap();
+    let mut answer = String::new();
+    asker.read_to_string(&mut answer).expect("an answer although others asked before");
+    assert!(answer.contains("\"gateway\":\"g\""), "{answer}");
 }

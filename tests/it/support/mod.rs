@@ -19,7 +19,7 @@ pub(crate) use broker::{Mosquitto, free_port};
 pub(crate) use certs::{Authority, Identity};
 pub(crate) use gate::Gate;
 pub(crate) use mischievous::Mischievous;
-pub(crate) use observer::{Heard, Observer, publish, publish_with};
+pub(crate) use observer::{Heard, Observer, publish, publish_lines, publish_with};
 pub(crate) use pty::Pty;
 pub(crate) use wait::until;
 

@@ -1,6 +1,6 @@
 //! Who looks at the broker from outside: Debian's mosquitto_sub and mosquitto_pub.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -159,4 +159,13 @@ pub(crate) fn publish_with(port: u16, topic: &str, payload: &str, arguments: &[&
     }
     command.args(["-p", &port.to_string(), "-q", "1", "-t", topic, "-m", payload]).args(arguments);
     command.stdin(Stdio::null()).output().expect("mosquitto_pub is installed")
+}
+
+/// Publishes these lines at QoS 1, each as a message of its own, as fast as the broker takes them.
+pub(crate) fn publish_lines(port: u16, topic: &str, lines: &str) {
+    let mut command = Command::new("mosquitto_pub");
+    command.args(["-p", &port.to_string(), "-q", "1", "-t", topic, "-l"]).stdin(Stdio::piped());
+    let mut child = command.spawn().expect("mosquitto_pub is installed");
+    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
 }
