@@ -164,7 +164,6 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit
     core.spawn("router", router.run());
 
     let (status_tx, mut status) = watch::channel(uplink::Status::Starting);
-    let (proof, _) = watch::channel(None);
     let start =
         Start { instance: random_instance()?, boot: boot_id(), session: before.session, last_exit: before.last_exit };
     let uplink = Uplink::new(uplink::Parts {
@@ -181,7 +180,6 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit
         problems: vec![own_problems],
         commands: commands_tx,
         refusals,
-        proof,
         status: status_tx,
         memory: resident_memory,
         pulse: uplink_pulse,

@@ -181,12 +181,6 @@ impl Reader {
         Some(Record { lane, number, late: number.seq < self.marks[lane.index()], body })
     }
 
-    /// Whether the backlog of this connection is through. Alarms and outcomes that are late do not count.
-    pub fn caught_up(&self) -> bool {
-        let state = self.queue.state();
-        state.lanes[Lane::Telemetry.index()].next(&mut { self.backlog }).is_none()
-    }
-
     /// When there may be something to send although nothing was pushed: the next step of a bounded replay, a gap whose
     /// time has come.
     pub fn next_due(&self, now: Duration) -> Option<Duration> {

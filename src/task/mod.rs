@@ -111,11 +111,6 @@ impl<T: Send + 'static> Owned<T> {
     pub async fn ended(&mut self) -> Result<T, String> {
         (&mut self.0).await.map_err(|error| panic_text(error).unwrap_or_else(|| "ended".to_owned()))
     }
-
-    /// Whether it has come to its end.
-    pub fn is_finished(&self) -> bool {
-        self.0.is_finished()
-    }
 }
 
 impl<T> Drop for Owned<T> {

@@ -98,8 +98,6 @@ pub struct Parts {
     pub commands: mpsc::Sender<Command>,
     /// Outcomes of commands that were refused or repeated: not journalled, not numbered.
     pub refusals: mpsc::Receiver<Outcome>,
-    /// When the broker last gave a sign of life, by `CLOCK_BOOTTIME`.
-    pub proof: watch::Sender<Option<Duration>>,
     /// How the link is, for people and for systemd.
     pub status: watch::Sender<Status>,
     /// Resident memory of the process, in bytes.

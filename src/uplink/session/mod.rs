@@ -122,10 +122,7 @@ impl<'a> Session<'a> {
             };
             let outcome = match event {
                 None => Ok(()),
-                Some(Ok(event)) => {
-                    self.alive();
-                    self.handle(event, episode)
-                }
+                Some(Ok(event)) => self.handle(event, episode),
                 Some(Err(error)) => Err(error),
             };
             if let Err(error) = outcome {
@@ -308,11 +305,6 @@ impl<'a> Session<'a> {
         let records = self.publisher.records();
         let alone = records.len() == self.publisher.under_way();
         self.shared.poison.closed(&records, alone)
-    }
-
-    /// Any event shows that the broker lives.
-    fn alive(&self) {
-        self.shared.parts.proof.send_replace(Some(time::uptime()));
     }
 }
 
