@@ -158,6 +158,7 @@ impl<'a> Session<'a> {
         self.tell_problems();
         if let Err(error) = self.pump() {
             return Some(self.lost(error));
+        self.correct();
         }
         let parting = self.parting.as_mut()?;
         let over = Instant::now() >= parting.deadline || self.stage == Stage::Connecting;

@@ -221,7 +221,7 @@ impl Session<'_> {
             .chain(introducing)
             .chain(health)
             .chain(refusal)
-            .chain(self.quota_until.filter(|_| room))
+            .chain(self.corrections.next_due().filter(|_| open))
             .min()
     }
 }
