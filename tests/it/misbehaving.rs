@@ -231,6 +231,23 @@ fn a_gateway_that_may_not_take_commands_is_not_online_but_its_readings_flow() {
 }
 
 #[test]
+fn a_cut_before_the_first_info_arrives_is_no_second_gateway() {
+    let broker = Mischievous::start();
+    // The run before left this; the broker keeps it until it gets the new one.
+    let before = r#"{"instance":"before","devices":{}}"#;
+    publish_with(broker.port, "sluicegate/g/info", before, &["-r"]);
+    let mut cuts = 0;
+    let judge = move |publish: &Publish| {
+        let cut = publish.topic == "sluicegate/g/info" && cuts == 0;
+        cuts += u32::from(cut);
+        if cut { Treatment::Close(reason::NOT_AUTHORIZED) } else { Treatment::Take }
+    };
+    broker.misbehave(Mischief { judge: Some(Box::new(judge)), ..Mischief::to("g", 7) });
+    let site = site_at(broker, "5", "");
+    assert!(!site.agent.log().contains("another gateway"), "{}", site.agent.log());
+}
+
+#[test]
 fn a_silent_broker_is_left() {
     let site = site("5", "");
     site.broker.misbehave(Mischief { silent: true, ..Mischief::to("g", 7) });

@@ -241,7 +241,6 @@ impl<'a> Session<'a> {
 
     fn open_up(&mut self, episode: &mut Episode) {
         self.stage = Stage::Open;
-        self.shared.introduced = true;
         self.shared.clear("duplicate");
         self.publisher.say(self.shared.info_word());
         episode.back(self.link.url());

@@ -27,7 +27,7 @@ impl Session<'_> {
             }
             (UnderWay::Latest(reading), Ok(()) | Err(Refusal::Never(_))) => reader.latest_acked(&reading),
             (UnderWay::Gap(n), Ok(()) | Err(Refusal::Never(_))) => reader.gap_acked(n),
-            (UnderWay::Word(_), Ok(())) => {}
+            (UnderWay::Word(word), Ok(())) => self.shared.introduced |= word.topic == self.shared.topics.own("info"),
             (UnderWay::Record((lane, number)), Err(Refusal::Never(why))) => {
                 tracing::error!(LANE = %lane, "the broker refuses record {number}: {why}");
                 reader.refused(lane, number);
