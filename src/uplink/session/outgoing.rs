@@ -42,7 +42,7 @@ impl Session<'_> {
                 self.quota_until = Some(time::uptime() + QUOTA_PAUSE);
                 match what {
                     UnderWay::Record((lane, number)) => reader.put_back(lane, number),
-                    UnderWay::Word(word) => self.publisher.say(word),
+                    UnderWay::Word(word) => self.publisher.say_again(word),
                     UnderWay::Latest(reading) => reader.latest_again(&reading),
                     UnderWay::Gap(n) => reader.gap_again(n),
                 }
@@ -70,6 +70,10 @@ impl Session<'_> {
     }
 
     fn next_publish(&mut self, now: Duration) -> Option<(Publish, UnderWay)> {
+        if self.quota_until.is_some_and(|until| now < until) {
+            return None;
+        }
+        self.quota_until = None;
         if let Some(word) = self.publisher.next_word() {
             return Some((word.clone(), UnderWay::Word(word)));
         }
@@ -92,10 +96,6 @@ impl Session<'_> {
             let health = self.shared.health_word(self.kept);
             return Some((health.clone(), UnderWay::Word(health)));
         }
-        if self.quota_until.is_some_and(|until| now < until) {
-            return None;
-        }
-        self.quota_until = None;
         if let Some(gap) = self.shared.parts.reader.next_gap(now) {
             let payload = plain::gap(&gap, &self.shared.parts.start.boot);
             let publish = Publish { topic: self.shared.topics.own("gap"), payload, retain: false, correlation: None };
@@ -211,7 +211,11 @@ impl Session<'_> {
             Stage::Introducing { since, .. } => Some((since + ECHO_PATIENCE).max(now + Duration::from_millis(100))),
             _ => None,
         };
-        let open = self.stage == Stage::Open && room;
+        // Before the broker wants to hear anything again, nothing is due.
+        if let Some(until) = self.quota_until.filter(|until| now < *until) {
+            return introducing.into_iter().chain(room.then_some(until)).min();
+        }
+        let open = self.stage == Stage::Open && room && self.parting.is_none();
         let records = open.then(|| self.shared.parts.reader.next_due(now)).flatten().filter(|_| self.hungry());
         let health = open.then(|| self.next_health()).flatten();
         let refusals = &self.shared.refusals;
