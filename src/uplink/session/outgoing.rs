@@ -101,19 +101,31 @@ impl Session<'_> {
             let publish = Publish { topic: self.shared.topics.own("gap"), payload, retain: false, correlation: None };
             return Some((publish, UnderWay::Gap(gap.n)));
         }
-        if let Some(reading) = self.shared.parts.reader.next_latest() {
-            let publish = self.reading(&reading, None, false);
-            return Some((publish, UnderWay::Latest(Box::new(reading))));
-        }
-        self.next_record(now).map(|record| self.record(&record))
-    }
-
-    /// The next record, or none while one that may be poisonous has the way for itself.
-    fn next_record(&mut self, now: Duration) -> Option<Record> {
-        let Shared { poison, parts, .. } = &mut *self.shared;
-        if poison.is_narrow() && self.publisher.under_way() > 0 {
+        if self.shared.poison.is_narrow() && self.publisher.under_way() > 0 {
             return None;
         }
+        // By turns: points that change faster than the broker acknowledges must not silence the lanes.
+        self.latest_turn = !self.latest_turn;
+        if self.latest_turn
+            && let Some(latest) = self.next_latest()
+        {
+            return Some(latest);
+        }
+        match self.next_record(now) {
+            Some(record) => Some(self.record(&record)),
+            None => self.next_latest(),
+        }
+    }
+
+    fn next_latest(&mut self) -> Option<(Publish, UnderWay)> {
+        let reading = self.shared.parts.reader.next_latest()?;
+        let publish = self.reading(&reading, None, false);
+        Some((publish, UnderWay::Latest(Box::new(reading))))
+    }
+
+    /// The next record; one that may be poisonous first.
+    fn next_record(&mut self, now: Duration) -> Option<Record> {
+        let Shared { poison, parts, .. } = &mut *self.shared;
         while let Some((lane, number)) = poison.to_try() {
             if let Some(record) = parts.reader.get(lane, number) {
                 return Some(record);
