@@ -60,6 +60,9 @@ struct State {
 struct Latest {
     reading: Reading,
     handed: bool,
+    /// An older value is under way: this one waits for its acknowledgement, so that a point which changes faster than
+    /// the broker acknowledges takes one place of the window and no more.
+    waits: bool,
 }
 
 /// What `health` and `status` tell of one lane.
@@ -113,9 +116,10 @@ impl Queue {
     pub fn push_latest(&self, reading: Reading) {
         let mut state = self.state();
         let key = reading.key();
-        if state.latest.insert(key, Latest { reading, handed: false }).is_some_and(|old| !old.handed) {
-            state.replaced += 1;
-        }
+        let before = state.latest.get(&key);
+        let (replaced, waits) = before.map_or((false, false), |old| (!old.handed, old.handed || old.waits));
+        state.replaced += u64::from(replaced);
+        state.latest.insert(key, Latest { reading, handed: false, waits });
         drop(state);
         self.shared.filled.notify_one();
     }

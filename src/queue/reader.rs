@@ -1,10 +1,11 @@
 //! Hands records out, in the order in which they should leave, and takes their acknowledgements.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::time::Duration;
 
-use super::{Queue, Stream};
-use crate::model::{Bucket, Gap, GapCause, Lane, Number, Rate, Reading, Record};
+use super::{Latest, Queue, Stream};
+use crate::model::{Bucket, Gap, GapCause, Lane, Number, PointKey, Rate, Reading, Record};
 
 /// Each so many records, one is telemetry while any waits: a flood of alarms does not silence all else.
 const TELEMETRY_SHARE: u32 = 4;
@@ -27,6 +28,8 @@ pub struct Reader {
     since_telemetry: u32,
     /// Records the broker asked to be sent again later.
     again: BTreeSet<(Lane, u64)>,
+    /// The `keep = "latest"` point that had the last turn.
+    last_latest: Option<PointKey>,
 }
 
 /// Of the replay's rate, so much at once: smooth for the line, cheap for the processor.
@@ -38,7 +41,18 @@ impl Reader {
         let replay = Bucket::new(rate, REPLAY_BURST);
         let (alarm, outcome, live, backlog) = (idle, idle, idle, idle);
         let again = BTreeSet::new();
-        Reader { queue, replay, alarm, outcome, live, backlog, marks: [0; 3], since_telemetry: 0, again }
+        Reader {
+            queue,
+            replay,
+            alarm,
+            outcome,
+            live,
+            backlog,
+            marks: [0; 3],
+            since_telemetry: 0,
+            again,
+            last_latest: None,
+        }
     }
 
     /// A new connection: all that was not acknowledged is to be sent again, and what waits now is its backlog.
@@ -54,7 +68,7 @@ impl Reader {
         self.again.clear();
         state.gaps.begin();
         for latest in state.latest.values_mut() {
-            latest.handed = false;
+            (latest.handed, latest.waits) = (false, false);
         }
     }
 
@@ -109,8 +123,14 @@ impl Reader {
     /// The newest value of a `keep = "latest"` point that waits.
     pub fn next_latest(&mut self) -> Option<Reading> {
         let mut state = self.queue.state();
-        let latest = state.latest.values_mut().find(|latest| !latest.handed)?;
+        // In turns, from the one behind the last: none keeps the others waiting.
+        let ready = |(_, latest): &(&PointKey, &Latest)| !latest.handed && !latest.waits;
+        let behind = self.last_latest.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut points = state.latest.range((behind, Bound::Unbounded)).chain(&state.latest);
+        let key = points.find(ready).map(|(key, _)| key.clone())?;
+        let latest = state.latest.get_mut(&key)?;
         latest.handed = true;
+        self.last_latest = Some(key);
         Some(latest.reading.clone())
     }
 
@@ -118,15 +138,18 @@ impl Reader {
     pub fn latest_acked(&mut self, reading: &Reading) {
         let key = reading.key();
         let mut state = self.queue.state();
-        if state.latest.get(&key).is_some_and(|latest| latest.reading == *reading) {
-            state.latest.remove(&key);
+        if let Some(latest) = state.latest.get_mut(&key) {
+            latest.waits = false;
+            if latest.reading == *reading {
+                state.latest.remove(&key);
+            }
         }
     }
 
     /// A value of a `keep = "latest"` point is to be sent again.
     pub fn latest_again(&mut self, reading: &Reading) {
         if let Some(latest) = self.queue.state().latest.get_mut(&reading.key()) {
-            latest.handed = false;
+            (latest.handed, latest.waits) = (false, false);
         }
     }
 

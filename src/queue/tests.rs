@@ -181,6 +181,24 @@ fn only_the_newest_value_of_a_latest_point_waits() {
 }
 
 #[test]
+fn a_fast_latest_point_has_one_value_under_way_and_lets_the_others_pass() {
+    let config = config(|_| {});
+    let queue = Queue::new(&config, EPOCH, None);
+    let mut reader = queue.reader(&config);
+    queue.push_latest(reading("fast", 1));
+    queue.push_latest(reading("slow", 1));
+    let first = reader.next_latest().unwrap();
+    assert_eq!(first.point.as_str(), "fast");
+    queue.push_latest(reading("fast", 2));
+    queue.push_latest(reading("fast", 3));
+    let slow = reader.next_latest().unwrap();
+    assert_eq!(slow.point.as_str(), "slow");
+    assert_eq!(reader.next_latest(), None, "the first value is still under way");
+    reader.latest_acked(&first);
+    assert_eq!(reader.next_latest().unwrap().value, Some(Value::Int(3)));
+}
+
+#[test]
 fn the_backlog_is_replayed_at_its_rate() {
     let rate = Rate::Limit { count: 10, per: Duration::from_secs(1) };
     let config = config(|config| config.replay.rate = rate);

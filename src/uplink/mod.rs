@@ -153,7 +153,8 @@ struct Shared {
     problems: Problems,
     /// They, or those of a device, changed.
     problems_dirty: bool,
-    /// Whether this process has seen the `info` of the run before, or published its own.
+    /// Whether the broker has acknowledged the `info` of this process. Until then the one that it keeps may still be
+    /// that of the run before.
     introduced: bool,
     last_health: Option<Duration>,
 }

@@ -244,7 +244,8 @@ fn read(
         (Some(Ok(serde_json::Value::Object(object))), _) if !text_point || object.contains_key("value") => object,
         (Some(Err(error)), _) if !text_point => return Err(format!("the payload is no JSON: {error}")),
         (_, Some(point)) => {
-            if text.is_empty() && !text_point {
+            // On 3.1.1 nothing else tells the clearing of a retained message from a command.
+            if text.is_empty() {
                 return Err("the payload is empty".to_owned());
             }
             let value = if text_point { Value::text(text) } else { Value::text(text.trim()) };

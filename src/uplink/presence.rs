@@ -35,17 +35,31 @@ pub(super) enum Stage {
 #[derive(Debug, Default)]
 pub(super) struct Corrections {
     made: Vec<Duration>,
+    /// Somebody said that the gateway is offline, and it was not contradicted yet.
+    wanted: bool,
 }
 
 impl Corrections {
-    /// Whether one more correction may be made now.
-    pub(super) fn allow(&mut self, now: Duration) -> bool {
+    /// Somebody said that the gateway is offline, or that it is online after all.
+    pub(super) fn heard(&mut self, online: bool) {
+        self.wanted = !online;
+    }
+
+    /// Whether to correct it now. What is too much for this minute waits for the next, since the last word stays.
+    pub(super) fn take(&mut self, now: Duration) -> bool {
         self.made.retain(|at| now.saturating_sub(*at) < PER);
-        let allowed = self.made.len() < CORRECTIONS;
+        let allowed = self.wanted && self.made.len() < CORRECTIONS;
         if allowed {
+            self.wanted = false;
             self.made.push(now);
         }
         allowed
+    }
+
+    /// When [`Corrections::take`] will say yes.
+    pub(super) fn next_due(&self) -> Option<Duration> {
+        let oldest = self.made.first().filter(|_| self.made.len() >= CORRECTIONS);
+        self.wanted.then(|| oldest.map_or(Duration::ZERO, |made| *made + PER))
     }
 }
 
@@ -71,7 +85,16 @@ mod tests {
     #[test]
     fn a_foreign_offline_is_corrected_three_times_a_minute() {
         let mut corrections = Corrections::default();
-        let allowed = |secs| corrections.allow(Duration::from_secs(secs));
-        assert_eq!([0, 1, 2, 3, 59, 60, 60].map(allowed), [true, true, true, false, false, true, false]);
+        let at = Duration::from_secs;
+        let mut allowed = |secs| {
+            corrections.heard(false);
+            corrections.take(at(secs))
+        };
+        assert_eq!([0, 1, 2, 3, 59, 60, 60].map(&mut allowed), [true, true, true, false, false, true, false]);
+        assert_eq!(corrections.next_due(), Some(at(61)), "the last one is not forgotten");
+        assert!(!corrections.take(at(60)) && corrections.take(at(61)) && !corrections.take(at(200)));
+        corrections.heard(false);
+        corrections.heard(true);
+        assert!(corrections.next_due().is_none() && !corrections.take(at(200)), "somebody was faster");
     }
 }

@@ -60,6 +60,16 @@ impl Publisher {
         self.words.push_back(word);
     }
 
+    /// Sends a word once more that the broker did not want before; unless it is retained, and a newer one for its topic
+    /// is on its way, which the old one must not overwrite.
+    pub(super) fn say_again(&mut self, word: Publish) {
+        let newer = |other: &Publish| word.retain && other.topic == word.topic;
+        let under_way = self.under_way.values().any(|what| matches!(what, UnderWay::Word(other) if newer(other)));
+        if !under_way && !self.words.iter().any(newer) {
+            self.words.push_back(word);
+        }
+    }
+
     /// The next word that waits.
     pub(super) fn next_word(&mut self) -> Option<Publish> {
         self.words.pop_front()

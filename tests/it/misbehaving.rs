@@ -2,6 +2,9 @@
 //! single publishes, closes on a record that it can't take, or keeps silent.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use crate::support::demo_broker::{Limits, Mischief, Publish, Treatment, reason};
 use crate::support::{Agent, Audit, Mischievous, Observer, Pty, publish, publish_with, until};
@@ -228,6 +231,44 @@ fn a_gateway_that_may_not_take_commands_is_not_online_but_its_readings_flow() {
         let status = Observer::retained(site.broker.port, "sluicegate/g/status");
         assert_eq!(status.get("sluicegate/g/status").map(String::as_str), Some("offline"));
     }
+}
+
+#[test]
+fn a_cut_before_the_first_info_arrives_is_no_second_gateway() {
+    let broker = Mischievous::start();
+    // The run before left this; the broker keeps it until it gets the new one.
+    let before = r#"{"instance":"before","devices":{}}"#;
+    publish_with(broker.port, "sluicegate/g/info", before, &["-r"]);
+    let mut cuts = 0;
+    let judge = move |publish: &Publish| {
+        let cut = publish.topic == "sluicegate/g/info" && cuts == 0;
+        cuts += u32::from(cut);
+        if cut { Treatment::Close(reason::NOT_AUTHORIZED) } else { Treatment::Take }
+    };
+    broker.misbehave(Mischief { judge: Some(Box::new(judge)), ..Mischief::to("g", 7) });
+    let site = site_at(broker, "5", "");
+    assert!(!site.agent.log().contains("another gateway"), "{}", site.agent.log());
+}
+
+#[test]
+fn a_broker_that_has_too_much_is_left_alone_for_a_while() {
+    let mut site = site("5", "");
+    let refused = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&refused);
+    let judge = move |_: &Publish| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Treatment::Refuse(reason::QUOTA_EXCEEDED)
+    };
+    site.broker.misbehave(Mischief { judge: Some(Box::new(judge)), ..Mischief::to("g", 7) });
+    site.pty.unplug();
+    let since = Instant::now();
+    until("some refusals", || refused.load(Ordering::Relaxed) >= 6);
+    let (refused, seconds) = (refused.load(Ordering::Relaxed), since.elapsed().as_secs_f64());
+    assert!(seconds >= 1.0, "{refused} copies in {seconds} s");
+    site.pty.plug();
+    site.broker.misbehave(Mischief::to("g", 7));
+    site.observer.clear();
+    site.observer.wait_payload("sluicegate/g/meter/status", "online");
 }
 
 #[test]

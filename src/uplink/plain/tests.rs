@@ -117,6 +117,10 @@ fn a_text_point_takes_json_only_as_an_object_with_value() {
         let command = parsed(Some("display"), payload.as_bytes(), true);
         assert_eq!(command.values, Ok(vec![("display".to_owned(), Value::text(expected))]), "{payload}");
     }
+    let cleared = parsed(Some("display"), b"", true);
+    assert_eq!(cleared.values, Err("the payload is empty".to_owned()), "clears a retained message, and no display");
+    let emptied = parsed(Some("display"), br#"{"value":""}"#, true);
+    assert_eq!(emptied.values, Ok(vec![("display".to_owned(), Value::text(""))]));
 }
 
 #[test]

@@ -26,12 +26,18 @@ impl Session<'_> {
         }
         match (&message.payload[..], self.stage) {
             (b"online", Stage::Introducing { since, .. }) => self.stage = Stage::Introducing { since, echoed: true },
-            (b"offline", Stage::Open) if self.takes_commands && self.corrections.allow(time::uptime()) => {
-                tracing::warn!("somebody said that this gateway is offline; corrected");
-                self.shared.counters.corrected += 1;
-                self.publisher.say(self.shared.own_status(true));
-            }
+            (b"online", Stage::Open) => self.corrections.heard(true),
+            (b"offline", Stage::Open) if self.takes_commands => self.corrections.heard(false),
             _ => {}
+        }
+    }
+
+    /// Contradicts who said that this gateway is offline.
+    pub(super) fn correct(&mut self) {
+        if self.parting.is_none() && self.corrections.take(time::uptime()) {
+            tracing::warn!("somebody said that this gateway is offline; corrected");
+            self.shared.counters.corrected += 1;
+            self.publisher.say(self.shared.own_status(true));
         }
     }
 

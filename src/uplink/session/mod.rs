@@ -56,8 +56,10 @@ pub(super) struct Session<'a> {
     problems_said: bool,
     /// The states of the devices as this connection told them.
     states_said: Option<DeviceStates>,
-    /// The broker has too much: nothing but words before then.
+    /// The broker has too much: nothing before then.
     quota_until: Option<Duration>,
+    /// A `keep = "latest"` point had the last turn.
+    latest_turn: bool,
     health_wanted: bool,
     /// The gateway stops: what waits may go out until then.
     draining: Option<Instant>,
@@ -82,6 +84,7 @@ impl<'a> Session<'a> {
             problems_said: false,
             states_said: None,
             quota_until: None,
+            latest_turn: false,
             health_wanted: true,
             draining: None,
             parting: None,
@@ -152,6 +155,7 @@ impl<'a> Session<'a> {
             }
         }
         self.introduce(episode);
+        self.correct();
         self.tell_problems();
         if let Err(error) = self.pump() {
             return Some(self.lost(error));
@@ -237,7 +241,6 @@ impl<'a> Session<'a> {
 
     fn open_up(&mut self, episode: &mut Episode) {
         self.stage = Stage::Open;
-        self.shared.introduced = true;
         self.shared.clear("duplicate");
         self.publisher.say(self.shared.info_word());
         episode.back(self.link.url());

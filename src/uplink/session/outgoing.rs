@@ -27,7 +27,7 @@ impl Session<'_> {
             }
             (UnderWay::Latest(reading), Ok(()) | Err(Refusal::Never(_))) => reader.latest_acked(&reading),
             (UnderWay::Gap(n), Ok(()) | Err(Refusal::Never(_))) => reader.gap_acked(n),
-            (UnderWay::Word(_), Ok(())) => {}
+            (UnderWay::Word(word), Ok(())) => self.shared.introduced |= word.topic == self.shared.topics.own("info"),
             (UnderWay::Record((lane, number)), Err(Refusal::Never(why))) => {
                 tracing::error!(LANE = %lane, "the broker refuses record {number}: {why}");
                 reader.refused(lane, number);
@@ -42,7 +42,7 @@ impl Session<'_> {
                 self.quota_until = Some(time::uptime() + QUOTA_PAUSE);
                 match what {
                     UnderWay::Record((lane, number)) => reader.put_back(lane, number),
-                    UnderWay::Word(word) => self.publisher.say(word),
+                    UnderWay::Word(word) => self.publisher.say_again(word),
                     UnderWay::Latest(reading) => reader.latest_again(&reading),
                     UnderWay::Gap(n) => reader.gap_again(n),
                 }
@@ -70,6 +70,10 @@ impl Session<'_> {
     }
 
     fn next_publish(&mut self, now: Duration) -> Option<(Publish, UnderWay)> {
+        if self.quota_until.is_some_and(|until| now < until) {
+            return None;
+        }
+        self.quota_until = None;
         if let Some(word) = self.publisher.next_word() {
             return Some((word.clone(), UnderWay::Word(word)));
         }
@@ -92,28 +96,36 @@ impl Session<'_> {
             let health = self.shared.health_word(self.kept);
             return Some((health.clone(), UnderWay::Word(health)));
         }
-        if self.quota_until.is_some_and(|until| now < until) {
-            return None;
-        }
-        self.quota_until = None;
         if let Some(gap) = self.shared.parts.reader.next_gap(now) {
             let payload = plain::gap(&gap, &self.shared.parts.start.boot);
             let publish = Publish { topic: self.shared.topics.own("gap"), payload, retain: false, correlation: None };
             return Some((publish, UnderWay::Gap(gap.n)));
         }
-        if let Some(reading) = self.shared.parts.reader.next_latest() {
-            let publish = self.reading(&reading, None, false);
-            return Some((publish, UnderWay::Latest(Box::new(reading))));
-        }
-        self.next_record(now).map(|record| self.record(&record))
-    }
-
-    /// The next record, or none while one that may be poisonous has the way for itself.
-    fn next_record(&mut self, now: Duration) -> Option<Record> {
-        let Shared { poison, parts, .. } = &mut *self.shared;
-        if poison.is_narrow() && self.publisher.under_way() > 0 {
+        if self.shared.poison.is_narrow() && self.publisher.under_way() > 0 {
             return None;
         }
+        // By turns: points that change faster than the broker acknowledges must not silence the lanes.
+        self.latest_turn = !self.latest_turn;
+        if self.latest_turn
+            && let Some(latest) = self.next_latest()
+        {
+            return Some(latest);
+        }
+        match self.next_record(now) {
+            Some(record) => Some(self.record(&record)),
+            None => self.next_latest(),
+        }
+    }
+
+    fn next_latest(&mut self) -> Option<(Publish, UnderWay)> {
+        let reading = self.shared.parts.reader.next_latest()?;
+        let publish = self.reading(&reading, None, false);
+        Some((publish, UnderWay::Latest(Box::new(reading))))
+    }
+
+    /// The next record; one that may be poisonous first.
+    fn next_record(&mut self, now: Duration) -> Option<Record> {
+        let Shared { poison, parts, .. } = &mut *self.shared;
         while let Some((lane, number)) = poison.to_try() {
             if let Some(record) = parts.reader.get(lane, number) {
                 return Some(record);
@@ -211,7 +223,11 @@ impl Session<'_> {
             Stage::Introducing { since, .. } => Some((since + ECHO_PATIENCE).max(now + Duration::from_millis(100))),
             _ => None,
         };
-        let open = self.stage == Stage::Open && room;
+        // Before the broker wants to hear anything again, nothing is due.
+        if let Some(until) = self.quota_until.filter(|until| now < *until) {
+            return introducing.into_iter().chain(room.then_some(until)).min();
+        }
+        let open = self.stage == Stage::Open && room && self.parting.is_none();
         let records = open.then(|| self.shared.parts.reader.next_due(now)).flatten().filter(|_| self.hungry());
         let health = open.then(|| self.next_health()).flatten();
         let refusals = &self.shared.refusals;
@@ -221,7 +237,7 @@ impl Session<'_> {
             .chain(introducing)
             .chain(health)
             .chain(refusal)
-            .chain(self.quota_until.filter(|_| room))
+            .chain(self.corrections.next_due().filter(|_| open))
             .min()
     }
 }
