@@ -16,7 +16,7 @@ use crate::device::KINDS;
 use crate::service::control::{self, Question};
 use crate::service::log;
 
-/// EX_UNAVAILABLE: what was to be checked does not work (sysexits.h).
+/// EX_UNAVAILABLE: what was asked for is not there, or does not work (sysexits.h).
 const UNAVAILABLE: u8 = 69;
 /// EX_SOFTWARE: a part of the program broke (sysexits.h).
 const SOFTWARE: u8 = 70;
@@ -125,6 +125,7 @@ fn list_kinds(kind: Option<&str>) -> ExitCode {
 
 fn start(command: Command, config: Config) -> ExitCode {
     // Two threads: one may wait for a slow disk or name server while the other carries readings.
+    let daemon = matches!(command, Command::Run);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let result = runtime.context("no runtime").and_then(|runtime| {
         let result = runtime.block_on(act(command, config));
@@ -138,7 +139,11 @@ fn start(command: Command, config: Config) -> ExitCode {
         Err(error) => {
             eprintln!("sluicegate: {error:#}");
             let locked = error.downcast_ref::<StateError>().is_some_and(|error| matches!(error, StateError::Locked(_)));
-            ExitCode::from(if locked { TEMPFAIL } else { SOFTWARE })
+            ExitCode::from(match (locked, daemon) {
+                (true, _) => TEMPFAIL,
+                (false, true) => SOFTWARE,
+                (false, false) => UNAVAILABLE,
+            })
         }
     }
 }

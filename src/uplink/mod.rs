@@ -156,6 +156,8 @@ struct Shared {
     /// Whether the broker has acknowledged the `info` of this process. Until then the one that it keeps may still be
     /// that of the run before.
     introduced: bool,
+    /// The instance of the run before, as the broker remembered it.
+    run_before: Option<String>,
     last_health: Option<Duration>,
 }
 
@@ -189,6 +191,7 @@ impl Uplink {
             problems: Problems::new(),
             problems_dirty: true,
             introduced: false,
+            run_before: None,
             last_health: None,
         };
         Uplink { shared, kept: Kept::default(), backoff: Backoff::default() }

@@ -210,3 +210,28 @@ fn a_broker_of_small_packets_neither_spins_nor_ends_the_gateway() {
     assert!(noted < 100, "{noted} messages were too large");
     assert!(agent.stop().success());
 }
+
+#[test]
+fn a_broker_that_comes_back_from_an_older_state_is_no_second_gateway() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = format!(
+        "allow_anonymous true\nuser root\npersistence true\npersistence_location {}/\n",
+        folder.path().display()
+    );
+    let mut broker = Mosquitto::with(folder.path(), &lines);
+    let mut agent = Agent::start(folder.path(), &config(broker.port, "3.1.1"));
+    let info = |port: u16| Observer::retained(port, "sluicegate/g/info").remove("sluicegate/g/info");
+    let of_session = |port: u16, session: &str| info(port).is_some_and(|info| info.contains(session));
+    until("the first info", || of_session(broker.port, "\"session\":1,"));
+    assert!(agent.stop().success());
+    broker.stop();
+    broker.run();
+    agent.run();
+    until("the second info", || of_session(broker.port, "\"session\":2,"));
+    // What it had since its last save is lost: the info of the first run is there again.
+    broker.kill();
+    broker.run();
+    agent.wait_log("the broker has forgotten this run, and remembers the one before");
+    until("the second info again", || of_session(broker.port, "\"session\":2,"));
+    assert!(!agent.log().contains("another gateway"), "{}", agent.log());
+}

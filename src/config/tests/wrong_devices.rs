@@ -180,7 +180,7 @@ const SIM: &[(&str, &[&str])] = &[
     (
         r#"wave = "sine"
 every = "0s""#,
-        &["7:9: device.demo.point.x.every: expected a time above 0"],
+        &["7:9: device.demo.point.x.every: expected a duration from \"10us\" to \"1day\""],
     ),
     (
         r#"wave = "counter"

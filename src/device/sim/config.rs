@@ -6,6 +6,12 @@ use serde::Deserialize;
 
 use crate::model::{Declaration, Fault, Span, Value, ValueType};
 
+/// A load test needs no more, and less would take a whole processor.
+const FASTEST: Duration = Duration::from_micros(10);
+
+/// Rarer than this is nothing to look at.
+const SLOWEST: Duration = Duration::from_secs(24 * 3600);
+
 /// The keys of the device's table: it has none of its own.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -95,11 +101,11 @@ impl PointConfig {
                 wrong(key, "this wave does not use it: remove it");
             }
         }
-        if self.every().is_zero() {
-            wrong("every", "expected a time above 0");
+        if !(FASTEST..=SLOWEST).contains(&self.every()) {
+            wrong("every", "expected a duration from \"10us\" to \"1day\"");
         }
-        if self.period().is_zero() {
-            wrong("period", "expected a time above 0");
+        if !(Duration::from_millis(1)..=SLOWEST).contains(&self.period()) {
+            wrong("period", "expected a duration from \"1ms\" to \"1day\"");
         }
         let (low, high) = self.range();
         if !(low.is_finite() && high.is_finite() && low < high) {

@@ -271,7 +271,7 @@ mod tests {
             ("wave = \"square\"", "point.x.wave: unknown variant `square`"),
             ("wave = \"counter\"\nlow = 1", "point.x.low: this wave does not use it"),
             ("wave = \"sine\"\nafter = \"1s\"", "point.x.after: this wave does not use it"),
-            ("wave = \"sine\"\nevery = \"0s\"", "point.x.every: expected a time above 0"),
+            ("wave = \"sine\"\nevery = \"0s\"", "point.x.every: expected a duration from \"10us\" to \"1day\""),
             ("wave = \"sine\"\nhigh = -1", "point.x.high: expected a number above `low`"),
             ("wave = \"sine\"\ntype = \"bool\"", "point.x.type: only a switch"),
             ("wave = \"switch\"\nsafe = 7", "point.x.safe: expected true or false"),

@@ -48,6 +48,10 @@ impl Session<'_> {
         }
         if message.retain && !self.shared.introduced {
             self.clear_obsolete(&info);
+            self.shared.run_before = Some(info.instance);
+        } else if message.retain && self.shared.run_before.as_ref() == Some(&info.instance) {
+            // A broker that came back from an older state of itself: nobody else is there.
+            tracing::info!("the broker has forgotten this run, and remembers the one before");
         } else {
             self.publisher.say(self.shared.info_word());
             self.part(End::Duplicate(info.instance));

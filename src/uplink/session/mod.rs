@@ -15,6 +15,9 @@ use crate::link::{Event, Kept, Link, LinkError, Opening};
 use crate::model::{DeviceStates, time};
 use crate::task::Pulse;
 
+/// A connection that stood for so long works, whether there were records or not.
+const STEADY: Duration = Duration::from_secs(10);
+
 /// The last words of a connection that we end ourselves: one round trip on a bad line.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -28,7 +31,7 @@ pub(super) enum End {
     /// It broke, or never was.
     Lost {
         error: LinkError,
-        /// Whether records flowed.
+        /// Whether a record was acknowledged, or the connection stood for a while: the next one may come soon.
         was_up: bool,
     },
 }
@@ -52,6 +55,10 @@ pub(super) struct Session<'a> {
     corrections: Corrections,
     /// The broker lets commands through: without them the gateway is not online.
     takes_commands: bool,
+    /// Since when records may flow.
+    opened: Option<Duration>,
+    /// A record was acknowledged.
+    progress: bool,
     /// Whether the problems were told on this connection; after that, when they change.
     problems_said: bool,
     /// The states of the devices as this connection told them.
@@ -81,6 +88,8 @@ impl<'a> Session<'a> {
             stage: Stage::Connecting,
             corrections: Corrections::default(),
             takes_commands: false,
+            opened: None,
+            progress: false,
             problems_said: false,
             states_said: None,
             quota_until: None,
@@ -215,7 +224,10 @@ impl<'a> Session<'a> {
         }
         // What is in the queue now is this connection's backlog.
         self.shared.parts.reader.begin();
-        self.shared.clear("link");
+        // What this broker, or its new config, still does not take will be told again.
+        for code in ["link", "refused", "packet-size"] {
+            self.shared.clear(code);
+        }
         self.publisher.say(self.shared.own_status(self.takes_commands));
         self.say_device_states();
         for word in self.shared.last_values() {
@@ -241,6 +253,7 @@ impl<'a> Session<'a> {
 
     fn open_up(&mut self, episode: &mut Episode) {
         self.stage = Stage::Open;
+        self.opened = Some(time::uptime());
         self.shared.clear("duplicate");
         self.publisher.say(self.shared.info_word());
         episode.back(self.link.url());
@@ -300,7 +313,8 @@ impl<'a> Session<'a> {
             tracing::error!(LANE = %lane, "record {number} makes the broker close the connection: refused");
             self.shared.parts.reader.refused(lane, number);
         }
-        End::Lost { error, was_up: self.stage == Stage::Open }
+        let steady = self.opened.is_some_and(|opened| time::uptime() >= opened + STEADY);
+        End::Lost { error, was_up: self.progress || steady }
     }
 
     /// The broker closed the connection: the record that is known now not to be wanted.

@@ -16,12 +16,22 @@ const HEALTH_APART: Duration = Duration::from_secs(10);
 /// After "quota exceeded" the broker is left alone for this long.
 const QUOTA_PAUSE: Duration = Duration::from_secs(1);
 
+/// Whether a record leaves when it is its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// In the order of its stream.
+    Own,
+    /// The broker wanted it later, or it may be poisonous.
+    Out,
+}
+
 impl Session<'_> {
     pub(super) fn acked(&mut self, ticket: Ticket, result: Result<(), Refusal>) {
         let Some(what) = self.publisher.acked(ticket) else { return };
         let reader = &mut self.shared.parts.reader;
         match (what, result) {
             (UnderWay::Record(place), Ok(())) => {
+                self.progress = true;
                 self.shared.poison.acked(place);
                 reader.acked(place.0, place.1);
             }
@@ -112,7 +122,7 @@ impl Session<'_> {
             return Some(latest);
         }
         match self.next_record(now) {
-            Some(record) => Some(self.record(&record)),
+            Some((record, turn)) => Some(self.record(&record, turn)),
             None => self.next_latest(),
         }
     }
@@ -124,30 +134,35 @@ impl Session<'_> {
     }
 
     /// The next record; one that may be poisonous first.
-    fn next_record(&mut self, now: Duration) -> Option<Record> {
+    fn next_record(&mut self, now: Duration) -> Option<(Record, Turn)> {
         let Shared { poison, parts, .. } = &mut *self.shared;
         while let Some((lane, number)) = poison.to_try() {
             if let Some(record) = parts.reader.get(lane, number) {
-                return Some(record);
+                return Some((record, Turn::Out));
             }
             // It was dropped meanwhile.
             poison.gone((lane, number));
         }
         if let Some(record) = parts.reader.next_again() {
-            return Some(record);
+            return Some((record, Turn::Out));
         }
         loop {
             let record = parts.reader.next(now)?;
             if !poison.passes_over((record.lane, record.number)) {
-                return Some(record);
+                return Some((record, Turn::Own));
             }
         }
     }
 
-    fn record(&mut self, record: &Record) -> (Publish, UnderWay) {
+    fn record(&mut self, record: &Record, turn: Turn) -> (Publish, UnderWay) {
         let place = (record.lane, record.number);
         let publish = match &record.body {
-            Body::Reading(reading) => self.reading(reading, Some(place), record.late),
+            Body::Reading(reading) => {
+                let mut publish = self.reading(reading, Some(place), record.late);
+                // One that others went before must not overwrite a newer value at the broker.
+                publish.retain &= turn == Turn::Own || self.is_newest(reading);
+                publish
+            }
             Body::Outcome(outcome) => {
                 let (publish, answer) = self.outcome(outcome, Some(place), record.late);
                 if let Some(answer) = answer {
@@ -157,6 +172,11 @@ impl Session<'_> {
             }
         };
         (publish, UnderWay::Record(place))
+    }
+
+    fn is_newest(&self, reading: &Reading) -> bool {
+        let last = self.shared.parts.last.borrow();
+        last.get(&reading.key()).is_none_or(|last| last.timestamp.uptime <= reading.timestamp.uptime)
     }
 
     fn reading(&self, reading: &Reading, number: Option<(Lane, Number)>, late: bool) -> Publish {

@@ -61,6 +61,13 @@ impl Mosquitto {
         self.child = None;
     }
 
+    /// SIGTERM, on which it saves what it keeps.
+    pub(crate) fn stop(&mut self) {
+        let mut child = self.child.take().unwrap();
+        signal(&child.0, Signal::TERM);
+        wait::until("the broker to stop", || child.0.try_wait().unwrap().is_some());
+    }
+
     /// Leaves it alive and silent: a half-open link.
     pub(crate) fn freeze(&self) {
         signal(&self.child.as_ref().unwrap().0, Signal::STOP);
