@@ -115,10 +115,8 @@ impl<'a> Session<'a> {
             let parts = &mut self.shared.parts;
             let event = tokio::select! {
                 event = self.link.next() => Some(event),
-                () = parts.stop.cancelled(), if self.draining.is_none() && self.parting.is_none() => {
-                    self.draining = Some(Instant::now() + parts.farewell);
-                    None
-                }
+                // The next step begins the end.
+                () = parts.stop.cancelled(), if self.draining.is_none() && self.parting.is_none() => None,
                 () = parts.reader.filled(), if hungry => None,
                 Ok(()) = parts.states.changed() => {
                     self.device_states_changed();
