@@ -78,7 +78,9 @@ pub enum Exit {
 /// unit's `RuntimeDirectory=` has it.
 pub fn control_path(config: &Config) -> PathBuf {
     let beside = control::path(None, &config.gateway.state_directory);
-    if beside.exists() { beside } else { control::path(Some(Path::new(RUNTIME_DIRECTORY)), &beside) }
+    let of_unit = control::path(Some(Path::new(RUNTIME_DIRECTORY)), &beside);
+    // Where neither is there yet, a gateway that is about to start is meant, and not the system's.
+    if of_unit.exists() && !beside.exists() { of_unit } else { beside }
 }
 
 /// Runs the gateway until a signal ends it, or `stop` does.
