@@ -23,7 +23,7 @@ use crate::model::{Problem, Problems, time};
 use crate::queue::{Intake, Queue, Route, Taps};
 use crate::service::control::{self, Control};
 use crate::service::{Notifier, Signals, resident_memory};
-use crate::task::{Pulse, TaskSet};
+use crate::task::{Ended, Pulse, TaskSet};
 use crate::uplink::{Start, Uplink};
 use crate::{command, uplink};
 use answers::Answers;
@@ -171,7 +171,6 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit
     let uplink = Uplink::new(uplink::Parts {
         link: config.mqtt,
         health: config.health,
-        gateway: config.gateway.id.clone(),
         start,
         devices: kinds,
         points: uplink_points,
@@ -224,13 +223,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit
                 break Exit::Stopped;
             }
             () = stop.cancelled() => break Exit::Stopped,
-            Some(ended) = core.next_ended() => {
-                break Exit::Broken(format!("{} ended: {}", ended.name, ended.panic.unwrap_or_default()));
-            }
-            Some(ended) = device_tasks.next_ended() => {
-                // The supervisor catches what a driver does; this is the supervisor itself.
-                break Exit::Broken(format!("{} ended: {}", ended.name, ended.panic.unwrap_or_default()));
-            }
+            Some(ended) = core.next_ended() => break broken(ended),
+            // The supervisor catches what a driver does; this is the supervisor itself.
+            Some(ended) = device_tasks.next_ended() => break broken(ended),
             Ok(()) = status.changed() => {}
             _ = tick.tick() => {
                 match watchdog.stuck() {
@@ -276,6 +271,11 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit
     };
     note(state.end(reason, drained), &problems);
     Ok(exit)
+}
+
+/// A task that should not have ended did.
+fn broken(ended: Ended) -> Exit {
+    Exit::Broken(format!("{} ended: {}", ended.name, ended.panic.unwrap_or_default()))
 }
 
 /// Takes the state directory over. One that can't be written is a problem and no reason not to start.

@@ -200,37 +200,32 @@ pub(super) fn poll(event_loop: EventLoop) -> Polling {
         match event_loop {
             EventLoop::V3(mut event_loop) => {
                 let result = event_loop.poll().await;
-                let mut signals = VecDeque::with_capacity(event_loop.state.events.len() + 1);
-                let failed = match result {
-                    Ok(event) => {
-                        signals.push_back(signal3(event));
-                        None
-                    }
-                    Err(error) => Some(error),
-                };
-                // Also after an error: acknowledgements that were read before it count.
-                signals.extend(event_loop.state.events.drain(..).map(signal3));
-                let failed = failed.map(|error| failed3(error, &mut signals));
-                let event_loop = failed.is_none().then_some(EventLoop::V3(event_loop));
-                Turn { event_loop, signals, failed }
+                let (signals, failed) = take(result, &mut event_loop.state.events, signal3, failed3);
+                Turn { event_loop: failed.is_none().then_some(EventLoop::V3(event_loop)), signals, failed }
             }
             EventLoop::V5(mut event_loop) => {
                 let result = event_loop.poll().await;
-                let mut signals = VecDeque::with_capacity(event_loop.state.events.len() + 1);
-                let failed = match result {
-                    Ok(event) => {
-                        signals.push_back(signal5(event));
-                        None
-                    }
-                    Err(error) => Some(error),
-                };
-                signals.extend(event_loop.state.events.drain(..).map(signal5));
-                let failed = failed.map(|error| failed5(error, &mut signals));
-                let event_loop = failed.is_none().then_some(EventLoop::V5(event_loop));
-                Turn { event_loop, signals, failed }
+                let (signals, failed) = take(result, &mut event_loop.state.events, signal5, failed5);
+                Turn { event_loop: failed.is_none().then_some(EventLoop::V5(event_loop)), signals, failed }
             }
         }
     })
+}
+
+/// What a poll gave, and all that stands behind it. Also after an error: acknowledgements that were read before it count.
+fn take<Event, Error>(
+    result: Result<Event, Error>,
+    behind: &mut VecDeque<Event>,
+    signal: fn(Event) -> Signal,
+    explain: fn(Error, &mut VecDeque<Signal>) -> String,
+) -> (VecDeque<Signal>, Option<String>) {
+    let (first, failed) = match result {
+        Ok(event) => (Some(event), None),
+        Err(error) => (None, Some(error)),
+    };
+    let mut signals: VecDeque<Signal> = first.into_iter().chain(behind.drain(..)).map(signal).collect();
+    let failed = failed.map(|error| explain(error, &mut signals));
+    (signals, failed)
 }
 
 fn signal3(event: rumqttc::Event) -> Signal {

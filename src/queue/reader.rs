@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use super::{Latest, Queue, Stream};
-use crate::model::{Bucket, Gap, GapCause, Lane, Number, PointKey, Rate, Reading, Record};
+use crate::model::{Body, Bucket, Gap, GapCause, Lane, Number, PointKey, Rate, Reading, Record};
 
 /// Each so many records, one is telemetry while any waits: a flood of alarms does not silence all else.
 const TELEMETRY_SHARE: u32 = 4;
@@ -94,15 +94,8 @@ impl Reader {
 
     fn telemetry(&mut self, state: &super::State, now: Duration) -> Option<Record> {
         let log = &state.lanes[Lane::Telemetry.index()];
-        let epoch = state.epoch;
-        let record = |seq, body: &crate::model::Body, late| Record {
-            lane: Lane::Telemetry,
-            number: Number { epoch, seq },
-            late,
-            body: body.clone(),
-        };
         if let Some((seq, body)) = log.next(&mut self.live) {
-            return Some(record(seq, body, false));
+            return Some(self.record(state.epoch, Lane::Telemetry, seq, body));
         }
         let before = self.backlog;
         let (seq, body) = log.next(&mut self.backlog)?;
@@ -110,14 +103,19 @@ impl Reader {
             self.backlog = before;
             return None;
         }
-        Some(record(seq, body, true))
+        Some(self.record(state.epoch, Lane::Telemetry, seq, body))
     }
 
     fn stream(&mut self, state: &super::State, lane: Lane) -> Option<Record> {
         let stream = if lane == Lane::Alarm { &mut self.alarm } else { &mut self.outcome };
         let (seq, body) = state.lanes[lane.index()].next(stream)?;
+        Some(self.record(state.epoch, lane, seq, body))
+    }
+
+    /// A copy of a record for the link. What is numbered below the mark is this connection's backlog.
+    fn record(&self, epoch: u64, lane: Lane, seq: u64, body: &Body) -> Record {
         let late = seq < self.marks[lane.index()];
-        Some(Record { lane, number: Number { epoch: state.epoch, seq }, late, body: body.clone() })
+        Record { lane, number: Number { epoch, seq }, late, body: body.clone() }
     }
 
     /// The newest value of a `keep = "latest"` point that waits.
@@ -200,8 +198,8 @@ impl Reader {
     /// This record, out of turn; `None` if it is there no longer.
     pub fn get(&self, lane: Lane, number: Number) -> Option<Record> {
         let state = self.queue.state();
-        let body = state.lanes[lane.index()].get(number.seq)?.clone();
-        Some(Record { lane, number, late: number.seq < self.marks[lane.index()], body })
+        let body = state.lanes[lane.index()].get(number.seq)?;
+        Some(self.record(number.epoch, lane, number.seq, body))
     }
 
     /// When there may be something to send although nothing was pushed: the next step of a bounded replay, a gap whose

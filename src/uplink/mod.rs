@@ -25,8 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::link::{self, Backoff, Kept, LinkError};
 use crate::model::{
-    Bucket, Command, DeviceName, DeviceStates, GatewayId, Outcome, Point, PointKey, Problem, Problems, Rate, Reading,
-    time,
+    Bucket, Command, DeviceName, DeviceStates, Outcome, Point, PointKey, Problem, Problems, Rate, Reading, time,
 };
 use crate::queue::{Queue, Reader};
 use crate::task::Pulse;
@@ -76,8 +75,6 @@ pub struct Parts {
     pub link: link::Config,
     /// `[health]`.
     pub health: HealthConfig,
-    /// The gateway's id.
-    pub gateway: GatewayId,
     /// This start.
     pub start: Start,
     /// The devices and their kinds.
@@ -166,7 +163,6 @@ struct Shared {
 struct Counters {
     connections: u64,
     refusals_lost: u64,
-    corrected: u64,
 }
 
 impl Uplink {

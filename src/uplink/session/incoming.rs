@@ -36,7 +36,6 @@ impl Session<'_> {
     pub(super) fn correct(&mut self) {
         if self.parting.is_none() && self.corrections.take(time::uptime()) {
             tracing::warn!("somebody said that this gateway is offline; corrected");
-            self.shared.counters.corrected += 1;
             self.publisher.say(self.shared.own_status(true));
         }
     }
