@@ -166,8 +166,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit
     core.spawn("router", router.run());
 
     let (status_tx, mut status) = watch::channel(uplink::Status::Starting);
-    let start =
-        Start { instance: random_instance()?, boot: boot_id(), session: before.session, last_exit: before.last_exit };
+    let start = Start { instance: random_instance()?, session: before.session, last_exit: before.last_exit };
     let uplink = Uplink::new(uplink::Parts {
         link: config.mqtt,
         health: config.health,
@@ -357,12 +356,4 @@ fn random_instance() -> anyhow::Result<String> {
     let mut random = [0; 8];
     getrandom::fill(&mut random).context("no random numbers")?;
     Ok(format!("{:016x}", u64::from_ne_bytes(random)))
-}
-
-/// The kernel's id of this boot; passed by the unit where `/proc/sys` is hidden.
-fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .ok()
-        .or_else(|| std::env::var("SLUICEGATE_BOOT_ID").ok())
-        .map_or_else(|| "unknown".to_owned(), |id| id.trim().replace('-', ""))
 }

@@ -136,7 +136,7 @@ async fn a_bare_command_gets_an_id_and_acts_each_time() {
 #[tokio::test]
 async fn a_command_is_refused_for_the_exact_reason() {
     let mut bench = bench();
-    let synced = Timestamp { uptime: time::uptime(), wall: WALL, synced: true };
+    let synced = Timestamp { uptime: time::uptime(), wall: WALL, synced: true, boot: time::boot() };
     let with = |change: &dyn Fn(&mut Command)| {
         let mut command = command("valve", Value::Int(1), Some("r"));
         change(&mut command);

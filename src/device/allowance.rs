@@ -58,7 +58,7 @@ mod tests {
         let start = time::uptime();
         let at = |after: u64| {
             let uptime = start + Duration::from_millis(after);
-            Timestamp { uptime, wall: Duration::ZERO, synced: false }
+            Timestamp { uptime, wall: Duration::ZERO, synced: false, boot: crate::model::BootId::UNKNOWN }
         };
         assert_eq!(allowance.offer(&point, cooked(1), at(0)), (Some(cooked(1)), false));
         assert_eq!(allowance.offer(&point, cooked(2), at(1)), (None, false));

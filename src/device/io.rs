@@ -355,7 +355,8 @@ impl DeviceIo {
             let Some((point, cooked, timestamp, cause)) = self.ready.pop_front() else { return };
             let Cooked { value, quality } = cooked;
             let device = self.device.clone();
-            place.send(Arrival::Reading(Reading { device, point, timestamp, value, quality, cause }));
+            let unit = self.rules.get(&point).and_then(|rules| rules.point().unit.clone());
+            place.send(Arrival::Reading(Reading { device, point, timestamp, value, unit, quality, cause }));
         }
     }
 }

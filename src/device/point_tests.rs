@@ -25,7 +25,7 @@ fn secs(n: u64) -> Duration {
 }
 
 fn at(n: u64) -> Timestamp {
-    Timestamp { uptime: secs(n), wall: Duration::ZERO, synced: false }
+    Timestamp { uptime: secs(n), wall: Duration::ZERO, synced: false, boot: crate::model::BootId::UNKNOWN }
 }
 
 fn good(value: Value) -> Cooked {

@@ -219,6 +219,24 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them.
+    pub const ALL: [Reason; 14] = [
+        Reason::Retained,
+        Reason::Stale,
+        Reason::Clock,
+        Reason::Unknown,
+        Reason::ReadOnly,
+        Reason::Type,
+        Reason::Range,
+        Reason::Busy,
+        Reason::Offline,
+        Reason::Stopping,
+        Reason::Storage,
+        Reason::Full,
+        Reason::Rate,
+        Reason::Interlock,
+    ];
+
     /// The word on the wire.
     pub fn word(self) -> &'static str {
         match self {

@@ -5,6 +5,7 @@
 //! enters the gateway.
 
 mod bucket;
+mod codec;
 mod command;
 mod keys;
 mod names;
@@ -17,6 +18,7 @@ mod units;
 mod value;
 
 pub use bucket::Bucket;
+pub use codec::NotABody;
 pub use command::{Answer, Command, CommandId, Outcome, Reason, ReplyTo, Verdict, Write, WriteError};
 pub use keys::keys;
 pub use names::{DeviceName, GatewayId, NameError, PointName, RESERVED_NAMES};
@@ -24,6 +26,6 @@ pub use point::{Declaration, Fault, Point, PointKey};
 pub use reading::{Arrival, Cause, Quality, Reading};
 pub use record::{Body, Gap, GapCause, GapRange, Lane, Number, Record};
 pub use state::{DeviceState, DeviceStates, Problem, Problems};
-pub use time::Timestamp;
+pub use time::{BootId, Timestamp};
 pub use units::{Rate, Size, Span, whole};
 pub use value::{Value, ValueType, WrongType};

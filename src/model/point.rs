@@ -1,5 +1,7 @@
 //! What a point is declared to be, which every room gets to see; and what is wrong with a declaration.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::{DeviceName, PointName, Value, ValueType};
@@ -15,7 +17,7 @@ pub struct Point {
     #[serde(rename = "type")]
     pub value_type: Option<ValueType>,
     /// Unit as in SenML (RFC 8428, section 12.1) where it has one there: `Cel`, `%RH`, `Pa`, or any other text.
-    pub unit: Option<String>,
+    pub unit: Option<Arc<str>>,
     /// The smallest value that is right, in the point's unit.
     pub min: Option<f64>,
     /// The largest value that is right, in the point's unit.
@@ -34,7 +36,7 @@ pub struct Declaration {
     #[serde(rename = "type")]
     pub value_type: Option<ValueType>,
     /// `unit`.
-    pub unit: Option<String>,
+    pub unit: Option<Arc<str>>,
     /// `min`, in the point's unit.
     pub min: Option<f64>,
     /// `max`, in the point's unit.

@@ -1,6 +1,7 @@
 //! Readings: what came from a device.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +18,8 @@ pub struct Reading {
     pub timestamp: Timestamp,
     /// The value in the point's unit; `None` where the device gave nothing that can be one.
     pub value: Option<Value>,
+    /// The unit of the value, as it was declared when the value was taken.
+    pub unit: Option<Arc<str>>,
     /// Whether the value can be believed.
     pub quality: Quality,
     /// Why an output changed; `None` for everything that is no change of an output.

@@ -151,6 +151,10 @@ pub enum GapCause {
     Age,
     /// `max_memory` was reached.
     Memory,
+    /// The flash was full, or would not take it.
+    Disk,
+    /// It could not be read back from the flash.
+    Damaged,
     /// The broker, or its packet size, would not have it.
     Refused,
     /// The gateway ended without a clean stop, or before the record could be kept.
@@ -165,6 +169,8 @@ impl fmt::Display for GapCause {
             GapCause::Bytes => "bytes",
             GapCause::Age => "age",
             GapCause::Memory => "memory",
+            GapCause::Disk => "disk",
+            GapCause::Damaged => "damaged",
             GapCause::Refused => "refused",
             GapCause::Stop => "stop",
             GapCause::Overflow => "overflow",

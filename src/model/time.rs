@@ -4,6 +4,8 @@
 //! steps, and the wall clock, which a board without a battery sets from the network some time after it booted.
 //! Durations and deadlines go by the first; only what people read carries the second.
 
+use std::fmt;
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -20,13 +22,47 @@ pub struct Timestamp {
     pub wall: Duration,
     /// Whether the wall clock can be believed.
     pub synced: bool,
+    /// The boot that `uptime` counts from; [`BootId::UNKNOWN`] for one that was kept on flash and is dated.
+    pub boot: BootId,
+}
+
+/// The kernel's random id of a boot (`/proc/sys/kernel/random/boot_id`, a UUID).
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BootId(pub u128);
+
+impl BootId {
+    /// Nobody knows which boot.
+    pub const UNKNOWN: BootId = BootId(0);
+}
+
+impl fmt::Display for BootId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for BootId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// This boot; where `/proc/sys` is hidden by the unit, it passes the id in `SLUICEGATE_BOOT_ID`.
+pub fn boot() -> BootId {
+    /// The same for every process that this kernel will ever run.
+    static BOOT: OnceLock<BootId> = OnceLock::new();
+    *BOOT.get_or_init(|| {
+        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
+        let text = text.or_else(|| std::env::var("SLUICEGATE_BOOT_ID").ok()).unwrap_or_default();
+        u128::from_str_radix(&text.trim().replace('-', ""), 16).map_or(BootId::UNKNOWN, BootId)
+    })
 }
 
 /// Now, by both clocks.
 pub fn now() -> Timestamp {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp { uptime: uptime(), wall, synced: wall >= BUILD_FLOOR }
+    Timestamp { uptime: uptime(), wall, synced: wall >= BUILD_FLOOR, boot: boot() }
 }
 
 /// `CLOCK_BOOTTIME`: time since boot, suspend included. It never steps.
@@ -58,7 +94,10 @@ mod tests {
 
     #[test]
     fn an_unset_clock_gives_no_date() {
-        let at = |secs, synced| Timestamp { uptime: Duration::ZERO, wall: Duration::from_secs(secs), synced };
+        let at = |secs, synced| {
+            let wall = Duration::from_secs(secs);
+            Timestamp { uptime: Duration::ZERO, wall, synced, boot: BootId::UNKNOWN }
+        };
         assert_eq!(at(3, false).rfc3339(), None);
         assert_eq!(at(1_795_341_600, true).rfc3339().as_deref(), Some("2026-11-22T10:00:00.000Z"));
         assert_eq!(parse("2026-11-22T10:00:00Z"), Ok(Duration::from_secs(1_795_341_600)));

@@ -18,6 +18,10 @@ pub struct Totals {
     pub dropped_age: u64,
     /// Dropped because of `max_memory`.
     pub dropped_memory: u64,
+    /// Dropped because the flash was full, or would not take them.
+    pub dropped_disk: u64,
+    /// Could not be read back from the flash.
+    pub damaged: u64,
     /// Would not be had by the broker.
     pub refused: u64,
 }
@@ -140,6 +144,7 @@ impl Log {
         match cause {
             GapCause::Age => self.totals.dropped_age += 1,
             GapCause::Memory => self.totals.dropped_memory += 1,
+            GapCause::Disk => self.totals.dropped_disk += 1,
             _ => self.totals.dropped_bytes += 1,
         }
         Some(seq)

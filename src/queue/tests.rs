@@ -20,6 +20,7 @@ fn reading(point: &str, value: i64) -> Reading {
         point: PointName::new(point).unwrap(),
         timestamp: time::now(),
         value: Some(Value::Int(value)),
+        unit: None,
         quality: Quality::Good,
         cause: None,
     }
@@ -323,7 +324,7 @@ proptest! {
         }
         prop_assert!(queue.is_empty());
         for status in queue.status() {
-            let Totals { published, dropped_bytes, dropped_age, dropped_memory, refused } = status.totals;
+            let Totals { published, dropped_bytes, dropped_age, dropped_memory, refused, .. } = status.totals;
             let lost = dropped_bytes + dropped_age + dropped_memory + refused;
             prop_assert_eq!(published + lost, pushed[status.lane.index()], "{:?}", status);
             prop_assert_eq!(told[status.lane.index()], lost, "{:?}", status);

@@ -75,10 +75,7 @@ impl Shared {
         let publish = |reading: &crate::model::Reading| {
             let plan = self.points.get(&reading.key())?;
             let payload = match plan.config.payload {
-                Payload::Json => {
-                    let unit = plan.point.unit.as_deref();
-                    plain::reading(reading, unit, None, Copy::Repeat, &self.parts.start.boot)
-                }
+                Payload::Json => plain::reading(reading, None, Copy::Repeat),
                 Payload::Value => plain::bare(reading),
             };
             // An empty retained payload would clear the topic instead.
@@ -93,7 +90,7 @@ impl Shared {
         struct Info<'a> {
             version: &'static str,
             instance: &'a str,
-            boot: &'a str,
+            boot: String,
             session: u32,
             last_exit: &'a str,
             devices: BTreeMap<&'a str, InfoDevice<'a>>,
@@ -136,7 +133,7 @@ impl Shared {
         let info = Info {
             version: env!("CARGO_PKG_VERSION"),
             instance: &start.instance,
-            boot: &start.boot,
+            boot: time::boot().to_string(),
             session: start.session,
             last_exit: &start.last_exit,
             devices,
@@ -157,9 +154,9 @@ impl Shared {
             totals: Totals,
         }
         #[derive(Serialize)]
-        struct Health<'a> {
+        struct Health {
             #[serde(flatten)]
-            moment: Moment<'a>,
+            moment: Moment,
             /// Since boot, in seconds.
             uptime_s: f64,
             /// The epoch that the lanes' numbers belong to.
@@ -180,7 +177,7 @@ impl Shared {
             let LaneStatus { lane, depth, bytes, oldest, next_seq, totals } = status;
             (lane.to_string(), Lane { depth, bytes, oldest: oldest.map(|age| age.as_secs_f64()), next_seq, totals })
         };
-        let moment = Moment::new(&now, &self.parts.start.boot);
+        let moment = Moment::new(&now);
         let health = Health {
             moment,
             uptime_s: now.uptime.as_secs_f64(),

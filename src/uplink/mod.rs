@@ -51,8 +51,6 @@ const REFUSAL_RATE: Rate = Rate::Limit { count: 50, per: Duration::from_secs(1) 
 pub struct Start {
     /// Random, per start: two of them under one id are two gateways.
     pub instance: String,
-    /// The kernel's boot id.
-    pub boot: String,
     /// Counts the starts.
     pub session: u32,
     /// Why the run before ended.

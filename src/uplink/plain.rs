@@ -15,22 +15,23 @@ use crate::model::{
 
 /// The time fields of every payload: a date where the clock is set, else how long after which boot.
 #[derive(Serialize)]
-pub(super) struct Moment<'a> {
+pub(super) struct Moment {
     ts: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     uptime: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    boot: Option<&'a str>,
+    boot: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     clock: Option<&'static str>,
 }
 
-impl<'a> Moment<'a> {
-    pub(super) fn new(at: &Timestamp, boot: &'a str) -> Self {
+impl Moment {
+    pub(super) fn new(at: &Timestamp) -> Self {
         match at.rfc3339() {
             Some(ts) => Moment { ts: Some(ts), uptime: None, boot: None, clock: None },
             None => {
-                Moment { ts: None, uptime: Some(at.uptime.as_secs_f64()), boot: Some(boot), clock: Some("unsynced") }
+                let (uptime, boot) = (Some(at.uptime.as_secs_f64()), Some(at.boot.to_string()));
+                Moment { ts: None, uptime, boot, clock: Some("unsynced") }
             }
         }
     }
@@ -62,17 +63,11 @@ pub(super) enum Copy {
 }
 
 /// The payload of a reading.
-pub(super) fn reading(
-    reading: &Reading,
-    unit: Option<&str>,
-    number: Option<(Lane, Number)>,
-    copy: Copy,
-    boot: &str,
-) -> Bytes {
+pub(super) fn reading(reading: &Reading, number: Option<(Lane, Number)>, copy: Copy) -> Bytes {
     #[derive(Serialize)]
     struct Payload<'a> {
         #[serde(flatten)]
-        moment: Moment<'a>,
+        moment: Moment,
         value: Option<&'a Value>,
         #[serde(skip_serializing_if = "Option::is_none")]
         unit: Option<&'a str>,
@@ -87,9 +82,9 @@ pub(super) fn reading(
         repeat: bool,
     }
     json(&Payload {
-        moment: Moment::new(&reading.timestamp, boot),
+        moment: Moment::new(&reading.timestamp),
         value: reading.value.as_ref(),
-        unit,
+        unit: reading.unit.as_deref(),
         quality: reading.quality,
         cause: reading.cause.as_ref().map(ToString::to_string),
         number: Numbered::new(number),
@@ -104,7 +99,7 @@ pub(super) fn bare(reading: &Reading) -> Bytes {
 }
 
 /// The payload of an outcome.
-pub(super) fn outcome(outcome: &Outcome, number: Option<(Lane, Number)>, late: bool, boot: &str) -> Bytes {
+pub(super) fn outcome(outcome: &Outcome, number: Option<(Lane, Number)>, late: bool) -> Bytes {
     #[derive(Serialize)]
     struct Payload<'a> {
         id: &'a CommandId,
@@ -114,7 +109,7 @@ pub(super) fn outcome(outcome: &Outcome, number: Option<(Lane, Number)>, late: b
         #[serde(skip_serializing_if = "Option::is_none")]
         text: Option<&'a str>,
         #[serde(flatten)]
-        moment: Moment<'a>,
+        moment: Moment,
         #[serde(skip_serializing_if = "Option::is_none")]
         value: Option<&'a Value>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -134,7 +129,7 @@ pub(super) fn outcome(outcome: &Outcome, number: Option<(Lane, Number)>, late: b
             _ => None,
         },
         text: outcome.text.as_deref(),
-        moment: Moment::new(&outcome.timestamp, boot),
+        moment: Moment::new(&outcome.timestamp),
         value: outcome.values.first().filter(|_| single).map(|(_, value)| value),
         values: (!single && !outcome.values.is_empty()).then(|| all.collect()),
         number: Numbered::new(number),
@@ -143,7 +138,7 @@ pub(super) fn outcome(outcome: &Outcome, number: Option<(Lane, Number)>, late: b
 }
 
 /// The payload of a gap.
-pub(super) fn gap(gap: &Gap, boot: &str) -> Bytes {
+pub(super) fn gap(gap: &Gap) -> Bytes {
     #[derive(Serialize)]
     #[serde(untagged)]
     enum What<'a> {
@@ -157,7 +152,7 @@ pub(super) fn gap(gap: &Gap, boot: &str) -> Bytes {
         what: What<'a>,
         cause: crate::model::GapCause,
         #[serde(flatten)]
-        moment: Moment<'a>,
+        moment: Moment,
     }
     let what = match &gap.range {
         GapRange::Numbers { lane, epoch, from, to, count } => {
@@ -167,7 +162,7 @@ pub(super) fn gap(gap: &Gap, boot: &str) -> Bytes {
             What::Device { device: device.as_str(), point: point.as_ref().map(PointName::as_str), count: *count }
         }
     };
-    json(&Payload { n: gap.n, what, cause: gap.cause, moment: Moment::new(&gap.since, boot) })
+    json(&Payload { n: gap.n, what, cause: gap.cause, moment: Moment::new(&gap.since) })
 }
 
 /// Any payload as JSON.

@@ -1,10 +1,15 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Cause, DeviceName, GapCause, Reason};
+use crate::model::{BootId, Cause, DeviceName, GapCause, Reason};
 
 fn at() -> Timestamp {
-    Timestamp { uptime: Duration::from_millis(1500), wall: Duration::from_millis(1_795_341_600_123), synced: true }
+    Timestamp {
+        uptime: Duration::from_millis(1500),
+        wall: Duration::from_millis(1_795_341_600_123),
+        synced: true,
+        boot: BootId(0xb0),
+    }
 }
 
 fn text(bytes: &Bytes) -> String {
@@ -17,6 +22,7 @@ fn a_reading(value: Option<Value>) -> Reading {
         point: PointName::new("level").unwrap(),
         timestamp: at(),
         value,
+        unit: None,
         quality: Quality::Good,
         cause: None,
     }
@@ -25,7 +31,9 @@ fn a_reading(value: Option<Value>) -> Reading {
 #[test]
 fn a_reading_is_spelled_as_documented() {
     let number = Some((Lane::Telemetry, Number { epoch: 7, seq: 4711 }));
-    let live = reading(&a_reading(Some(Value::Float(21.5))), Some("Cel"), number, Copy::Live, "b");
+    let mut live = a_reading(Some(Value::Float(21.5)));
+    live.unit = Some(Arc::from("Cel"));
+    let live = reading(&live, number, Copy::Live);
     assert_eq!(
         text(&live),
         r#"{"ts":"2026-11-22T10:00:00.123Z","value":21.5,"unit":"Cel","quality":"good","lane":"telemetry","epoch":7,"seq":4711}"#
@@ -35,8 +43,8 @@ fn a_reading_is_spelled_as_documented() {
     unsynced.quality = Quality::Bad;
     unsynced.cause = Some(Cause::Start);
     assert_eq!(
-        text(&reading(&unsynced, None, None, Copy::Repeat, "b")),
-        r#"{"ts":null,"uptime":1.5,"boot":"b","clock":"unsynced","value":null,"quality":"bad","cause":"start","repeat":true}"#
+        text(&reading(&unsynced, None, Copy::Repeat)),
+        r#"{"ts":null,"uptime":1.5,"boot":"000000000000000000000000000000b0","clock":"unsynced","value":null,"quality":"bad","cause":"start","repeat":true}"#
     );
 }
 
@@ -54,7 +62,7 @@ fn an_outcome_is_spelled_as_documented() {
     };
     let number = Some((Lane::Outcome, Number { epoch: 7, seq: 12 }));
     assert_eq!(
-        text(&outcome(&what, number, false, "b")),
+        text(&outcome(&what, number, false)),
         r#"{"id":"c-42","outcome":"done","ts":"2026-11-22T10:00:00.123Z","value":true,"lane":"outcome","epoch":7,"seq":12}"#
     );
     what.verdict = Verdict::Rejected(Reason::ReadOnly);
@@ -62,7 +70,7 @@ fn an_outcome_is_spelled_as_documented() {
     what.point = None;
     what.values.clear();
     assert_eq!(
-        text(&outcome(&what, None, false, "b")),
+        text(&outcome(&what, None, false)),
         r#"{"id":"c-42","outcome":"rejected","reason":"read-only","text":"no","ts":"2026-11-22T10:00:00.123Z"}"#
     );
 }
@@ -70,7 +78,7 @@ fn an_outcome_is_spelled_as_documented() {
 #[test]
 fn a_gap_is_spelled_as_documented() {
     let range = GapRange::Numbers { lane: Lane::Telemetry, epoch: 7, from: 100, to: Some(2011), count: Some(1812) };
-    let told = gap(&Gap { n: 3, cause: GapCause::Bytes, range, since: at() }, "b");
+    let told = gap(&Gap { n: 3, cause: GapCause::Bytes, range, since: at() });
     assert_eq!(
         text(&told),
         r#"{"n":3,"lane":"telemetry","epoch":7,"from":100,"to":2011,"count":1812,"cause":"bytes","ts":"2026-11-22T10:00:00.123Z"}"#

@@ -107,7 +107,7 @@ impl Session<'_> {
             return Some((health.clone(), UnderWay::Word(health)));
         }
         if let Some(gap) = self.shared.parts.reader.next_gap(now) {
-            let payload = plain::gap(&gap, &self.shared.parts.start.boot);
+            let payload = plain::gap(&gap);
             let publish = Publish { topic: self.shared.topics.own("gap"), payload, retain: false, correlation: None };
             return Some((publish, UnderWay::Gap(gap.n)));
         }
@@ -182,10 +182,9 @@ impl Session<'_> {
     fn reading(&self, reading: &Reading, number: Option<(Lane, Number)>, late: bool) -> Publish {
         let plan = self.shared.points.get(&reading.key());
         let config = plan.map(|plan| plan.config).unwrap_or_default();
-        let unit = plan.and_then(|plan| plan.point.unit.as_deref());
         let copy = if late { Copy::Late } else { Copy::Live };
         let payload = match config.payload {
-            Payload::Json => plain::reading(reading, unit, number, copy, &self.shared.parts.start.boot),
+            Payload::Json => plain::reading(reading, number, copy),
             Payload::Value => plain::bare(reading),
         };
         let topic = self.shared.topics.reading(&reading.device, &reading.point);
@@ -195,7 +194,7 @@ impl Session<'_> {
 
     /// The outcome for its topic, and for the one that the sender asked for.
     fn outcome(&self, outcome: &Outcome, number: Option<(Lane, Number)>, late: bool) -> (Publish, Option<Publish>) {
-        let payload = plain::outcome(outcome, number, late, &self.shared.parts.start.boot);
+        let payload = plain::outcome(outcome, number, late);
         let topic = self.shared.topics.outcome(&outcome.device, outcome.point.as_deref());
         let answer = outcome.reply.as_ref().map(|reply| Publish {
             topic: reply.topic.to_string(),
