@@ -120,7 +120,7 @@ impl Answers {
     pub(super) fn line(&self) -> String {
         let states = self.states.borrow();
         let online = states.values().filter(|state| **state == DeviceState::Online).count();
-        let waiting: usize = self.queue.status().iter().map(|lane| lane.depth).sum();
+        let waiting: u64 = self.queue.status().iter().map(|lane| lane.depth).sum();
         format!("{}; {online} of {} devices online; {waiting} records wait", *self.status.borrow(), states.len())
     }
 }

@@ -20,11 +20,11 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::device::{Supervisor, Wiring};
 use crate::model::{Problem, Problems, time};
-use crate::queue::{Intake, Queue, Route, Taps};
+use crate::queue::{Intake, Opened, Previous, Queue, Route, Taps};
 use crate::service::control::{self, Control};
 use crate::service::{Notifier, Signals, resident_memory};
 use crate::task::{Ended, Pulse, TaskSet};
-use crate::uplink::{Start, Uplink};
+use crate::uplink::{RunBefore, Start, Uplink};
 use crate::{command, uplink};
 use answers::Answers;
 pub use check::{check_broker, check_devices};
@@ -55,6 +55,12 @@ const STOP_BUDGET: Duration = Duration::from_secs(10);
 
 /// Of that, for publishing what waits, and the farewell.
 const FAREWELL: Duration = Duration::from_secs(4);
+
+/// Beyond that, for the queue to be on flash.
+const CLOSE: Duration = Duration::from_secs(5);
+
+/// The numbers of gaps have 52 bits, so that every JSON reader keeps them exactly.
+const GAP_BITS: u32 = 12;
 
 /// A loop that did not come around for so long has stopped.
 const STUCK: Duration = Duration::from_secs(15);
@@ -90,7 +96,7 @@ pub fn control_path(config: &Config) -> PathBuf {
 pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit> {
     let mut signals = Signals::new().context("signals can't be taken over")?;
     let mut notifier = Notifier::default();
-    let (mut state, before, state_problem) = begin(&config)?;
+    let (mut state, opened, before, state_problem) = begin(&config)?;
     tracing::info!(
         "sluicegate {} starts as {} (start {}; before: {})",
         env!("CARGO_PKG_VERSION"),
@@ -109,7 +115,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit
     let [intake_pulse, router_pulse, uplink_pulse] = pulses.clone();
 
     // The queue is there before anything that could fill it.
-    let queue = Queue::new(&config.queue, before.epoch, before.unpublished);
+    let (queue_problems_tx, queue_problems) = watch::channel(Problems::new());
+    let first_gap = random_number()? >> GAP_BITS;
+    let (queue, keeping, begun) = opened.start(before.epoch, before.previous, first_gap, queue_problems_tx);
+    if begun.noted {
+        note(state.begin(), &problems);
+    }
 
     // Devices, each with a channel of its own in both directions.
     let supervisor = Supervisor::new(stop_devices.clone());
@@ -166,7 +177,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit
     core.spawn("router", router.run());
 
     let (status_tx, mut status) = watch::channel(uplink::Status::Starting);
-    let start = Start { instance: random_instance()?, session: before.session, last_exit: before.last_exit };
+    let run_before = before.previous.map(|Previous { epoch, clean }| RunBefore { epoch, clean, next_seq: begun.ended });
+    let instance = format!("{:016x}", random_number()?);
+    let start = Start { instance, session: before.session, last_exit: before.last_exit, before: run_before };
     let uplink = Uplink::new(uplink::Parts {
         link: config.mqtt,
         health: config.health,
@@ -177,7 +190,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit
         reader: queue.reader(&config.queue),
         states: supervisor.states(),
         last,
-        problems: vec![own_problems],
+        problems: vec![own_problems, queue_problems],
         commands: commands_tx,
         refusals,
         status: status_tx,
@@ -256,10 +269,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit
     stop_uplink.cancel();
     late(core.drain(deadline).await);
     drop(asked);
-    let drained = queue.is_empty();
-    if !drained {
-        let waiting: usize = queue.status().iter().map(|lane| lane.depth).sum();
-        tracing::error!("{waiting} records were not published before the stop; the next start will tell");
+    let waiting: u64 = queue.status().iter().map(|lane| lane.depth).sum();
+    let kept = tokio::time::timeout(CLOSE, keeping.close()).await.unwrap_or(false);
+    match (waiting, kept) {
+        (0, true) => {}
+        (_, true) => tracing::info!("{waiting} records wait for the next start"),
+        (_, false) => tracing::error!("not all of {waiting} records could be kept; the next start will tell"),
     }
     let reason = match &exit {
         Exit::Stopped => "stop",
@@ -268,7 +283,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit
             why
         }
     };
-    note(state.end(reason, drained), &problems);
+    note(state.end(reason, kept), &problems);
     Ok(exit)
 }
 
@@ -278,21 +293,25 @@ fn broken(ended: Ended) -> Exit {
 }
 
 /// Takes the state directory over. One that can't be written is a problem and no reason not to start.
-fn begin(config: &Config) -> anyhow::Result<(State, state::Before, Problems)> {
-    let mut random = [0; 2];
-    getrandom::fill(&mut random).context("no random numbers")?;
-    let random = u16::from_ne_bytes(random);
-    match State::begin(&config.gateway.state_directory, random) {
-        Ok((state, before)) => Ok((state, before, Problems::new())),
-        Err(error @ StateError::Locked(_)) => Err(error.into()),
+fn begin(config: &Config) -> anyhow::Result<(State, Opened, state::Before, Problems)> {
+    let directory = &config.gateway.state_directory;
+    let mut problems = Problems::new();
+    let mut raise = |error: StateError| {
+        tracing::error!("{error}");
+        raise(&mut problems, error.to_string());
+    };
+    let mut state = match State::open(directory) {
+        Ok(state) => state,
+        Err(error @ StateError::Locked(_)) => return Err(error.into()),
         Err(error) => {
-            tracing::error!("{error}");
-            let (state, before) = State::nowhere(random);
-            let mut problems = Problems::new();
-            raise(&mut problems, error.to_string());
-            Ok((state, before, problems))
+            raise(error);
+            State::nowhere(directory)
         }
-    }
+    };
+    let opened = Queue::open(&config.queue, &directory.join("queue"));
+    let random = u16::try_from(random_number()? >> 48).unwrap_or_default();
+    let before = state.count(random, opened.highest_epoch());
+    Ok((state, opened, before, problems))
 }
 
 fn raise(problems: &mut Problems, text: String) {
@@ -300,7 +319,7 @@ fn raise(problems: &mut Problems, text: String) {
 }
 
 /// Tells once that the state could not be written, and that it can again.
-fn note(written: std::io::Result<()>, problems: &watch::Sender<Problems>) {
+fn note<E: std::fmt::Display>(written: Result<(), E>, problems: &watch::Sender<Problems>) {
     match written {
         Ok(()) => {}
         Err(error) => {
@@ -352,8 +371,6 @@ impl Watchdog {
     }
 }
 
-fn random_instance() -> anyhow::Result<String> {
-    let mut random = [0; 8];
-    getrandom::fill(&mut random).context("no random numbers")?;
-    Ok(format!("{:016x}", u64::from_ne_bytes(random)))
+fn random_number() -> anyhow::Result<u64> {
+    getrandom::u64().context("no random numbers")
 }

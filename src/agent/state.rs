@@ -7,12 +7,13 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::model::time;
+use crate::queue::Previous;
 
 const SLOT: usize = 512;
 
@@ -27,8 +28,8 @@ struct Saved {
     epoch: u64,
     /// Whether it came to a clean stop.
     stopped: bool,
-    /// Whether the queue was empty then.
-    drained: bool,
+    /// Whether what waited was on flash then.
+    kept: bool,
     /// Why it ended.
     exit: String,
     /// The wall clock at the last write, in seconds since 1970; 0: not set then.
@@ -40,14 +41,15 @@ struct Saved {
 pub(super) struct State {
     file: Option<File>,
     saved: Saved,
+    directory: PathBuf,
     _lock: Option<File>,
 }
 
 /// What the start before left behind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Before {
-    /// Its epoch, where its queue was not empty at the end, or nobody knows.
-    pub unpublished: Option<u64>,
+    /// Its epoch, and whether it ended with all that waited on flash; `None`: there was none.
+    pub previous: Option<Previous>,
     /// Why it ended.
     pub last_exit: String,
     /// Counts the starts, this one included.
@@ -73,12 +75,11 @@ pub enum StateError {
 }
 
 impl State {
-    /// Takes the directory over, and notes that a start began. `random` makes the epoch one that no clone of this
-    /// card has.
+    /// Takes the directory over.
     ///
     /// # Errors
-    /// When another process has it, or it can't be written.
-    pub(super) fn begin(directory: &Path, random: u16) -> Result<(Self, Before), StateError> {
+    /// When another process has it, or it can't be used.
+    pub(super) fn open(directory: &Path) -> Result<Self, StateError> {
         let io = |source| StateError::Io { path: directory.display().to_string(), source };
         std::fs::create_dir_all(directory).map_err(io)?;
         let lock =
@@ -93,47 +94,59 @@ impl State {
         let path = directory.join("state");
         let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path).map_err(io)?;
         let saved = read(&file);
-        let mut state = State { file: Some(file), saved, _lock: Some(lock) };
-        let before = state.start(random);
-        state.write().map_err(io)?;
-        // The file's name must be on flash as well as its content.
-        File::open(directory).and_then(|folder| folder.sync_all()).map_err(io)?;
-        Ok((state, before))
+        Ok(State { file: Some(file), saved, directory: directory.to_owned(), _lock: Some(lock) })
     }
 
     /// A state that is kept nowhere, for a board whose state directory can't be written: the gateway works all the
     /// same, and each start looks like the first.
-    pub(super) fn nowhere(random: u16) -> (Self, Before) {
-        let mut state = State { file: None, saved: Saved::default(), _lock: None };
-        let before = state.start(random);
-        (state, before)
+    pub(super) fn nowhere(directory: &Path) -> Self {
+        State { file: None, saved: Saved::default(), directory: directory.to_owned(), _lock: None }
     }
 
-    fn start(&mut self, random: u16) -> Before {
+    /// Notes on flash that this start has begun.
+    ///
+    /// # Errors
+    /// When it can't be written. The start has its epoch all the same.
+    pub(super) fn begin(&mut self) -> Result<(), StateError> {
+        let path = self.directory.display().to_string();
+        let written = self.write();
+        // The file's name must be on flash as well as its content.
+        let synced =
+            written.and_then(|()| self.file.as_ref().map_or(Ok(()), |_| File::open(&self.directory)?.sync_all()));
+        synced.map_err(|source| StateError::Io { path, source })
+    }
+
+    /// Counts this start. `random` makes its epoch one that no clone of this card has; it is greater than `highest`,
+    /// the greatest one in the queue, which may have outlived this file.
+    pub(super) fn count(&mut self, random: u16, highest: u64) -> Before {
         let saved = &mut self.saved;
+        if highest > saved.epoch {
+            tracing::warn!("the queue knows of a start that the state does not: the state was lost or is an older one");
+            *saved =
+                Saved { starts: u32::try_from(highest >> 16).unwrap_or(u32::MAX), epoch: highest, ..Saved::default() };
+        }
         let first = saved.starts == 0;
-        let clean = first || (saved.stopped && saved.drained);
+        let previous = (!first).then_some(Previous { epoch: saved.epoch, clean: saved.stopped && saved.kept });
         let last_exit = match (first, saved.stopped) {
             (true, _) => "first start".to_owned(),
             (false, true) => saved.exit.clone(),
             (false, false) => "unclean: crash, kill or power cut".to_owned(),
         };
-        let unpublished = (!clean).then_some(saved.epoch);
         saved.starts = saved.starts.wrapping_add(1);
         saved.epoch = (u64::from(saved.starts) << 16) | u64::from(random);
         saved.stopped = false;
-        saved.drained = false;
+        saved.kept = false;
         saved.exit.clear();
-        Before { unpublished, last_exit, session: saved.starts, epoch: saved.epoch }
+        Before { previous, last_exit, session: saved.starts, epoch: saved.epoch }
     }
 
     /// Notes a clean stop.
     ///
     /// # Errors
     /// When it can't be written.
-    pub(super) fn end(&mut self, exit: &str, drained: bool) -> io::Result<()> {
+    pub(super) fn end(&mut self, exit: &str, kept: bool) -> io::Result<()> {
         self.saved.stopped = true;
-        self.saved.drained = drained;
+        self.saved.kept = kept;
         // Any panic's text fits, and a slot is never too small.
         self.saved.exit = exit.chars().filter(|c| !c.is_control()).take(100).collect();
         self.write()
@@ -188,27 +201,44 @@ fn parse(slot: &[u8]) -> Option<Saved> {
 mod tests {
     use super::*;
 
+    fn begin(folder: &Path, random: u16, highest: u64) -> Result<(State, Before), StateError> {
+        let mut state = State::open(folder)?;
+        let before = state.count(random, highest);
+        state.begin().map(|()| (state, before))
+    }
+
     #[test]
     fn starts_are_counted_and_the_last_exit_is_known() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut state, before) = State::begin(folder.path(), 5).unwrap();
-        assert_eq!((before.session, before.epoch, before.unpublished), (1, 65536 + 5, None));
-        assert!(matches!(State::begin(folder.path(), 6), Err(StateError::Locked(_))));
+        let (mut state, before) = begin(folder.path(), 5, 0).unwrap();
+        assert_eq!((before.session, before.epoch, before.previous), (1, 65536 + 5, None));
+        assert!(matches!(State::open(folder.path()), Err(StateError::Locked(_))));
         state.end("SIGTERM", true).unwrap();
         drop(state);
-        let (state, before) = State::begin(folder.path(), 7).unwrap();
-        assert_eq!((before.session, before.last_exit.as_str(), before.unpublished), (2, "SIGTERM", None));
+        let (state, before) = begin(folder.path(), 7, 65536 + 5).unwrap();
+        assert_eq!((before.session, before.last_exit.as_str()), (2, "SIGTERM"));
+        assert_eq!(before.previous, Some(Previous { epoch: 65536 + 5, clean: true }));
         drop(state);
-        let (_state, before) = State::begin(folder.path(), 8).unwrap();
-        assert_eq!(before.unpublished, Some((2 << 16) | 7), "nobody said that it was empty");
+        let (_state, before) = begin(folder.path(), 8, 0).unwrap();
+        let epoch = (2 << 16) | 7;
+        assert_eq!(before.previous, Some(Previous { epoch, clean: false }), "nobody said that all was kept");
         assert!(before.last_exit.starts_with("unclean"));
+    }
+
+    #[test]
+    fn an_epoch_is_greater_than_all_that_the_queue_knows() {
+        let folder = tempfile::tempdir().unwrap();
+        let known = (9 << 16) | 3;
+        let (_state, before) = begin(folder.path(), 1, known).unwrap();
+        assert_eq!((before.session, before.epoch), (10, (10 << 16) | 1));
+        assert_eq!(before.previous, Some(Previous { epoch: known, clean: false }));
     }
 
     #[test]
     fn a_torn_slot_leaves_the_other_one() {
         let folder = tempfile::tempdir().unwrap();
         for _ in 0..3 {
-            drop(State::begin(folder.path(), 1).unwrap());
+            drop(begin(folder.path(), 1, 0).unwrap());
         }
         let path = folder.path().join("state");
         for offset in [0, SLOT] {
@@ -216,12 +246,12 @@ mod tests {
             let mut torn = whole.clone();
             torn[offset..offset + 40].fill(0);
             std::fs::write(&path, &torn).unwrap();
-            let (state, before) = State::begin(folder.path(), 1).unwrap();
+            let (state, before) = begin(folder.path(), 1, 0).unwrap();
             assert!(before.session == 3 || before.session == 4, "{before:?}");
             drop(state);
             std::fs::write(&path, &whole).unwrap();
         }
         std::fs::write(&path, b"rubbish").unwrap();
-        assert_eq!(State::begin(folder.path(), 1).unwrap().1.session, 1);
+        assert_eq!(begin(folder.path(), 1, 0).unwrap().1.session, 1);
     }
 }

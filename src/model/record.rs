@@ -43,7 +43,7 @@ impl fmt::Display for Lane {
 }
 
 /// The number of a record within its lane. Later records have greater numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Number {
     /// Which start of the gateway: start counter × 65 536 + 16 random bits, so that it neither steps back nor repeats
     /// when a card is wiped or cloned.
@@ -65,27 +65,6 @@ pub enum Body {
     Reading(Reading),
     /// What became of a command.
     Outcome(Outcome),
-}
-
-impl Body {
-    /// Bytes that it takes in memory, roughly: what the bounds of a lane in RAM count.
-    pub fn weight(&self) -> usize {
-        let text = match self {
-            Body::Reading(reading) => reading.value.as_ref().map_or(0, value_weight),
-            Body::Outcome(outcome) => {
-                outcome.text.as_ref().map_or(0, String::len)
-                    + outcome.values.iter().map(|(_, value)| 32 + value_weight(value)).sum::<usize>()
-            }
-        };
-        size_of::<Self>() + text
-    }
-}
-
-fn value_weight(value: &super::Value) -> usize {
-    match value {
-        super::Value::Text(text) => text.len(),
-        _ => 0,
-    }
 }
 
 /// A reading or an outcome under its number.

@@ -72,6 +72,17 @@ pub fn uptime() -> Duration {
 }
 
 impl Timestamp {
+    /// How long ago this was, where that can be known: both dates are right, or both are of one boot.
+    pub fn age(&self, now: &Timestamp) -> Option<Duration> {
+        if self.boot == now.boot && self.boot != BootId::UNKNOWN {
+            Some(now.uptime.saturating_sub(self.uptime))
+        } else if self.synced && now.synced {
+            Some(now.wall.saturating_sub(self.wall))
+        } else {
+            None
+        }
+    }
+
     /// RFC 3339 in UTC with milliseconds, or `None` where the wall clock was not set: no reading is dated 1970.
     pub fn rfc3339(&self) -> Option<String> {
         self.synced.then(|| humantime::format_rfc3339_millis(UNIX_EPOCH + self.wall).to_string())

@@ -1,30 +1,42 @@
 //! The ledger of what was lost.
 //!
-//! Every loss is added before it is carried out. Losses of the same kind join one gap, but only until it was first
-//! handed out: from then on its number stands for exactly what was said.
+//! Every loss is added before it is carried out. Losses of the same kind join one gap, but only until it is to be
+//! handed out: from then on its number stands for exactly what is said. The keeper writes the ledger to flash before
+//! anything there makes a loss final. A gap of which the flash has an earlier state is handed out only once it has this
+//! one: the next start must not say something else under the same number.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::flash::MOST_GAPS;
 use crate::model::{DeviceName, Gap, GapCause, GapRange, Lane, PointName, Timestamp};
 
 /// Gaps of one kind are this far apart, so that a long outage does not become a flood of them.
 const APART: Duration = Duration::from_secs(10);
 
-/// Gap numbers of one start of the gateway; more than any start can use.
-const PER_START: u64 = 1_000_000;
-
 #[derive(Debug)]
 pub(super) struct Ledger {
+    /// The number of the next gap.
     next: u64,
     open: Vec<Open>,
     last_sent: HashMap<Kind, Duration>,
+    /// Counts the changes.
+    version: u64,
+    /// The version that is on flash.
+    stored: u64,
+    /// The last change that has to be on flash before the lanes' files change: a loss of numbers.
+    urgent: u64,
+    /// What is on flash is no gap at all.
+    stored_empty: bool,
 }
 
 #[derive(Debug)]
 struct Open {
     gap: Gap,
-    /// It was handed out once: nothing may be added to it.
+    /// The first version of the ledger that has it, and the first that has it as it is.
+    since: u64,
+    version: u64,
+    /// It is handed out, or will be once it is stored: nothing may be added to it.
     frozen: bool,
     /// It waits for its acknowledgement on this connection.
     handed: bool,
@@ -45,47 +57,113 @@ fn kind(gap: &Gap) -> Kind {
 }
 
 impl Ledger {
-    /// A ledger whose numbers follow those of all starts before: the epoch counts them.
-    pub(super) fn new(epoch: u64) -> Self {
-        Ledger { next: (epoch >> 16) * PER_START + 1, open: Vec::new(), last_sent: HashMap::new() }
+    /// A ledger whose numbers begin here.
+    pub(super) fn new(first: u64) -> Self {
+        let (open, last_sent) = (Vec::new(), HashMap::new());
+        Ledger { next: first, open, last_sent, version: 0, stored: 0, urgent: 0, stored_empty: true }
+    }
+
+    /// The gaps of earlier starts, as the flash has them.
+    pub(super) fn restore(&mut self, gaps: Vec<Gap>) {
+        self.stored_empty &= gaps.is_empty();
+        self.open.extend(gaps.into_iter().map(|gap| Open { gap, since: 0, version: 0, frozen: true, handed: false }));
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.open.is_empty()
     }
 
+    /// Whether a loss is not on flash yet.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.urgent > self.stored
+    }
+
+    /// Whether anything is not on flash yet.
+    pub(super) fn is_dirty(&self) -> bool {
+        self.version > self.stored && !(self.stored_empty && self.open.is_empty())
+    }
+
+    /// Whether a gap is not handed out because the flash has an earlier state of it.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.open.iter().any(|open| open.frozen && !open.handed && !self.may_go(open))
+    }
+
+    fn may_go(&self, open: &Open) -> bool {
+        open.since > self.stored || open.version <= self.stored
+    }
+
+    /// All gaps, to be stored under this version.
+    pub(super) fn snapshot(&self) -> (u64, impl Iterator<Item = &Gap>) {
+        (self.version, self.open.iter().map(|open| &open.gap))
+    }
+
+    #[cfg(test)]
+    pub(super) fn snapshot_for_test(&self) -> (u64, Vec<Gap>) {
+        let (version, gaps) = self.snapshot();
+        (version, gaps.cloned().collect())
+    }
+
+    /// This version is on flash; it had so many gaps.
+    pub(super) fn stored(&mut self, version: u64, gaps: usize) {
+        self.stored = version;
+        self.stored_empty = gaps == 0;
+    }
+
     pub(super) fn add(&mut self, cause: GapCause, range: GapRange, now: Timestamp) {
+        self.version += 1;
+        if matches!(range, GapRange::Numbers { .. }) {
+            self.urgent = self.version;
+        }
         let gap = Gap { n: self.next, cause, range, since: now };
         let of_kind = kind(&gap);
-        let joined = self
-            .open
-            .iter_mut()
-            .filter(|open| !open.frozen && kind(&open.gap) == of_kind)
-            .any(|open| join(&mut open.gap.range, &gap.range));
-        if !joined {
-            self.next += 1;
-            self.open.push(Open { gap, frozen: false, handed: false });
+        for open in self.open.iter_mut().filter(|open| !open.frozen && kind(&open.gap) == of_kind) {
+            if join(&mut open.gap.range, &gap.range) {
+                open.version = self.version;
+                return;
+            }
         }
+        if self.open.len() >= MOST_GAPS {
+            tracing::error!("there are too many gaps to keep; the oldest is forgotten: {:?}", self.open.remove(0).gap);
+        }
+        self.next += 1;
+        self.open.push(Open { gap, since: self.version, version: self.version, frozen: false, handed: false });
     }
 
     /// The next gap to send.
     pub(super) fn next(&mut self, now: Duration) -> Option<Gap> {
-        let last_sent = &self.last_sent;
-        let ripe = |kind: &Kind| last_sent.get(kind).is_none_or(|sent| now.saturating_sub(*sent) >= APART);
-        let open = self.open.iter_mut().find(|open| !open.handed && (open.frozen || ripe(&kind(&open.gap))))?;
-        open.frozen = true;
-        open.handed = true;
-        self.last_sent.insert(kind(&open.gap), now);
-        Some(open.gap.clone())
+        for place in 0..self.open.len() {
+            let open = self.open.get(place)?;
+            if open.handed || !(open.frozen || self.due(open, now) <= now) {
+                continue;
+            }
+            let may_go = self.may_go(open);
+            let open = self.open.get_mut(place)?;
+            open.frozen = true;
+            if may_go {
+                open.handed = true;
+                self.last_sent.insert(kind(&open.gap), now);
+                return Some(open.gap.clone());
+            }
+        }
+        None
+    }
+
+    fn due(&self, open: &Open, now: Duration) -> Duration {
+        match self.last_sent.get(&kind(&open.gap)) {
+            Some(sent) if !open.frozen => *sent + APART,
+            _ => now,
+        }
     }
 
     /// When [`Ledger::next`] may have something that it does not have now.
     pub(super) fn next_due(&self, now: Duration) -> Option<Duration> {
-        let waiting = self.open.iter().filter(|open| !open.handed);
-        waiting.map(|open| self.last_sent.get(&kind(&open.gap)).map_or(now, |sent| *sent + APART)).min()
+        // For one that has to be stored first, the reader is woken.
+        let waiting = self.open.iter().filter(|open| !open.handed && !(open.frozen && !self.may_go(open)));
+        waiting.map(|open| self.due(open, now)).min()
     }
 
     pub(super) fn acked(&mut self, n: u64) {
+        self.version += 1;
         self.open.retain(|open| open.gap.n != n);
     }
 
@@ -133,7 +211,7 @@ mod tests {
 
     #[test]
     fn losses_join_until_they_are_told() {
-        let mut ledger = Ledger::new(3 << 16);
+        let mut ledger = Ledger::new(3_000_001);
         let now = time::now();
         ledger.add(GapCause::Bytes, range(1, 1), now);
         ledger.add(GapCause::Bytes, range(2, 2), now);

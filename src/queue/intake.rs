@@ -36,7 +36,8 @@ pub struct Taps {
 /// Takes readings from the devices into the lanes.
 #[derive(Debug)]
 pub struct Intake {
-    sources: Vec<mpsc::Receiver<Arrival>>,
+    /// What the devices send, and their places: a place stays when another device ends.
+    sources: Vec<(mpsc::Receiver<Arrival>, u16)>,
     routes: HashMap<PointKey, Route>,
     queue: Queue,
     taps: Taps,
@@ -53,6 +54,8 @@ impl Intake {
         taps: Taps,
         pulse: Pulse,
     ) -> Self {
+        queue.share(sources.len());
+        let sources = sources.into_iter().zip(0..).collect();
         Intake { sources, routes, queue, taps, pulse, turn: 0 }
     }
 
@@ -62,32 +65,42 @@ impl Intake {
         let mut tick = tokio::time::interval(Pulse::EVERY);
         loop {
             self.pulse.beat();
-            let count = tokio::select! {
-                count = Self::next(&mut self.sources, &mut self.turn, &mut batch) => count,
+            let queue = self.queue.clone();
+            let room = queue.room();
+            // A device whose records wait for the flash waits with them; the others go on.
+            let crowded = self.queue.crowded();
+            let place = tokio::select! {
+                place = Self::next(&mut self.sources, crowded.as_deref(), &mut self.turn, &mut batch) => place,
+                () = room, if crowded.is_some() => continue,
                 _ = tick.tick() => continue,
             };
-            if count == 0 {
-                return;
-            }
+            let Some(place) = place else { return };
             for arrival in batch.drain(..) {
-                self.take(arrival);
+                self.take(arrival, place);
             }
             tokio::task::consume_budget().await;
         }
     }
 
-    /// Waits for one device that has something, and takes up to a turn's worth of it. 0: all devices have ended.
-    async fn next(sources: &mut Vec<mpsc::Receiver<Arrival>>, turn: &mut usize, batch: &mut Vec<Arrival>) -> usize {
+    /// Waits for one device that has something, and takes up to a turn's worth of it; its place. `None`: all devices
+    /// have ended.
+    async fn next(
+        sources: &mut Vec<(mpsc::Receiver<Arrival>, u16)>,
+        crowded: Option<&[bool]>,
+        turn: &mut usize,
+        batch: &mut Vec<Arrival>,
+    ) -> Option<u16> {
+        let waits = |place: u16| crowded.is_some_and(|crowded| crowded.get(usize::from(place)) == Some(&true));
         poll_fn(|context| {
             let mut ended = None;
             for step in 0..sources.len() {
                 let place = (*turn + step) % sources.len();
-                let Some(source) = sources.get_mut(place) else { continue };
+                let Some((source, of)) = sources.get_mut(place).filter(|(_, of)| !waits(*of)) else { continue };
                 match source.poll_recv_many(context, batch, TURN) {
                     Poll::Ready(0) => ended = Some(place),
-                    Poll::Ready(count) => {
+                    Poll::Ready(_) => {
                         *turn = place + 1;
-                        return Poll::Ready(count);
+                        return Poll::Ready(Some(*of));
                     }
                     Poll::Pending => {}
                 }
@@ -97,16 +110,16 @@ impl Intake {
                 // Looked at again at once, without the one that ended.
                 context.waker().wake_by_ref();
             }
-            if sources.is_empty() { Poll::Ready(0) } else { Poll::Pending }
+            if sources.is_empty() { Poll::Ready(None) } else { Poll::Pending }
         })
         .await
     }
 
-    fn take(&self, arrival: Arrival) {
+    fn take(&self, arrival: Arrival, place: u16) {
         match arrival {
-            Arrival::Reading(reading) => self.take_reading(reading),
+            Arrival::Reading(reading) => self.take_reading(reading, place),
             Arrival::Outcome(outcome) => {
-                self.queue.push(Lane::Outcome, Body::Outcome(outcome));
+                self.queue.push(Lane::Outcome, &Body::Outcome(outcome), place);
             }
             Arrival::Lost { device, point, count } => {
                 self.queue.lost(GapCause::Overflow, GapRange::Device { device, point, count });
@@ -114,7 +127,7 @@ impl Intake {
         }
     }
 
-    fn take_reading(&self, reading: Reading) {
+    fn take_reading(&self, reading: Reading, place: u16) {
         let key = reading.key();
         let Some(route) = self.routes.get(&key) else {
             tracing::error!(DEVICE = %key.0, POINT = %key.1, "a reading of a point that is not configured");
@@ -133,7 +146,7 @@ impl Intake {
         }
         match route.keep {
             Keep::All => {
-                self.queue.push(route.lane, Body::Reading(reading));
+                self.queue.push(route.lane, &Body::Reading(reading), place);
             }
             Keep::Latest => self.queue.push_latest(reading),
         }

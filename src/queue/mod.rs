@@ -1,35 +1,45 @@
 //! The queue: keeps records until the broker acknowledged them, and tells what it could not keep.
 //!
-//! Three lanes, each with its own numbers, bound and order. A push gives a record its number at once; a [`Reader`]
-//! hands records out, the higher lanes first, and begins again with all that was not acknowledged on each new
-//! connection. Each number ends as exactly one of published, dropped or refused, and every end but the first stands
-//! in a gap ([`gaps`]).
+//! Three lanes, each with its own numbers, bound and order. A push gives a record its number at once and puts it into
+//! RAM; the keeper ([`flash`]), a thread of its own, writes it to flash by the lane's `sync` rule, unless it was
+//! acknowledged before. A [`Reader`] hands records out, the higher lanes first, and begins again with all that was not
+//! acknowledged on each new connection. Each number ends as exactly one of published, dropped, damaged or refused, and
+//! every end but the first stands in a gap ([`gaps`]), which is on flash before anything there makes the loss final.
 //!
-//! In this version the lanes are in RAM: what waits is lost with the process, and the next start says so with a gap
-//! of cause `stop`. The settings that only make sense with a file (`sync`, `keep_free`) are checked and have no
-//! effect yet.
+//! What can fail is the flash. A lane that it does not take goes on in RAM, within `max_memory`, says so
+//! ([`LaneStatus::trouble`], a problem, one line in the log), and comes back by itself.
 //!
-//! Never touches the network, and never looks into a payload beyond its lane, point, size and times.
+//! Never touches the network, and never looks into a payload beyond its time.
 
 mod config;
+mod dump;
+mod feed;
+mod flash;
 mod gaps;
 mod intake;
 mod lane;
+mod latest;
+mod ranges;
 mod reader;
+mod sources;
+mod state;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
-use crate::model::{Body, Gap, GapCause, GapRange, Lane, Number, PointKey, Reading, time};
+use crate::model::{Body, GapCause, GapRange, Lane, Number, Problems, Reading, time};
 pub use config::{Config, Keep, LaneConfig, PointConfig, Sync};
-use gaps::Ledger;
+pub use dump::{Dumped, dump};
+use flash::{Found, Keeper};
 pub use intake::{Intake, Route, Taps};
+use lane::Log;
 pub use lane::Totals;
-use lane::{Log, Stream};
-pub use reader::Reader;
+pub use reader::{Reader, Wanted};
+use sources::Source;
+use state::State;
 
 /// The queue. Clones are the same queue.
 #[derive(Debug, Clone)]
@@ -42,85 +52,158 @@ struct Shared {
     state: Mutex<State>,
     /// Something may be there for the reader.
     filled: Notify,
-}
-
-#[derive(Debug)]
-struct State {
-    epoch: u64,
-    lanes: [Log; 3],
-    max_memory: usize,
-    /// Points of which only the newest value counts.
-    latest: BTreeMap<PointKey, Latest>,
-    /// Values of those points that a newer one replaced before they went out.
-    replaced: u64,
-    gaps: Ledger,
-}
-
-#[derive(Debug)]
-struct Latest {
-    reading: Reading,
-    handed: bool,
-    /// An older value is under way: this one waits for its acknowledgement, so that a point which changes faster than
-    /// the broker acknowledges takes one place of the window and no more.
-    waits: bool,
+    /// A device that had to wait may go on.
+    room: Notify,
+    /// Wakes the keeper.
+    work: Condvar,
 }
 
 /// What `health` and `status` tell of one lane.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaneStatus {
     /// The lane.
     pub lane: Lane,
     /// Records that wait.
-    pub depth: usize,
-    /// Bytes that they take.
-    pub bytes: usize,
-    /// Age of the oldest.
+    pub depth: u64,
+    /// Bytes that its files take on flash.
+    pub bytes: u64,
+    /// Bytes of it in RAM.
+    pub ram: usize,
+    /// Age of the oldest record, where it is known.
     pub oldest: Option<Duration>,
     /// The number that the next record gets.
     pub next_seq: u64,
+    /// Every number of this epoch up to this one is on flash, or its end is: no power cut changes that.
+    pub durable: u64,
+    /// Records that were found on flash at the start.
+    pub at_start: u64,
+    /// Why the flash does not take the lane's records, where it does not.
+    pub trouble: Option<String>,
     /// How the numbers of this start ended.
     pub totals: Totals,
 }
 
-impl Queue {
-    /// An empty queue for this start. `previous` is the epoch of a start that ended without publishing all: it is
-    /// told in a gap.
-    pub fn new(config: &Config, epoch: u64, previous: Option<u64>) -> Self {
-        let log = |lane: &LaneConfig| Log::new(bytes(lane.max_bytes.0), lane.max_age.0);
-        let mut gaps = Ledger::new(epoch);
-        if let Some(previous) = previous {
-            for lane in Lane::ALL {
-                let range = GapRange::Numbers { lane, epoch: previous, from: 1, to: None, count: None };
-                gaps.add(GapCause::Stop, range, time::now());
-            }
-        }
-        let state = State {
-            epoch,
-            lanes: [log(&config.alarm), log(&config.outcome), log(&config.telemetry)],
-            max_memory: bytes(config.max_memory.0),
-            latest: BTreeMap::new(),
-            replaced: 0,
-            gaps,
-        };
-        Queue { shared: Arc::new(Shared { state: Mutex::new(state), filled: Notify::new() }) }
+/// The files of a queue, looked through but not yet in use: it lacks the epoch of this start, which has to be greater
+/// than all that stand in them.
+#[derive(Debug)]
+pub struct Opened {
+    config: Config,
+    found: Found,
+}
+
+/// The run of the gateway before this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Previous {
+    /// Its epoch.
+    pub epoch: u64,
+    /// It came to a clean stop, and had put on flash what waited.
+    pub clean: bool,
+}
+
+/// How a start began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Begun {
+    /// Where the numbers of the run before ended, for each lane: the next one.
+    pub ended: [u64; 3],
+    /// What its end may have cost is on flash. Only then may anybody note that this start has begun: the one after it
+    /// will not look back further.
+    pub noted: bool,
+}
+
+/// The keeper of a running queue.
+#[derive(Debug)]
+pub struct Keeping {
+    thread: Option<std::thread::JoinHandle<()>>,
+    queue: Queue,
+}
+
+impl Opened {
+    /// The greatest epoch that stands in the files; 0: none.
+    pub fn highest_epoch(&self) -> u64 {
+        self.found.highest_epoch()
     }
 
-    /// Takes a record in. What has to go for it goes now, and is told in a gap.
-    pub fn push(&self, lane: Lane, body: Body) -> Number {
-        let number = self.state().push(lane, body);
+    /// Begins. `first_gap` is where the numbers of this start's gaps begin: random, so that no clone and no restored
+    /// backup of this board uses them again. `problems` gets what a person should look at.
+    pub fn start(
+        self,
+        epoch: u64,
+        previous: Option<Previous>,
+        first_gap: u64,
+        problems: watch::Sender<Problems>,
+    ) -> (Queue, Keeping, Begun) {
+        let (queue, mut keeper, begun) = self.begin(epoch, previous, first_gap, problems);
+        let thread = std::thread::Builder::new().name("queue".to_owned()).spawn(move || keeper.run());
+        let thread = match thread {
+            Ok(thread) => Some(thread),
+            Err(error) => {
+                tracing::error!("the queue's thread could not be started, all stays in RAM: {error}");
+                queue.state().give_up(&format!("no thread: {error}"));
+                None
+            }
+        };
+        (queue.clone(), Keeping { thread, queue }, begun)
+    }
+
+    fn begin(
+        self,
+        epoch: u64,
+        previous: Option<Previous>,
+        first_gap: u64,
+        problems: watch::Sender<Problems>,
+    ) -> (Queue, Keeper, Begun) {
+        let Opened { config, found } = self;
+        let mut state = State::new(&config, epoch, first_gap);
+        let (files, ended) = found.into_state(&mut state, previous);
+        let shared =
+            Shared { state: Mutex::new(state), filled: Notify::new(), room: Notify::new(), work: Condvar::new() };
+        let queue = Queue { shared: Arc::new(shared) };
+        let mut keeper = Keeper::new(queue.clone(), files, problems);
+        let noted = keeper.begin();
+        (queue, keeper, Begun { ended, noted })
+    }
+}
+
+impl Keeping {
+    /// Writes all that waits to flash, and ends. True: nothing is lost with the process.
+    pub async fn close(mut self) -> bool {
+        self.queue.state().closing = true;
+        self.queue.knock();
+        let Some(thread) = self.thread.take() else { return self.queue.is_empty() };
+        let ended = tokio::task::spawn_blocking(move || thread.join().is_ok()).await.unwrap_or(false);
+        ended && self.queue.state().closed
+    }
+}
+
+impl Queue {
+    /// Looks through the queue's folder. Nothing in it keeps the gateway from starting.
+    pub fn open(config: &Config, folder: &Path) -> Opened {
+        Opened { config: config.clone(), found: Found::open(config, Box::new(flash::Folder::new(folder))) }
+    }
+
+    /// Takes a record in, from the device at this place of the intake. What has to go for it goes now, and is told in a
+    /// gap.
+    pub fn push(&self, lane: Lane, body: &Body, source: u16) -> Number {
+        let mut payload = Vec::with_capacity(96);
+        body.encode(&mut payload);
+        let number = self.push_bytes(lane, payload, source, time::uptime());
         self.shared.filled.notify_one();
+        number
+    }
+
+    fn push_bytes(&self, lane: Lane, payload: Vec<u8>, source: u16, now: Duration) -> Number {
+        let mut state = self.state();
+        let number = state.push(lane, payload, Source(source), now);
+        if state.is_due_earlier(lane, Source(source)) {
+            drop(state);
+            self.knock();
+        }
         number
     }
 
     /// Takes the newest value of a point of which no other one counts.
     pub fn push_latest(&self, reading: Reading) {
-        let mut state = self.state();
-        let key = reading.key();
-        let before = state.latest.get(&key);
-        let (replaced, waits) = before.map_or((false, false), |old| (!old.handed, old.handed || old.waits));
-        state.replaced += u64::from(replaced);
-        state.latest.insert(key, Latest { reading, handed: false, waits });
-        drop(state);
+        self.state().latest.push(reading);
         self.shared.filled.notify_one();
     }
 
@@ -142,31 +225,46 @@ impl Queue {
 
     /// How the lanes are.
     pub fn status(&self) -> Vec<LaneStatus> {
-        let state = self.state();
-        let now = time::uptime();
-        let status = |lane: Lane| {
-            let log = &state.lanes[lane.index()];
-            LaneStatus {
-                lane,
-                depth: log.depth(),
-                bytes: log.bytes(),
-                oldest: log.oldest().map(|pushed| now.saturating_sub(pushed)),
-                next_seq: log.next_seq(),
-                totals: log.totals,
-            }
-        };
-        Lane::ALL.into_iter().map(status).collect()
+        let mut state = self.state();
+        let now = time::now();
+        Lane::ALL.into_iter().map(|lane| state.status(lane, &now)).collect()
     }
 
     /// Values of `keep = "latest"` points that were replaced before they went out.
     pub fn replaced(&self) -> u64 {
-        self.state().replaced
+        self.state().latest.replaced
+    }
+
+    /// Bytes written to flash since the start.
+    pub fn flash_bytes(&self) -> u64 {
+        self.state().flash_bytes
     }
 
     /// Whether nothing waits to be published or acknowledged.
     pub fn is_empty(&self) -> bool {
         let state = self.state();
-        state.lanes.iter().all(|log| log.depth() == 0) && state.latest.is_empty() && state.gaps.is_empty()
+        state.lanes.iter().all(Log::is_empty) && state.latest.is_empty() && state.gaps.is_empty()
+    }
+
+    /// So many devices share the RAM.
+    fn share(&self, sources: usize) {
+        self.state().share(sources);
+    }
+
+    /// The sources that have to wait until what they sent is on flash; `None`: none has to.
+    fn crowded(&self) -> Option<Vec<bool>> {
+        self.state().crowded(time::uptime())
+    }
+
+    /// Waits until a source that had to wait may go on. To be made before [`Queue::crowded`] is asked. Cancel-safe.
+    fn room(&self) -> impl Future<Output = ()> {
+        self.shared.room.notified()
+    }
+
+    /// Wakes the keeper.
+    fn knock(&self) {
+        self.state().knocked = true;
+        self.shared.work.notify_one();
     }
 
     /// The state is consistent between any two statements that can panic, so a poisoned lock is no reason to stop.
@@ -175,56 +273,17 @@ impl Queue {
     }
 }
 
-impl State {
-    fn push(&mut self, lane: Lane, body: Body) -> Number {
-        let now = time::now();
-        let log = &mut self.lanes[lane.index()];
-        let seq = log.push(body, now.uptime);
-        self.expire(now.uptime);
-        while self.lanes[lane.index()].over_bytes() && self.drop_oldest(lane, GapCause::Bytes) {}
-        // Telemetry goes first when all of it together is too much; the newest record of a lane always stays.
-        while self.lanes.iter().map(Log::bytes).sum::<usize>() > self.max_memory {
-            let gone = [Lane::Telemetry, Lane::Outcome, Lane::Alarm]
-                .into_iter()
-                .any(|lane| self.drop_oldest(lane, GapCause::Memory));
-            if !gone {
-                break;
-            }
-        }
-        Number { epoch: self.epoch, seq }
-    }
-
-    /// Drops what is older than its lane allows.
-    fn expire(&mut self, now: Duration) {
-        for lane in Lane::ALL {
-            while self.lanes[lane.index()].over_age(now) && self.drop_oldest(lane, GapCause::Age) {}
-        }
-    }
-
-    /// Drops the oldest record of a lane, but not its last one.
-    fn drop_oldest(&mut self, lane: Lane, cause: GapCause) -> bool {
-        let log = &mut self.lanes[lane.index()];
-        if log.depth() <= 1 && cause != GapCause::Age {
-            return false;
-        }
-        let Some(seq) = log.drop_oldest(cause) else { return false };
-        self.tell(lane, seq, cause);
-        true
-    }
-
-    fn tell(&mut self, lane: Lane, seq: u64, cause: GapCause) {
-        let range = GapRange::Numbers { lane, epoch: self.epoch, from: seq, to: Some(seq), count: Some(1) };
-        self.gaps.add(cause, range, time::now());
-    }
-
-    fn gap(&mut self, now: Duration) -> Option<Gap> {
-        self.gaps.next(now)
-    }
-}
-
+/// Bytes as what they are in memory.
 fn bytes(size: u64) -> usize {
     usize::try_from(size).unwrap_or(usize::MAX)
 }
 
+/// For each lane.
+fn each_lane<T>(of: impl FnMut(Lane) -> T) -> [T; 3] {
+    Lane::ALL.map(of)
+}
+
+#[cfg(test)]
+mod model_tests;
 #[cfg(test)]
 mod tests;

@@ -1,11 +1,13 @@
 //! Hands records out, in the order in which they should leave, and takes their acknowledgements.
 
 use std::collections::BTreeSet;
-use std::ops::Bound;
 use std::time::Duration;
 
-use super::{Latest, Queue, Stream};
-use crate::model::{Body, Bucket, Gap, GapCause, Lane, Number, PointKey, Rate, Reading, Record};
+use super::feed::Stream;
+use super::lane::End;
+use super::state::State;
+use super::{Queue, each_lane};
+use crate::model::{Body, Bucket, Gap, GapCause, Lane, Number, Rate, Reading, Record};
 
 /// Each so many records, one is telemetry while any waits: a flood of alarms does not silence all else.
 const TELEMETRY_SHARE: u32 = 4;
@@ -16,20 +18,23 @@ pub struct Reader {
     queue: Queue,
     /// The bound on how fast the backlog is replayed.
     replay: Bucket,
-    /// Alarms and outcomes: one stream each.
-    alarm: Stream,
-    outcome: Stream,
-    /// Telemetry has two: what waited when this connection began, and what came since.
-    live: Stream,
-    backlog: Stream,
     /// Where each lane stood when this connection began: what is numbered below is late.
-    marks: [u64; 3],
+    marks: [Number; 3],
     /// Records without telemetry since the last one of it.
     since_telemetry: u32,
     /// Records the broker asked to be sent again later.
-    again: BTreeSet<(Lane, u64)>,
-    /// The `keep = "latest"` point that had the last turn.
-    last_latest: Option<PointKey>,
+    again: BTreeSet<(Lane, Number)>,
+}
+
+/// A record that is wanted out of turn.
+#[derive(Debug, PartialEq)]
+pub enum Wanted {
+    /// Here it is.
+    Here(Box<Record>),
+    /// It is read from the flash; [`Reader::filled`] tells when it is there.
+    Soon,
+    /// It came to its end.
+    Gone,
 }
 
 /// Of the replay's rate, so much at once: smooth for the line, cheap for the processor.
@@ -37,123 +42,142 @@ const REPLAY_BURST: Duration = Duration::from_millis(100);
 
 impl Reader {
     pub(super) fn new(queue: Queue, rate: Rate) -> Self {
-        let idle = Stream { cursor: 0, end: Some(0) };
         let replay = Bucket::new(rate, REPLAY_BURST);
-        let (alarm, outcome, live, backlog) = (idle, idle, idle, idle);
-        let again = BTreeSet::new();
-        Reader {
-            queue,
-            replay,
-            alarm,
-            outcome,
-            live,
-            backlog,
-            marks: [0; 3],
-            since_telemetry: 0,
-            again,
-            last_latest: None,
-        }
+        let mut reader =
+            Reader { queue, replay, marks: Default::default(), since_telemetry: 0, again: BTreeSet::new() };
+        reader.end();
+        reader
     }
 
     /// A new connection: all that was not acknowledged is to be sent again, and what waits now is its backlog.
     pub fn begin(&mut self) {
         let mut state = self.queue.state();
-        self.marks = Lane::ALL.map(|lane| state.lanes[lane.index()].next_seq());
-        let from = |lane: Lane| Stream { cursor: state.lanes[lane.index()].first_seq(), end: None };
-        self.alarm = from(Lane::Alarm);
-        self.outcome = from(Lane::Outcome);
+        self.marks = each_lane(|lane| state.lane(lane).next_number());
         let mark = self.marks[Lane::Telemetry.index()];
-        self.backlog = Stream { end: Some(mark), ..from(Lane::Telemetry) };
-        self.live = Stream { cursor: mark, end: None };
+        let start = Number::default();
+        for (stream, from, end) in [
+            (Stream::Alarm, start, None),
+            (Stream::Outcome, start, None),
+            (Stream::Backlog, start, Some(mark)),
+            (Stream::Live, mark, None),
+        ] {
+            state.feeds[stream as usize].begin(from, end);
+        }
+        for log in &mut state.lanes {
+            log.needed_from = 0;
+        }
         self.again.clear();
         state.gaps.begin();
-        for latest in state.latest.values_mut() {
-            (latest.handed, latest.waits) = (false, false);
+        state.latest.begin();
+    }
+
+    /// The connection is over: what is on flash need not stay in RAM.
+    pub fn end(&mut self) {
+        let mut state = self.queue.state();
+        for feed in &mut state.feeds {
+            feed.begin(Number::default(), Some(Number::default()));
+        }
+        for log in &mut state.lanes {
+            log.needed_from = u64::MAX;
+            log.tidy(false);
         }
     }
 
-    /// The next record to send.
+    /// The next record to send. Where it has to be read from the flash first, [`Reader::filled`] tells when it is there.
     pub fn next(&mut self, now: Duration) -> Option<Record> {
         let queue = self.queue.clone();
         let mut state = queue.state();
         state.expire(now);
+        let record = self.choose(&mut state, now);
+        if state.feeds.iter().any(|feed| feed.wants) {
+            drop(state);
+            queue.knock();
+        }
+        record
+    }
+
+    fn choose(&mut self, state: &mut State, now: Duration) -> Option<Record> {
         if self.since_telemetry + 1 >= TELEMETRY_SHARE
-            && let Some(record) = self.telemetry(&state, now)
+            && let Some(record) = self.telemetry(state, now)
         {
             self.since_telemetry = 0;
             return Some(record);
         }
-        let higher = self.stream(&state, Lane::Alarm).or_else(|| self.stream(&state, Lane::Outcome));
+        let higher = self.take(state, Stream::Alarm).or_else(|| self.take(state, Stream::Outcome));
         if higher.is_some() {
             self.since_telemetry = self.since_telemetry.saturating_add(1);
             return higher;
         }
         self.since_telemetry = 0;
-        self.telemetry(&state, now)
+        self.telemetry(state, now)
     }
 
-    fn telemetry(&mut self, state: &super::State, now: Duration) -> Option<Record> {
-        let log = &state.lanes[Lane::Telemetry.index()];
-        if let Some((seq, body)) = log.next(&mut self.live) {
-            return Some(self.record(state.epoch, Lane::Telemetry, seq, body));
+    fn telemetry(&mut self, state: &mut State, now: Duration) -> Option<Record> {
+        if let Some(record) = self.take(state, Stream::Live) {
+            return Some(record);
         }
-        let before = self.backlog;
-        let (seq, body) = log.next(&mut self.backlog)?;
+        let (feed, log) = state.feed(Stream::Backlog);
+        feed.seek(log)?;
         if !self.replay.take(now) {
-            self.backlog = before;
             return None;
         }
-        Some(self.record(state.epoch, Lane::Telemetry, seq, body))
+        self.take(state, Stream::Backlog)
     }
 
-    fn stream(&mut self, state: &super::State, lane: Lane) -> Option<Record> {
-        let stream = if lane == Lane::Alarm { &mut self.alarm } else { &mut self.outcome };
-        let (seq, body) = state.lanes[lane.index()].next(stream)?;
-        Some(self.record(state.epoch, lane, seq, body))
-    }
-
-    /// A copy of a record for the link. What is numbered below the mark is this connection's backlog.
-    fn record(&self, epoch: u64, lane: Lane, seq: u64, body: &Body) -> Record {
-        let late = seq < self.marks[lane.index()];
-        Record { lane, number: Number { epoch, seq }, late, body: body.clone() }
-    }
-
-    /// The newest value of a `keep = "latest"` point that waits.
-    pub fn next_latest(&mut self) -> Option<Reading> {
-        let mut state = self.queue.state();
-        // In turns, from the one behind the last: none keeps the others waiting.
-        let ready = |(_, latest): &(&PointKey, &Latest)| !latest.handed && !latest.waits;
-        let behind = self.last_latest.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-        let mut points = state.latest.range((behind, Bound::Unbounded)).chain(&state.latest);
-        let key = points.find(ready).map(|(key, _)| key.clone())?;
-        let latest = state.latest.get_mut(&key)?;
-        latest.handed = true;
-        self.last_latest = Some(key);
-        Some(latest.reading.clone())
-    }
-
-    /// A value of a `keep = "latest"` point was acknowledged.
-    pub fn latest_acked(&mut self, reading: &Reading) {
-        let key = reading.key();
-        let mut state = self.queue.state();
-        if let Some(latest) = state.latest.get_mut(&key) {
-            latest.waits = false;
-            if latest.reading == *reading {
-                state.latest.remove(&key);
+    /// The next record of a stream that can be read and is not too old.
+    fn take(&self, state: &mut State, stream: Stream) -> Option<Record> {
+        let lane = stream.lane();
+        loop {
+            let (feed, log) = state.feed(stream);
+            let (number, payload) = feed.next(log)?;
+            let body = Body::decode(payload);
+            let log = state.lane(lane);
+            if number.epoch == log.epoch {
+                log.needed_from = log.needed_from.max(number.seq + 1);
+            }
+            match body {
+                Ok(body) if log.is_too_old(body.timestamp()) => {
+                    state.end(lane, number, End::Lost(GapCause::Age));
+                }
+                Ok(body) => return Some(self.record(lane, number, body)),
+                // Its checksum is right, so it was written so: by a newer version, or by a fault of this one.
+                Err(error) => {
+                    tracing::error!(LANE = %lane, "record {number} can't be read: {error}");
+                    state.end(lane, number, End::Lost(GapCause::Damaged));
+                }
             }
         }
     }
 
+    /// What is numbered below the mark is this connection's backlog.
+    fn record(&self, lane: Lane, number: Number, body: Body) -> Record {
+        Record { lane, number, late: number < self.marks[lane.index()], body }
+    }
+
+    /// The newest value of a `keep = "latest"` point that waits.
+    pub fn next_latest(&mut self) -> Option<Reading> {
+        self.queue.state().latest.next()
+    }
+
+    /// A value of a `keep = "latest"` point was acknowledged.
+    pub fn latest_acked(&mut self, reading: &Reading) {
+        self.queue.state().latest.acked(reading);
+    }
+
     /// A value of a `keep = "latest"` point is to be sent again.
     pub fn latest_again(&mut self, reading: &Reading) {
-        if let Some(latest) = self.queue.state().latest.get_mut(&reading.key()) {
-            (latest.handed, latest.waits) = (false, false);
-        }
+        self.queue.state().latest.again(reading);
     }
 
     /// The next gap to send.
     pub fn next_gap(&mut self, now: Duration) -> Option<Gap> {
-        self.queue.state().gap(now)
+        let mut state = self.queue.state();
+        let gap = state.gaps.next(now);
+        if gap.is_none() && state.gaps.is_awaited() {
+            drop(state);
+            self.queue.knock();
+        }
+        gap
     }
 
     /// A gap was acknowledged.
@@ -168,46 +192,64 @@ impl Reader {
 
     /// A record was acknowledged: it leaves the queue.
     pub fn acked(&mut self, lane: Lane, number: Number) {
-        self.queue.state().lanes[lane.index()].acked(number.seq);
+        self.queue.state().end(lane, number, End::Published);
     }
 
     /// The broker will never have this record: it leaves the queue, and a gap says so.
     pub fn refused(&mut self, lane: Lane, number: Number) {
-        let mut state = self.queue.state();
-        if state.lanes[lane.index()].refused(number.seq) {
-            state.tell(lane, number.seq, GapCause::Refused);
-        }
+        self.queue.state().end(lane, number, End::Lost(GapCause::Refused));
     }
 
     /// The broker asked to be sent this record again, later.
     pub fn put_back(&mut self, lane: Lane, number: Number) {
-        self.again.insert((lane, number.seq));
+        self.again.insert((lane, number));
     }
 
     /// One of the records that were put back.
     pub fn next_again(&mut self) -> Option<Record> {
-        while let Some((lane, seq)) = self.again.pop_first() {
-            let epoch = self.queue.state().epoch;
-            if let Some(record) = self.get(lane, Number { epoch, seq }) {
-                return Some(record);
-            }
+        while let Some(&(lane, number)) = self.again.first() {
+            match self.get(lane, number) {
+                Wanted::Soon => return None,
+                Wanted::Here(record) => {
+                    self.again.pop_first();
+                    return Some(*record);
+                }
+                Wanted::Gone => self.again.pop_first(),
+            };
         }
         None
     }
 
-    /// This record, out of turn; `None` if it is there no longer.
-    pub fn get(&self, lane: Lane, number: Number) -> Option<Record> {
-        let state = self.queue.state();
-        let body = state.lanes[lane.index()].get(number.seq)?;
-        Some(self.record(number.epoch, lane, number.seq, body))
+    /// This record, out of turn.
+    pub fn get(&self, lane: Lane, number: Number) -> Wanted {
+        let mut state = self.queue.state();
+        let log = &state.lanes[lane.index()];
+        let in_ram = number >= log.first_in_ram();
+        let here = |payload: &[u8]| match Body::decode(payload) {
+            Ok(body) => Wanted::Here(Box::new(self.record(lane, number, body))),
+            Err(_) => Wanted::Gone,
+        };
+        if in_ram {
+            return log.in_ram(number.seq).map_or(Wanted::Gone, here);
+        }
+        if !log.on_flash(number) {
+            return Wanted::Gone;
+        }
+        if let Some((_, _, payload)) = state.lookup.found.take_if(|(of, found, _)| (*of, *found) == (lane, number)) {
+            return payload.as_deref().map_or(Wanted::Gone, here);
+        }
+        state.lookup.wanted = Some((lane, number));
+        drop(state);
+        self.queue.knock();
+        Wanted::Soon
     }
 
     /// When there may be something to send although nothing was pushed: the next step of a bounded replay, a gap whose
     /// time has come.
     pub fn next_due(&self, now: Duration) -> Option<Duration> {
-        let state = self.queue.state();
-        let backlog = state.lanes[Lane::Telemetry.index()].next(&mut { self.backlog });
-        let replay = backlog.map(|_| self.replay.next(now));
+        let mut state = self.queue.state();
+        let (feed, log) = state.feed(Stream::Backlog);
+        let replay = feed.seek(log).map(|_| self.replay.next(now));
         replay.into_iter().chain(state.gaps.next_due(now)).min()
     }
 

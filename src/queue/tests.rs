@@ -2,8 +2,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
+use super::flash::fake::Fake;
+use super::lane::SLOT_BYTES;
 use super::*;
-use crate::model::{DeviceName, PointName, Quality, Rate, Record, Size, Span, Value};
+use crate::model::{DeviceName, Gap, PointName, Quality, Rate, Record, Size, Span, Value};
 
 const EPOCH: u64 = 5 << 16;
 
@@ -14,7 +16,17 @@ fn config(change: impl FnOnce(&mut Config)) -> Config {
     config
 }
 
-fn reading(point: &str, value: i64) -> Reading {
+/// A queue whose lanes stay in RAM.
+fn in_ram(config: &Config, previous: Option<Previous>) -> Queue {
+    let mut config = config.clone();
+    for lane in [&mut config.alarm, &mut config.outcome, &mut config.telemetry] {
+        lane.sync = Sync::Never;
+    }
+    let found = Found::open(&config, Box::new(Fake::new()));
+    Opened { config, found }.begin(EPOCH, previous, 5_000_001, watch::channel(Problems::new()).0).0
+}
+
+pub(super) fn reading(point: &str, value: i64) -> Reading {
     Reading {
         device: DeviceName::new("d").unwrap(),
         point: PointName::new(point).unwrap(),
@@ -27,7 +39,7 @@ fn reading(point: &str, value: i64) -> Reading {
 }
 
 fn push(queue: &Queue, lane: Lane, value: i64) -> u64 {
-    queue.push(lane, Body::Reading(reading("p", value))).seq
+    queue.push(lane, &Body::Reading(reading("p", value)), 0).seq
 }
 
 fn seqs(reader: &mut Reader) -> Vec<(Lane, u64, bool)> {
@@ -36,13 +48,15 @@ fn seqs(reader: &mut Reader) -> Vec<(Lane, u64, bool)> {
 
 /// Bytes of so many small records.
 fn room_for(count: usize) -> Size {
-    Size((count * Body::Reading(reading("p", 0)).weight()) as u64)
+    let mut payload = Vec::new();
+    Body::Reading(reading("p", 0)).encode(&mut payload);
+    Size((count * (SLOT_BYTES + payload.len())) as u64)
 }
 
 #[test]
 fn live_goes_before_the_backlog_and_both_in_order() {
     let config = config(|_| {});
-    let queue = Queue::new(&config, EPOCH, None);
+    let queue = in_ram(&config, None);
     let mut reader = queue.reader(&config);
     for value in 1..=3 {
         push(&queue, Lane::Telemetry, value);
@@ -65,7 +79,7 @@ fn live_goes_before_the_backlog_and_both_in_order() {
 #[test]
 fn alarms_go_first_and_telemetry_keeps_its_share() {
     let config = config(|_| {});
-    let queue = Queue::new(&config, EPOCH, None);
+    let queue = in_ram(&config, None);
     let mut reader = queue.reader(&config);
     reader.begin();
     for value in 1..=8 {
@@ -80,7 +94,7 @@ fn alarms_go_first_and_telemetry_keeps_its_share() {
 #[test]
 fn what_does_not_fit_is_dropped_oldest_first_and_told() {
     let config = config(|config| config.telemetry.max_bytes = room_for(10));
-    let queue = Queue::new(&config, EPOCH, None);
+    let queue = in_ram(&config, None);
     let mut reader = queue.reader(&config);
     for value in 1..=25 {
         push(&queue, Lane::Telemetry, value);
@@ -91,21 +105,21 @@ fn what_does_not_fit_is_dropped_oldest_first_and_told() {
     let gap = reader.next_gap(time::uptime()).unwrap();
     let range = GapRange::Numbers { lane: Lane::Telemetry, epoch: EPOCH, from: 1, to: Some(15), count: Some(15) };
     assert_eq!((gap.cause, gap.range, gap.n), (GapCause::Bytes, range, 5_000_001));
-    let telemetry = queue.status()[2];
+    let telemetry = &queue.status()[2];
     assert_eq!((telemetry.depth, telemetry.next_seq, telemetry.totals.dropped_bytes), (10, 26, 15));
 }
 
 #[test]
 fn memory_is_bounded_over_all_lanes_and_telemetry_goes_first() {
     let config = config(|config| config.max_memory = room_for(10));
-    let queue = Queue::new(&config, EPOCH, None);
+    let queue = in_ram(&config, None);
     for value in 0..8 {
         push(&queue, Lane::Telemetry, value);
     }
     for value in 0..8 {
         push(&queue, Lane::Alarm, value);
     }
-    let depth: Vec<usize> = queue.status().iter().map(|lane| lane.depth).collect();
+    let depth: Vec<u64> = queue.status().iter().map(|lane| lane.depth).collect();
     assert_eq!(depth, [8, 0, 2]);
     assert_eq!(queue.status()[2].totals.dropped_memory, 6);
 }
@@ -113,7 +127,7 @@ fn memory_is_bounded_over_all_lanes_and_telemetry_goes_first() {
 #[test]
 fn what_is_too_old_is_dropped_and_told() {
     let config = config(|config| config.telemetry.max_age = Span(Duration::ZERO));
-    let queue = Queue::new(&config, EPOCH, None);
+    let queue = in_ram(&config, None);
     let mut reader = queue.reader(&config);
     push(&queue, Lane::Telemetry, 1);
     reader.begin();
@@ -125,7 +139,7 @@ fn what_is_too_old_is_dropped_and_told() {
 #[test]
 fn a_refused_record_leaves_with_a_gap_and_one_put_back_comes_again() {
     let config = config(|_| {});
-    let queue = Queue::new(&config, EPOCH, None);
+    let queue = in_ram(&config, None);
     let mut reader = queue.reader(&config);
     reader.begin();
     for value in 1..=2 {
@@ -148,7 +162,7 @@ fn a_refused_record_leaves_with_a_gap_and_one_put_back_comes_again() {
 #[test]
 fn an_unclean_end_is_told_for_each_lane() {
     let config = config(|_| {});
-    let queue = Queue::new(&config, EPOCH, Some(4 << 16));
+    let queue = in_ram(&config, Some(Previous { epoch: 4 << 16, clean: false }));
     let mut reader = queue.reader(&config);
     let gaps: Vec<Gap> = std::iter::from_fn(|| reader.next_gap(time::uptime())).collect();
     assert_eq!(gaps.len(), 3);
@@ -161,7 +175,7 @@ fn an_unclean_end_is_told_for_each_lane() {
 #[test]
 fn only_the_newest_value_of_a_latest_point_waits() {
     let config = config(|_| {});
-    let queue = Queue::new(&config, EPOCH, None);
+    let queue = in_ram(&config, None);
     let mut reader = queue.reader(&config);
     for value in 1..=3 {
         queue.push_latest(reading("p", value));
@@ -184,7 +198,7 @@ fn only_the_newest_value_of_a_latest_point_waits() {
 #[test]
 fn a_fast_latest_point_has_one_value_under_way_and_lets_the_others_pass() {
     let config = config(|_| {});
-    let queue = Queue::new(&config, EPOCH, None);
+    let queue = in_ram(&config, None);
     let mut reader = queue.reader(&config);
     queue.push_latest(reading("fast", 1));
     queue.push_latest(reading("slow", 1));
@@ -203,7 +217,7 @@ fn a_fast_latest_point_has_one_value_under_way_and_lets_the_others_pass() {
 fn the_backlog_is_replayed_at_its_rate() {
     let rate = Rate::Limit { count: 10, per: Duration::from_secs(1) };
     let config = config(|config| config.replay.rate = rate);
-    let queue = Queue::new(&config, EPOCH, None);
+    let queue = in_ram(&config, None);
     let mut reader = queue.reader(&config);
     for value in 0..100 {
         push(&queue, Lane::Telemetry, value);
@@ -254,7 +268,7 @@ proptest! {
             config.alarm.max_bytes = room_for(6);
             config.max_memory = room_for(24);
         });
-        let queue = Queue::new(&config, EPOCH, None);
+        let queue = in_ram(&config, None);
         let mut reader = queue.reader(&config);
         reader.begin();
         let now = time::uptime();

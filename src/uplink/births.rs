@@ -11,7 +11,7 @@ use super::plain::{self, Copy, Moment};
 use super::{Payload, Shared};
 use crate::link::{Kept, Publish};
 use crate::model::{
-    DeviceName, DeviceState, DeviceStates, Point, Problem, Problems, Timestamp, Value, ValueType, time,
+    self, DeviceName, DeviceState, DeviceStates, Point, Problem, Problems, Timestamp, Value, ValueType, time,
 };
 use crate::queue::{LaneStatus, Totals};
 
@@ -93,7 +93,15 @@ impl Shared {
             boot: String,
             session: u32,
             last_exit: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            before: Option<InfoBefore>,
             devices: BTreeMap<&'a str, InfoDevice<'a>>,
+        }
+        #[derive(Serialize)]
+        struct InfoBefore {
+            epoch: u64,
+            clean: bool,
+            next_seq: BTreeMap<String, u64>,
         }
         #[derive(Serialize)]
         struct InfoDevice<'a> {
@@ -136,6 +144,11 @@ impl Shared {
             boot: time::boot().to_string(),
             session: start.session,
             last_exit: &start.last_exit,
+            before: start.before.as_ref().map(|before| InfoBefore {
+                epoch: before.epoch,
+                clean: before.clean,
+                next_seq: model::Lane::ALL.iter().map(ToString::to_string).zip(before.next_seq).collect(),
+            }),
             devices,
         };
         retained(self.topics.own("info"), plain::json(&info))
@@ -145,11 +158,12 @@ impl Shared {
     pub(super) fn health_word(&self, kept: &Kept) -> Publish {
         #[derive(Serialize)]
         struct Lane {
-            depth: usize,
-            bytes: usize,
+            depth: u64,
+            bytes: u64,
             /// Age of the oldest record, in seconds.
             oldest: Option<f64>,
             next_seq: u64,
+            at_start: u64,
             #[serde(flatten)]
             totals: Totals,
         }
@@ -167,6 +181,8 @@ impl Shared {
             refusals_lost: u64,
             #[serde(skip_serializing_if = "Option::is_none")]
             memory_bytes: Option<u64>,
+            /// Written to flash since the start.
+            flash_bytes: u64,
             sent_bytes: usize,
             received_bytes: usize,
             #[serde(skip_serializing_if = "Option::is_none")]
@@ -174,8 +190,9 @@ impl Shared {
         }
         let now = time::now();
         let lane = |status: LaneStatus| {
-            let LaneStatus { lane, depth, bytes, oldest, next_seq, totals } = status;
-            (lane.to_string(), Lane { depth, bytes, oldest: oldest.map(|age| age.as_secs_f64()), next_seq, totals })
+            let LaneStatus { lane, depth, bytes, oldest, next_seq, at_start, totals, .. } = status;
+            let oldest = oldest.map(|age| age.as_secs_f64());
+            (lane.to_string(), Lane { depth, bytes, oldest, next_seq, at_start, totals })
         };
         let moment = Moment::new(&now);
         let health = Health {
@@ -187,6 +204,7 @@ impl Shared {
             connections: self.counters.connections,
             refusals_lost: self.counters.refusals_lost,
             memory_bytes: (self.parts.memory)(),
+            flash_bytes: self.parts.queue.flash_bytes(),
             sent_bytes: kept.traffic.sent.load(Ordering::Relaxed),
             received_bytes: kept.traffic.received.load(Ordering::Relaxed),
             certificate_days: kept.identity().and_then(|identity| identity.expires()).map(|end| days_until(end, &now)),

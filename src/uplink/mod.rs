@@ -55,6 +55,19 @@ pub struct Start {
     pub session: u32,
     /// Why the run before ended.
     pub last_exit: String,
+    /// The run before, where there was one.
+    pub before: Option<RunBefore>,
+}
+
+/// Where the numbers of the run before ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunBefore {
+    /// Its epoch.
+    pub epoch: u64,
+    /// It came to a clean stop: no number from `next_seq` on was ever given to a record.
+    pub clean: bool,
+    /// The number behind the last one that is known, for each lane.
+    pub next_seq: [u64; 3],
 }
 
 /// One point, as far as the uplink is concerned.
@@ -203,6 +216,7 @@ impl Uplink {
                 }
                 Err(error) => End::Lost { error, was_up: false },
             };
+            self.shared.parts.reader.end();
             let pause = match end {
                 End::Stopped => return,
                 End::Duplicate(instance) => {

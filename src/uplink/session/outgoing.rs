@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Session;
 use crate::link::{LinkError, Publish, Refusal, Ticket};
 use crate::model::{Body, Lane, Number, Outcome, Reading, Record, time};
+use crate::queue::Wanted;
 use crate::uplink::plain::{self, Copy};
 use crate::uplink::presence::{ECHO_PATIENCE, Stage};
 use crate::uplink::publisher::UnderWay;
@@ -137,11 +138,12 @@ impl Session<'_> {
     fn next_record(&mut self, now: Duration) -> Option<(Record, Turn)> {
         let Shared { poison, parts, .. } = &mut *self.shared;
         while let Some((lane, number)) = poison.to_try() {
-            if let Some(record) = parts.reader.get(lane, number) {
-                return Some((record, Turn::Out));
+            match parts.reader.get(lane, number) {
+                Wanted::Here(record) => return Some((*record, Turn::Out)),
+                Wanted::Soon => return None,
+                // It was dropped meanwhile.
+                Wanted::Gone => poison.gone((lane, number)),
             }
-            // It was dropped meanwhile.
-            poison.gone((lane, number));
         }
         if let Some(record) = parts.reader.next_again() {
             return Some((record, Turn::Out));

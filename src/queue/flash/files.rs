@@ -1,0 +1,396 @@
+//! The files of one lane.
+
+use std::collections::VecDeque;
+use std::io;
+
+use super::cursor::{Cursor, SLOT};
+use super::disk::Disk;
+use super::format::{self, FRAMES, Head, Seal, frame_size};
+use super::walk::{self, Chunk, Damage, Place};
+use super::{Bug, keeper};
+use crate::model::{Body, Lane, Number};
+use crate::queue::LaneConfig;
+use crate::queue::lane::{Batch, Log, Segment};
+
+/// A lane has at least so many segments, so that dropping the oldest is never most of it.
+const SEGMENTS: u64 = 16;
+
+/// Segments are not larger: what is written anew after an outage, and read at once when one is damaged.
+const LARGEST: u64 = 1 << 20;
+
+/// Nor smaller: a page of flash.
+const SMALLEST: u64 = 4096;
+
+/// Zeros are written in pieces of this size.
+const PIECE: usize = 64 << 10;
+
+/// A segment that was used before and may be used again.
+const SPARE: &str = "spare";
+
+/// The files of a lane, and the segment that is being filled.
+#[derive(Debug)]
+pub(super) struct Files {
+    pub(super) lane: Lane,
+    folder: String,
+    /// Bytes of a segment.
+    pub(super) size: u64,
+    active: Option<Active>,
+    next_id: u64,
+    /// Bytes of the spare segment.
+    spare: Option<u64>,
+    pub(super) cursor: Cursor,
+}
+
+/// The segment that is being filled.
+#[derive(Debug, Clone, Copy)]
+struct Active {
+    id: u64,
+    size: u64,
+    seal: Seal,
+    /// All of its records have a date.
+    dated: bool,
+}
+
+/// What was found of a lane.
+#[derive(Debug, Default)]
+pub(super) struct LaneFound {
+    pub(super) segments: VecDeque<Segment>,
+    /// Segments of a newer version, which are left alone.
+    pub(super) newer: usize,
+}
+
+/// Why something could not be written.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WriteError {
+    /// There is no room: a segment may be dropped for it.
+    #[error("the file system is full (keep_free)")]
+    Full,
+    /// The flash would not.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl Files {
+    pub(super) fn new(lane: Lane, config: &LaneConfig) -> Self {
+        let size = (config.max_bytes.0 / SEGMENTS).clamp(SMALLEST, LARGEST) / SMALLEST * SMALLEST;
+        let cursor = Cursor::default();
+        Files { lane, folder: lane.to_string(), size, active: None, next_id: 1, spare: None, cursor }
+    }
+
+    pub(super) fn name(&self, id: u64) -> String {
+        format!("{}/{id:016x}.seg", self.folder)
+    }
+
+    fn file(&self, name: &str) -> String {
+        format!("{}/{name}", self.folder)
+    }
+
+    /// Looks through the folder. What can only be read is read; what has to be written for that is tried and not
+    /// insisted on.
+    pub(super) fn open(&mut self, disk: &mut dyn Disk, bug: Option<Bug>) -> io::Result<LaneFound> {
+        let mut ids = Vec::new();
+        let mut foreign = 0;
+        for name in disk.list(&self.folder)? {
+            match segment_id(&name) {
+                Some(id) => ids.push(id),
+                None if name == SPARE => self.spare = disk.size(&self.file(SPARE)).ok(),
+                None if name == "cursor" => {}
+                None => foreign += 1,
+            }
+        }
+        if foreign > 0 {
+            tracing::warn!(LANE = %self.lane, "{foreign} files in the queue's folder are not the queue's; they are left alone");
+        }
+        ids.sort_unstable();
+        self.next_id = ids.last().map_or(1, |last| last + 1);
+        let mut found = LaneFound::default();
+        let mut bound: Option<Number> = None;
+        let mut newest = true;
+        for id in ids.into_iter().rev() {
+            let name = self.name(id);
+            let mut head = [0; FRAMES as usize];
+            let read = disk.read(&name, 0, &mut head)?;
+            let whole = |seal: &Seal| bound.is_none_or(|bound| seal.last < bound);
+            let seal = match format::read_head(id, head.get(..read).unwrap_or_default()) {
+                Head::Newer(version) => {
+                    tracing::warn!(LANE = %self.lane, "{name} is of version {version}, which this program does not know; it is left alone");
+                    found.newer += 1;
+                    continue;
+                }
+                Head::Sealed(seal) if whole(&seal) => Some(seal),
+                _ => self.survey(disk, id, bound, newest, bug)?,
+            };
+            let size = disk.size(&name)?;
+            match seal {
+                Some(seal) => {
+                    bound = Some(seal.first);
+                    found.segments.push_front(Segment::new(id, size, seal));
+                }
+                None => attempt(self.recycle(disk, &name, size), "an empty segment could not be removed"),
+            }
+            newest = false;
+        }
+        if !seeded(bug, Bug::FolderNotSynced) {
+            attempt(disk.sync_folder(&self.folder), "the queue's folder could not be synced");
+        }
+        self.read_cursor(disk, &mut found.segments)?;
+        Ok(found)
+    }
+
+    /// Reads a segment that was not sealed. What is found of it must be on flash before anybody counts on it: it may
+    /// have been written and not synced.
+    fn survey(
+        &mut self,
+        disk: &mut dyn Disk,
+        id: u64,
+        bound: Option<Number>,
+        newest: bool,
+        bug: Option<Bug>,
+    ) -> io::Result<Option<Seal>> {
+        let name = self.name(id);
+        let Some(seal) = walk::survey(disk, &name, id, bound, seeded(bug, Bug::CutAtDamage))? else { return Ok(None) };
+        let size = disk.size(&name)?;
+        if newest && bound.is_none() && size == self.size && u64::from(seal.end) < size {
+            if !seeded(bug, Bug::TrustsTheCache) {
+                attempt(disk.sync(&name), "a segment could not be synced");
+            }
+            self.active = Some(Active { id, size, seal, dated: seal.newest > 0 });
+        } else {
+            attempt(self.seal(disk, id, &seal), "a segment could not be sealed");
+        }
+        Ok(Some(seal))
+    }
+
+    fn seal(&self, disk: &mut dyn Disk, id: u64, seal: &Seal) -> io::Result<()> {
+        let (at, bytes) = format::seal(id, seal);
+        let name = self.name(id);
+        disk.write(&name, at, &bytes)?;
+        disk.sync(&name)
+    }
+
+    fn read_cursor(&mut self, disk: &mut dyn Disk, segments: &mut VecDeque<Segment>) -> io::Result<()> {
+        let mut bytes = vec![0; usize::try_from(2 * SLOT).unwrap_or_default()];
+        let read = match disk.read(&self.file("cursor"), 0, &mut bytes) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            other => other?,
+        };
+        self.cursor = bytes.get(..read).and_then(Cursor::decode).unwrap_or_default();
+        for range in &self.cursor.ranges {
+            let place = segments.partition_point(|segment| segment.seal.last < range.first);
+            if let Some(segment) = segments.get_mut(place)
+                && segment.seal.first <= range.first
+                && segment.ended.records() + range.records <= segment.seal.count
+            {
+                segment.ended.add(*range);
+            }
+        }
+        Ok(())
+    }
+
+    /// From this start on, ids are greater than all that any start before gave: a spare segment may still hold frames
+    /// under an id whose file is gone.
+    pub(super) fn number_from(&mut self, epoch: u64) {
+        self.next_id = self.next_id.max((epoch >> 16) << 32 | 1);
+    }
+
+    /// The greatest epoch in the files.
+    pub(super) fn highest(&self, segments: &VecDeque<Segment>) -> Number {
+        segments.back().map_or(self.cursor.high, |last| last.seal.last.max(self.cursor.high))
+    }
+
+    /// Room for a record of this size in the segment that is being filled.
+    fn has_room(&self, size: usize) -> bool {
+        self.active.is_some_and(|active| u64::from(active.seal.end) + size as u64 <= active.size)
+    }
+
+    /// Whether a new segment is needed for the next record, and how large it is.
+    pub(super) fn needs_segment(&self, payload: usize) -> Option<u64> {
+        let frame = frame_size(payload);
+        let least = (u64::from(FRAMES) + frame as u64).next_multiple_of(SMALLEST);
+        (!self.has_room(frame)).then_some(self.size.max(least))
+    }
+
+    /// Bytes on flash beside the segments that hold records.
+    pub(super) fn spare_bytes(&self) -> u64 {
+        self.spare.unwrap_or(0)
+    }
+
+    /// Makes a new segment of this size, and leaves `keep_free` bytes of the file system.
+    pub(super) fn new_segment(
+        &mut self,
+        disk: &mut dyn Disk,
+        size: u64,
+        keep_free: u64,
+        bug: Option<Bug>,
+    ) -> Result<u64, WriteError> {
+        if let Some(active) = self.active.take()
+            && active.seal.count > 0
+        {
+            self.seal(disk, active.id, &active.seal)?;
+        }
+        let id = self.next_id;
+        let name = self.name(id);
+        let mut written = u64::from(FRAMES);
+        if self.spare == Some(size) {
+            disk.rename(&self.file(SPARE), &name)?;
+            self.spare = None;
+        } else {
+            if disk.free()? < keep_free.saturating_add(size) {
+                return Err(WriteError::Full);
+            }
+            if let Err(error) = fill(disk, &name, size) {
+                // Half a segment would only take the room that there is too little of.
+                attempt(disk.remove(&name), "half a segment could not be removed");
+                return Err(if is_full(&error) { WriteError::Full } else { error.into() });
+            }
+            written += size;
+        }
+        self.next_id += 1;
+        disk.write(&name, 0, &format::head(id))?;
+        disk.sync(&name)?;
+        if !seeded(bug, Bug::FolderNotSynced) {
+            disk.sync_folder(&self.folder)?;
+        }
+        let nothing = Number::default();
+        let seal = Seal { end: FRAMES, count: 0, first: nothing, last: nothing, newest: 0 };
+        self.active = Some(Active { id, size, seal, dated: true });
+        Ok(written)
+    }
+
+    /// Puts what is fresh in the lane into `bytes`, as much as fits into the segment and a commit.
+    pub(super) fn batch(&self, log: &mut Log, bytes: &mut Vec<u8>) -> Option<(Batch, u64, u64)> {
+        let Active { id, size, mut seal, mut dated } = self.active?;
+        bytes.clear();
+        let (seqs, to) = log.batch(|number, payload| {
+            let frame = frame_size(payload.len());
+            let fits = u64::from(seal.end) + frame as u64 <= size && bytes.len() < keeper::COMMIT;
+            if fits {
+                format::put_frame(bytes, id, seal.count, number, payload);
+                let at = Body::decode_timestamp(payload).ok().filter(|at| at.synced);
+                dated &= at.is_some();
+                let date = at.and_then(|at| u64::try_from(at.wall.as_millis()).ok()).unwrap_or_default();
+                seal.newest = seal.newest.max(date);
+                seal.first = if seal.count == 0 { number } else { seal.first };
+                seal.last = number;
+                seal.end += u32::try_from(frame).unwrap_or(u32::MAX);
+                seal.count += 1;
+            }
+            fits
+        })?;
+        seal.newest = if dated { seal.newest } else { 0 };
+        Some((Batch { seqs, to, seal }, id, size))
+    }
+
+    /// Writes a batch. Once it returns, it is on flash.
+    pub(super) fn commit(
+        &mut self,
+        disk: &mut dyn Disk,
+        batch: &Batch,
+        bytes: &[u8],
+        bug: Option<Bug>,
+    ) -> io::Result<()> {
+        let Some(active) = &mut self.active else { return Err(io::Error::other("there is no segment")) };
+        let name = format!("{}/{:016x}.seg", self.folder, active.id);
+        disk.write(&name, u64::from(active.seal.end), bytes)?;
+        if !seeded(bug, Bug::NotSynced) {
+            disk.sync(&name)?;
+        }
+        active.seal = batch.seal;
+        active.dated = batch.seal.newest > 0;
+        Ok(())
+    }
+
+    /// After an error nobody knows what is in the segment: it gets nothing more.
+    pub(super) fn abandon(&mut self, disk: &mut dyn Disk) {
+        if let Some(active) = self.active.take() {
+            disk.forget(&self.name(active.id));
+        }
+    }
+
+    /// Whether this is the segment that is being filled.
+    pub(super) fn is_active(&self, id: u64) -> bool {
+        self.active.is_some_and(|active| active.id == id)
+    }
+
+    /// Removes a segment, or keeps it for the next one.
+    pub(super) fn release(&mut self, disk: &mut dyn Disk, id: u64, size: u64) -> io::Result<()> {
+        if self.is_active(id) {
+            self.active = None;
+        }
+        self.recycle(disk, &self.name(id), size)?;
+        disk.sync_folder(&self.folder)
+    }
+
+    fn recycle(&mut self, disk: &mut dyn Disk, name: &str, size: u64) -> io::Result<()> {
+        if self.spare.is_none() && size == self.size {
+            disk.rename(name, &self.file(SPARE))?;
+            self.spare = Some(size);
+            Ok(())
+        } else {
+            disk.remove(name)
+        }
+    }
+
+    /// Gives the spare segment's room back.
+    pub(super) fn drop_spare(&mut self, disk: &mut dyn Disk) -> io::Result<()> {
+        match self.spare.take() {
+            Some(_) => disk.remove(&self.file(SPARE)),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes the cursor.
+    pub(super) fn write_cursor(&mut self, disk: &mut dyn Disk, cursor: Cursor) -> io::Result<u64> {
+        self.cursor = Cursor { serial: self.cursor.serial + 1, ..cursor };
+        let (at, bytes) = self.cursor.encode();
+        let name = self.file("cursor");
+        disk.write(&name, at, &bytes)?;
+        disk.sync(&name)?;
+        if self.cursor.serial <= 2 {
+            disk.sync_folder(&self.folder)?;
+        }
+        Ok(bytes.len() as u64)
+    }
+
+    /// Reads on in a segment.
+    pub(super) fn read(
+        &self,
+        disk: &mut dyn Disk,
+        place: &mut Place,
+        known: &Seal,
+    ) -> io::Result<(Chunk, Vec<Damage>)> {
+        walk::read(disk, &self.name(place.id), place, known)
+    }
+}
+
+/// Tries what may fail without harm; says so.
+fn attempt(done: io::Result<()>, what: &str) {
+    if let Err(error) = done {
+        tracing::warn!("{what}: {error}");
+    }
+}
+
+fn segment_id(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".seg").filter(|digits| digits.len() == 16)?;
+    u64::from_str_radix(digits, 16).ok().filter(|id| *id > 0 && format!("{id:016x}") == digits)
+}
+
+fn fill(disk: &mut dyn Disk, name: &str, size: u64) -> io::Result<()> {
+    let zeros = [0; PIECE];
+    let mut at = 0;
+    while at < size {
+        let piece = usize::try_from(size - at).unwrap_or(PIECE).min(PIECE);
+        disk.write(name, at, zeros.get(..piece).unwrap_or_default())?;
+        at += piece as u64;
+    }
+    Ok(())
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Whether this fault was put in by a test, which then has to notice it.
+pub(super) fn seeded(bug: Option<Bug>, which: Bug) -> bool {
+    cfg!(test) && bug == Some(which)
+}

@@ -1,0 +1,210 @@
+//! What a segment looks like. Pure functions on bytes.
+//!
+//! A segment is a file `<id>.seg` (16 hex digits; the start counter and a count, so that none comes twice) of a fixed
+//! size. All numbers are little-endian.
+//!
+//! | offset | bytes | what |
+//! |---|---|---|
+//! | 0 | 64 | header: magic `SLUICESG`, version (u32), CRC-32 (u32), id (u64), zeros |
+//! | 64 | 64 | seal, once the segment is full: CRC-32 (u32), end (u32), count (u32), zero (u32), first and last number (epoch, seq: 4 × u64), newest date (u64, ms since 1970; 0: not known), zeros |
+//! | 128 | … | frames, one behind the other, each at a multiple of 4 |
+//!
+//! A frame is CRC-32 (u32), length (u32), ordinal (u32), epoch (u64), seq (u64), and `length` bytes of payload. The
+//! ordinal counts the frames of the segment from 0, so that the number of damaged frames between two good ones is known
+//! exactly. Every CRC begins with the segment's id: a segment is recycled by renaming it, and what an earlier life left
+//! in it is no frame of the new one.
+//!
+//! *Invariants.* Numbers rise from frame to frame and from segment to segment. The file's name is the truth about its
+//! id; header and seal only save time, and a damaged one loses nothing. What has no valid frame behind it is not there
+//! (a torn tail); what has is damaged, and is counted.
+
+use crate::model::Number;
+
+/// The version of the format that this code writes.
+pub(super) const VERSION: u32 = 1;
+
+/// Where the frames begin.
+pub(super) const FRAMES: u32 = 128;
+
+/// Bytes of a frame before its payload.
+pub(super) const FRAME_HEAD: usize = 28;
+
+/// A record larger than this is no message for MQTT: rumqttc's own limit here is 256 KiB a packet.
+pub(in crate::queue) const MAX_PAYLOAD: usize = 512 << 10;
+
+const SEAL: usize = 64;
+const MAGIC: &[u8; 8] = b"SLUICESG";
+
+/// What is known of a segment without reading its frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::queue) struct Seal {
+    /// Behind the last frame.
+    pub(in crate::queue) end: u32,
+    /// Frames, damaged ones included.
+    pub(in crate::queue) count: u32,
+    pub(in crate::queue) first: Number,
+    pub(in crate::queue) last: Number,
+    /// The date of its newest record, in milliseconds since 1970; 0 where one of them has none.
+    pub(in crate::queue) newest: u64,
+}
+
+/// What the first 128 bytes of a file say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Head {
+    /// Written by a newer version of this program: not to be touched.
+    Newer(u32),
+    /// Full, and this is in it.
+    Sealed(Seal),
+    /// To be read frame by frame.
+    Open,
+}
+
+/// One frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Frame<'a> {
+    pub(super) ordinal: u32,
+    pub(super) number: Number,
+    pub(super) payload: &'a [u8],
+}
+
+/// What stands at the beginning of some bytes of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Parsed<'a> {
+    Frame(Frame<'a>),
+    /// So many bytes would be needed to tell.
+    Short(usize),
+    /// No frame of this segment.
+    Bad,
+}
+
+/// The header of a new segment, with room for its seal.
+pub(super) fn head(id: u64) -> [u8; FRAMES as usize] {
+    let mut bytes = [0; FRAMES as usize];
+    put(&mut bytes, 0, MAGIC);
+    put(&mut bytes, 8, &VERSION.to_le_bytes());
+    put(&mut bytes, 16, &id.to_le_bytes());
+    let crc = head_crc(&bytes);
+    put(&mut bytes, 12, &crc.to_le_bytes());
+    bytes
+}
+
+fn head_crc(bytes: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(bytes.get(..12).unwrap_or_default());
+    crc.update(bytes.get(16..SEAL).unwrap_or_default());
+    crc.finalize()
+}
+
+/// Reads the first bytes of the segment of this name.
+pub(super) fn read_head(id: u64, bytes: &[u8]) -> Head {
+    let good = bytes.get(..8) == Some(MAGIC) && u32_at(bytes, 12) == Some(head_crc(bytes));
+    if let Some(version) = u32_at(bytes, 8).filter(|version| good && *version > VERSION) {
+        return Head::Newer(version);
+    }
+    bytes.get(SEAL..).and_then(|bytes| read_seal(id, bytes)).map_or(Head::Open, Head::Sealed)
+}
+
+/// The seal, and where it is written.
+pub(super) fn seal(id: u64, seal: &Seal) -> (u64, [u8; SEAL]) {
+    let mut bytes = [0; SEAL];
+    put(&mut bytes, 4, &seal.end.to_le_bytes());
+    put(&mut bytes, 8, &seal.count.to_le_bytes());
+    for (place, number) in [seal.first.epoch, seal.first.seq, seal.last.epoch, seal.last.seq].iter().enumerate() {
+        put(&mut bytes, 16 + 8 * place, &number.to_le_bytes());
+    }
+    put(&mut bytes, 48, &seal.newest.to_le_bytes());
+    let crc = crc_of(id, bytes.get(4..).unwrap_or_default());
+    put(&mut bytes, 0, &crc.to_le_bytes());
+    (SEAL as u64, bytes)
+}
+
+fn read_seal(id: u64, bytes: &[u8]) -> Option<Seal> {
+    let bytes = bytes.get(..SEAL)?;
+    if u32_at(bytes, 0)? != crc_of(id, bytes.get(4..)?) {
+        return None;
+    }
+    let number = |at| Some(Number { epoch: u64_at(bytes, at)?, seq: u64_at(bytes, at + 8)? });
+    let seal = Seal {
+        end: u32_at(bytes, 4)?,
+        count: u32_at(bytes, 8)?,
+        first: number(16)?,
+        last: number(32)?,
+        newest: u64_at(bytes, 48)?,
+    };
+    (seal.count > 0 && seal.first <= seal.last).then_some(seal)
+}
+
+/// Appends a frame.
+pub(super) fn put_frame(out: &mut Vec<u8>, id: u64, ordinal: u32, number: Number, payload: &[u8]) {
+    let start = out.len();
+    let length = u32::try_from(payload.len()).expect("a payload is at most MAX_PAYLOAD long");
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(&ordinal.to_le_bytes());
+    out.extend_from_slice(&number.epoch.to_le_bytes());
+    out.extend_from_slice(&number.seq.to_le_bytes());
+    out.extend_from_slice(payload);
+    let crc = crc_of(id, out.get(start + 4..).unwrap_or_default());
+    put(out, start, &crc.to_le_bytes());
+    out.resize(start + frame_size(payload.len()), 0);
+}
+
+/// Bytes that a payload of this length takes in a segment.
+pub(super) fn frame_size(length: usize) -> usize {
+    (FRAME_HEAD + length).next_multiple_of(4)
+}
+
+/// Reads the frame at the beginning of `bytes`.
+pub(super) fn parse(id: u64, bytes: &[u8]) -> Parsed<'_> {
+    let Some(head) = bytes.get(..FRAME_HEAD) else { return Parsed::Short(FRAME_HEAD) };
+    let field = |at| u32_at(head, at).unwrap_or_default();
+    let length = usize::try_from(field(4)).unwrap_or(usize::MAX);
+    if length > MAX_PAYLOAD {
+        return Parsed::Bad;
+    }
+    let Some(covered) = bytes.get(4..FRAME_HEAD + length) else { return Parsed::Short(frame_size(length)) };
+    if crc_of(id, covered) != field(0) {
+        return Parsed::Bad;
+    }
+    let number = Number { epoch: u64_at(head, 12).unwrap_or_default(), seq: u64_at(head, 20).unwrap_or_default() };
+    let payload = bytes.get(FRAME_HEAD..FRAME_HEAD + length).unwrap_or_default();
+    Parsed::Frame(Frame { ordinal: field(8), number, payload })
+}
+
+/// Looks for the next frame behind damage, in all that is left of the segment. The frame has a greater ordinal than
+/// those that were read: `next` is the least it can have.
+pub(super) fn find(id: u64, bytes: &[u8], next: u32) -> Option<(usize, Frame<'_>)> {
+    let mut at = 4;
+    while let Some(rest) = bytes.get(at..).filter(|rest| rest.len() >= FRAME_HEAD) {
+        // So many frames fit into what was skipped. Most places fail here, so that few checksums are computed.
+        let most = u32::try_from(at / FRAME_HEAD).unwrap_or(u32::MAX);
+        if u32_at(rest, 8).and_then(|ordinal| ordinal.checked_sub(next)).is_some_and(|skipped| skipped <= most)
+            && let Parsed::Frame(frame) = parse(id, rest)
+        {
+            return Some((at, frame));
+        }
+        at += 4;
+    }
+    None
+}
+
+fn crc_of(id: u64, bytes: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&id.to_le_bytes());
+    crc.update(bytes);
+    crc.finalize()
+}
+
+fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
+    if let Some(place) = bytes.get_mut(at..at + value.len()) {
+        place.copy_from_slice(value);
+    }
+}
+
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
+}
+
+pub(super) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
+}

@@ -1,0 +1,56 @@
+//! The gaps that were not acknowledged yet, on flash.
+//!
+//! Two files, `gaps.0` and `gaps.1`, written by turns, each with all of them: CRC-32 (u32) of the rest, version (u32),
+//! serial (u64: the greater one counts), the count (u32), and each gap as its length (u32) and [`Gap::encode`].
+//! Little-endian.
+
+use super::format::{u32_at, u64_at};
+use crate::model::Gap;
+
+const VERSION: u32 = 1;
+const HEAD: usize = 20;
+
+/// Gaps that fit: far more than kinds of losses there are, and bounded all the same.
+pub(in crate::queue) const MOST: usize = 4096;
+
+/// The file that this serial is written to.
+pub(super) fn file(serial: u64) -> &'static str {
+    if serial % 2 == 0 { "gaps.0" } else { "gaps.1" }
+}
+
+/// The content of a file.
+pub(in crate::queue) fn encode<'a>(serial: u64, gaps: impl Iterator<Item = &'a Gap>) -> Vec<u8> {
+    let mut bytes = vec![0; 4];
+    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(&serial.to_le_bytes());
+    bytes.extend_from_slice(&[0; 4]);
+    let mut count: u32 = 0;
+    let mut one = Vec::new();
+    for gap in gaps {
+        one.clear();
+        gap.encode(&mut one);
+        bytes.extend_from_slice(&u32::try_from(one.len()).unwrap_or_default().to_le_bytes());
+        bytes.extend_from_slice(&one);
+        count += 1;
+    }
+    bytes.splice(HEAD - 4..HEAD, count.to_le_bytes());
+    let crc = crc32fast::hash(bytes.get(4..).unwrap_or_default());
+    bytes.splice(..4, crc.to_le_bytes());
+    bytes
+}
+
+/// Serial and gaps of a file that is whole. What an earlier, longer content left behind the end counts for nothing.
+pub(super) fn decode(bytes: &[u8]) -> Option<(u64, Vec<Gap>)> {
+    let count = usize::try_from(u32_at(bytes, HEAD - 4)?).ok().filter(|count| *count <= MOST)?;
+    let mut at = HEAD;
+    let mut gaps = Vec::new();
+    for _ in 0..count {
+        let length = usize::try_from(u32_at(bytes, at)?).ok()?;
+        gaps.push(bytes.get(at + 4..at.checked_add(4)?.checked_add(length)?)?);
+        at += 4 + length;
+    }
+    if u32_at(bytes, 0)? != crc32fast::hash(bytes.get(4..at)?) || u32_at(bytes, 4)? != VERSION {
+        return None;
+    }
+    Some((u64_at(bytes, 8)?, gaps.into_iter().map(Gap::decode).collect::<Result<_, _>>().ok()?))
+}
