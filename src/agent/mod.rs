@@ -190,6 +190,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit
         pulse: uplink_pulse,
         stop: stop_uplink.clone(),
         farewell: FAREWELL,
+        clock: clock_changes.clone(),
+        clock_wait: config.clock.wait.0,
     });
     core.spawn("uplink", uplink.run());
     // To the end: what goes out last is dated as well.

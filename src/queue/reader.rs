@@ -30,6 +30,8 @@ pub struct Reader {
     again: BTreeSet<(Lane, u64)>,
     /// The `keep = "latest"` point that had the last turn.
     last_latest: Option<PointKey>,
+    /// Only alarms and outcomes are handed out.
+    held: bool,
 }
 
 /// Of the replay's rate, so much at once: smooth for the line, cheap for the processor.
@@ -52,6 +54,7 @@ impl Reader {
             since_telemetry: 0,
             again,
             last_latest: None,
+            held: false,
         }
     }
 
@@ -70,6 +73,11 @@ impl Reader {
         for latest in state.latest.values_mut() {
             (latest.handed, latest.waits) = (false, false);
         }
+    }
+
+    /// Whether telemetry stays here for now, the newest values among it.
+    pub fn hold_telemetry(&mut self, hold: bool) {
+        self.held = hold;
     }
 
     /// The next record to send.
@@ -93,6 +101,9 @@ impl Reader {
     }
 
     fn telemetry(&mut self, state: &super::State, now: Duration) -> Option<Record> {
+        if self.held {
+            return None;
+        }
         let log = &state.lanes[Lane::Telemetry.index()];
         if let Some((seq, body)) = log.next(&mut self.live) {
             return Some(self.record(state.epoch, Lane::Telemetry, seq, body));
@@ -120,6 +131,9 @@ impl Reader {
 
     /// The newest value of a `keep = "latest"` point that waits.
     pub fn next_latest(&mut self) -> Option<Reading> {
+        if self.held {
+            return None;
+        }
         let mut state = self.queue.state();
         // In turns, from the one behind the last: none keeps the others waiting.
         let ready = |(_, latest): &(&PointKey, &Latest)| !latest.handed && !latest.waits;
@@ -207,7 +221,7 @@ impl Reader {
     pub fn next_due(&self, now: Duration) -> Option<Duration> {
         let state = self.queue.state();
         let backlog = state.lanes[Lane::Telemetry.index()].next(&mut { self.backlog });
-        let replay = backlog.map(|_| self.replay.next(now));
+        let replay = backlog.filter(|_| !self.held).map(|_| self.replay.next(now));
         replay.into_iter().chain(state.gaps.next_due(now)).min()
     }
 
