@@ -237,6 +237,8 @@ window = {window}
 [queue]
 max_memory = "64MiB"
 replay = {{ rate = "off" }}
+[clock]
+trust = "always"
 [device.meter]
 kind = "serial"
 port = "{folder}/line"

@@ -66,6 +66,8 @@ state_directory = "{state}"
 [mqtt]
 url = "mqtt://127.0.0.1:{port}"
 version = "5"
+[clock]
+trust = "always"
 [device.station]
 kind = "serial"
 port = "{station}"

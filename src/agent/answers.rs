@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::sync::{Semaphore, broadcast, watch};
 
-use crate::model::{DeviceState, DeviceStates, GatewayId, Reading};
+use crate::model::{DeviceState, DeviceStates, GatewayId, Reading, time};
 use crate::queue::Queue;
 use crate::service::control::{Asker, Control, Question};
 use crate::task::TaskSet;
@@ -83,6 +83,7 @@ impl Answers {
     }
 
     fn status_json(&self) -> serde_json::Value {
+        let now = time::now();
         let devices: BTreeMap<String, serde_json::Value> = self
             .states
             .borrow()
@@ -92,7 +93,7 @@ impl Answers {
                     DeviceState::Starting => json!({ "state": "starting" }),
                     DeviceState::Online => json!({ "state": "online" }),
                     DeviceState::Offline { why, since } => {
-                        json!({ "state": "offline", "why": why, "since": since.rfc3339() })
+                        json!({ "state": "offline", "why": why, "since": since.dated(&now).rfc3339() })
                     }
                 };
                 (device.to_string(), state)

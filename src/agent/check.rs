@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
+use super::clock;
 use crate::config::Config;
 use crate::link::{Event, Filter, Kept, Link, Opening, Publish};
 use crate::uplink;
@@ -32,6 +33,7 @@ pub async fn check_devices(config: &Config, mut line: impl FnMut(&str)) -> bool 
 /// a message that comes back: a 3.1.1 broker acknowledges what its ACL then drops. The lines say what was found.
 /// False: something does not work.
 pub async fn check_broker(config: &Config, mut line: impl FnMut(&str)) -> bool {
+    clock::look_once(config.clock);
     let mut mqtt = config.mqtt.clone();
     mqtt.client_id = format!("{}-check", mqtt.client_id);
     let mut good = true;

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{ANSWERS, ARRIVALS, STOP_BUDGET, WRITES, answers, control_path};
+use super::{ANSWERS, ARRIVALS, STOP_BUDGET, WRITES, answers, clock, control_path};
 use crate::config::Config;
 use crate::device::{Supervisor, Wiring};
 use crate::model::{Arrival, DeviceState};
@@ -35,6 +35,7 @@ pub async fn try_device(config: Config, name: &str, mut line: impl FnMut(&str) -
             _ = signals.end() => Ok(()),
         };
     }
+    clock::look_once(config.clock);
     let stop = CancellationToken::new();
     let supervisor = Supervisor::new(stop.clone());
     let mut tasks = TaskSet::new();

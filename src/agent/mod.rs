@@ -5,6 +5,8 @@
 
 mod answers;
 mod check;
+mod clock;
+mod kernel_clock;
 mod looker;
 mod state;
 
@@ -28,6 +30,7 @@ use crate::uplink::{RunBefore, Start, Uplink};
 use crate::{command, uplink};
 use answers::Answers;
 pub use check::{check_broker, check_devices};
+use clock::Clock;
 pub use looker::try_device;
 use state::State;
 pub use state::StateError;
@@ -105,6 +108,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit
         before.last_exit
     );
     let (problems, own_problems) = watch::channel(state_problem);
+    // Before anything asks for the time.
+    let (clock, clock_changes, clock_problems) = Clock::new(config.clock, state.saved_time());
 
     // Each stage of the stop has its own token; see `end`.
     let stop_commands = CancellationToken::new();
@@ -190,7 +195,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit
         reader: queue.reader(&config.queue),
         states: supervisor.states(),
         last,
-        problems: vec![own_problems, queue_problems],
+        problems: vec![own_problems, queue_problems, clock_problems],
         commands: commands_tx,
         refusals,
         status: status_tx,
@@ -198,8 +203,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit
         pulse: uplink_pulse,
         stop: stop_uplink.clone(),
         farewell: FAREWELL,
+        clock: clock_changes.clone(),
+        clock_wait: config.clock.wait.0,
     });
     core.spawn("uplink", uplink.run());
+    // To the end: what goes out last is dated as well.
+    core.spawn("clock", clock.run(stop_uplink.clone()));
 
     // People may ask from here on.
     let runtime = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
@@ -228,6 +237,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit
     let period = notifier.watchdog().map_or(Pulse::EVERY, |period| (period / 3).min(Pulse::EVERY));
     let mut tick = tokio::time::interval(period);
     let mut saved = Instant::now();
+    let mut clock_changes = clock_changes;
+    // What the first look found is to be saved as well.
+    clock_changes.mark_changed();
     let exit = loop {
         tokio::select! {
             signal = signals.end() => {
@@ -239,6 +251,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit
             // The supervisor catches what a driver does; this is the supervisor itself.
             Some(ended) = device_tasks.next_ended() => break broken(ended),
             Ok(()) = status.changed() => {}
+            Ok(()) = clock_changes.changed() => {
+                // Soon, since a board that is switched off by its plug may not see the next hour.
+                if time::now().synced {
+                    note(state.tick(), &problems);
+                }
+            }
             _ = tick.tick() => {
                 match watchdog.stuck() {
                     None => notifier.alive(),

@@ -8,6 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -152,7 +153,12 @@ impl State {
         self.write()
     }
 
-    /// Saves the time: the wall clock of a board without a battery is never earlier than this.
+    /// The last time that was saved, since 1970; zero if there is none.
+    pub(super) fn saved_time(&self) -> Duration {
+        Duration::from_secs(self.saved.wall)
+    }
+
+    /// Saves the time: a clock that shows less at the next start is behind. Only a time that is believed is saved.
     ///
     /// # Errors
     /// When it can't be written.

@@ -175,6 +175,11 @@ async fn a_command_is_refused_for_the_exact_reason() {
             other => panic!("{other:?}"),
         }
     }
+    // Of those that ask for no date, none waits for the clock.
+    for accepted in [with(&|_| {}), with(&|c| c.ttl = Some(Duration::from_secs(30)))] {
+        let judged = judge::judge(&mut guards, &accepted, &unsynced, Duration::from_secs(24 * 3600));
+        assert!(judged.is_ok(), "{judged:?} of {accepted:?}");
+    }
     bench.states.send_replace([(DeviceName::new("tank").unwrap(), DeviceState::Starting)].into());
     assert_eq!(bench.rejection(command("valve", Value::Int(1), None)).await, Reason::Offline);
     bench.stop.cancel();

@@ -8,6 +8,7 @@
 //! where that can be, each with its file, line, column and key, what was expected and the nearest known key
 //! ([`ConfigError`]). The callers decide what becomes of it.
 
+mod clock;
 mod devices;
 mod error;
 mod gateway;
@@ -22,6 +23,7 @@ mod words;
 
 use serde::de::DeserializeOwned;
 
+pub use clock::{Clock, Trust};
 pub use error::{ConfigError, Place};
 pub use gateway::Gateway;
 pub use print::print;
@@ -46,6 +48,8 @@ pub struct Config {
     pub command: command::Config,
     /// How its own state is published.
     pub health: uplink::HealthConfig,
+    /// When its clock is believed.
+    pub clock: Clock,
     /// Its devices, by name.
     pub devices: Vec<Device>,
 }
@@ -115,7 +119,7 @@ fn placed(findings: Vec<Finding>, merged: &Merged) -> Vec<ConfigError> {
 
 /// Puts the rooms' settings together. Without findings there is a config.
 fn compose(table: &toml::Table, sources: &Sources, kinds: &'static [&'static Kind]) -> (Option<Config>, Vec<Finding>) {
-    const TABLES: [&str; 6] = ["gateway", "mqtt", "queue", "command", "health", "device"];
+    const TABLES: [&str; 7] = ["gateway", "mqtt", "queue", "command", "health", "clock", "device"];
     let mut findings = Vec::new();
     for key in table.keys().filter(|key| !TABLES.contains(&key.as_str())) {
         findings.push(Finding::key(&[key], words::unknown_key(key, TABLES.into_iter())));
@@ -131,6 +135,7 @@ fn compose(table: &toml::Table, sources: &Sources, kinds: &'static [&'static Kin
     let queue: Option<queue::Config> = section(table, "queue", &mut findings);
     let command: Option<command::Config> = section(table, "command", &mut findings);
     let health: Option<uplink::HealthConfig> = section(table, "health", &mut findings);
+    let clock: Option<Clock> = section(table, "clock", &mut findings);
     let mut checked = |name: &str, faults: Option<Vec<Fault>>| {
         findings.extend(faults.into_iter().flatten().map(|fault| Finding::of(fault, &[name])));
     };
@@ -138,9 +143,12 @@ fn compose(table: &toml::Table, sources: &Sources, kinds: &'static [&'static Kin
     checked("queue", queue.as_ref().map(queue::Config::check));
     checked("command", command.as_ref().map(command::Config::check));
     checked("health", health.as_ref().map(uplink::HealthConfig::check));
+    checked("clock", clock.as_ref().map(Clock::check));
     let devices = devices::devices(&subtable(table, "device", &mut findings), kinds, &mut findings);
-    let config =
-        || Some(Config { gateway: gateway?, mqtt: mqtt?, queue: queue?, command: command?, health: health?, devices });
+    let config = || {
+        let (gateway, mqtt, queue, command) = (gateway?, mqtt?, queue?, command?);
+        Some(Config { gateway, mqtt, queue, command, health: health?, clock: clock?, devices })
+    };
     (config(), findings)
 }
 

@@ -16,7 +16,7 @@ pub fn print(sources: &Sources) -> Result<String, Vec<ConfigError>> {
 }
 
 pub(super) fn text(config: &Config, mut table: toml::Table) -> String {
-    let Config { gateway, mqtt, queue, command, health, devices } = config;
+    let Config { gateway, mqtt, queue, command, health, clock, devices } = config;
     let mut who = toml::Table::new();
     who.insert("id".to_owned(), gateway.id.as_str().into());
     who.insert("state_directory".to_owned(), gateway.state_directory.display().to_string().into());
@@ -25,6 +25,7 @@ pub(super) fn text(config: &Config, mut table: toml::Table) -> String {
     table.insert("queue".to_owned(), value(queue));
     table.insert("command".to_owned(), value(command));
     table.insert("health".to_owned(), value(health));
+    table.insert("clock".to_owned(), value(clock));
     if let Some(toml::Value::Table(tables)) = table.get_mut("device") {
         for device in devices {
             if let Some(toml::Value::Table(table)) = tables.get_mut(device.plan.device.as_str()) {

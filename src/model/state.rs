@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{DeviceName, Timestamp};
+use super::{DeviceName, Timestamp, time};
 
 /// Whether a device answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl Serialize for Problem {
         let mut problem = serializer.serialize_struct("Problem", 3)?;
         problem.serialize_field("code", self.code)?;
         problem.serialize_field("text", &self.text)?;
-        problem.serialize_field("since", &self.since.rfc3339())?;
+        problem.serialize_field("since", &self.since.dated(&time::now()).rfc3339())?;
         problem.end()
     }
 }

@@ -3,15 +3,32 @@
 //! Two clocks are read here and nowhere else: `CLOCK_BOOTTIME`, which counts from boot, through suspend, and never
 //! steps, and the wall clock, which a board without a battery sets from the network some time after it booted.
 //! Durations and deadlines go by the first; only what people read carries the second.
+//!
+//! Whether the wall clock can be believed costs a look at the system, and each reading asks. So whoever runs the
+//! program looks ([`believe`], [`past`]) and this keeps the answer.
 
 use std::fmt;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
 /// 2026-11-01: this code was written after it, so a wall clock that shows less has not been set.
-const BUILD_FLOOR: Duration = Duration::from_secs(1_793_491_200);
+pub const BUILD_DATE: Duration = Duration::from_secs(BUILD_SECONDS as u64);
+
+const BUILD_SECONDS: u32 = 1_793_491_200;
+
+/// No clock shows it: the year 2106.
+const NEVER: u32 = u32::MAX;
+
+/// The date from which on the wall clock is believed, in seconds since 1970; [`NEVER`] while it is not, as before
+/// anybody has looked. As process-wide as the kernel's own clock, of which it tells: there is one, whoever asks. 32 bits,
+/// since a MIPS has no larger atomics.
+static BELIEVED_FROM: AtomicU32 = AtomicU32::new(NEVER);
+
+/// A date that has passed for certain, in seconds since 1970.
+static PAST: AtomicU32 = AtomicU32::new(BUILD_SECONDS);
 
 /// A moment, as far as the board knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +79,30 @@ pub fn boot() -> BootId {
 pub fn now() -> Timestamp {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp { uptime: uptime(), wall, synced: wall >= BUILD_FLOOR, boot: boot() }
+    let synced = wall >= Duration::from_secs(BELIEVED_FROM.load(Ordering::Relaxed).into());
+    Timestamp { uptime: uptime(), wall, synced, boot: boot() }
+}
+
+/// Says that the wall clock can be believed as soon as it shows this date, since 1970; `None`: that it can't.
+pub fn believe(from: Option<Duration>) {
+    BELIEVED_FROM.store(from.map_or(NEVER, seconds), Ordering::Relaxed);
+}
+
+/// Says that this date, since 1970, has passed for certain, and no later one.
+pub fn past(date: Duration) {
+    PAST.store(seconds(date), Ordering::Relaxed);
+}
+
+/// The time to judge certificates by, since 1970: what the wall clock shows, but where that is not believed never less
+/// than a date that has passed for certain. So a board that booted in 1970 has a link before its clock is set.
+pub fn at_least() -> Duration {
+    let now = now();
+    if now.synced { now.wall } else { now.wall.max(Duration::from_secs(PAST.load(Ordering::Relaxed).into())) }
+}
+
+/// Whole seconds, up to the last one before [`NEVER`].
+fn seconds(date: Duration) -> u32 {
+    u32::try_from(date.as_secs()).unwrap_or(NEVER).min(NEVER - 1)
 }
 
 /// `CLOCK_BOOTTIME`: time since boot, suspend included. It never steps.
@@ -81,6 +121,17 @@ impl Timestamp {
         } else {
             None
         }
+    }
+
+    /// The same moment with its date, where `now` can tell it: the wall clock is set by now, and it is the same boot, so
+    /// that the time since then is known. Else as it is.
+    #[must_use]
+    pub fn dated(self, now: &Timestamp) -> Self {
+        if self.synced || !now.synced || self.boot != now.boot || self.boot == BootId::UNKNOWN {
+            return self;
+        }
+        let ago = now.uptime.saturating_sub(self.uptime);
+        Timestamp { wall: now.wall.saturating_sub(ago), synced: true, ..self }
     }
 
     /// RFC 3339 in UTC with milliseconds, or `None` where the wall clock was not set: no reading is dated 1970.
@@ -113,6 +164,34 @@ mod tests {
         assert_eq!(at(1_795_341_600, true).rfc3339().as_deref(), Some("2026-11-22T10:00:00.000Z"));
         assert_eq!(parse("2026-11-22T10:00:00Z"), Ok(Duration::from_secs(1_795_341_600)));
         assert!(parse("22.11.2026").is_err());
+    }
+
+    #[test]
+    fn a_moment_of_this_boot_is_dated_once_the_clock_is_set() {
+        const NOON: u64 = 1_795_341_600;
+        let at = |uptime, wall, synced, boot| {
+            let (uptime, wall) = (Duration::from_secs(uptime), Duration::from_secs(wall));
+            Timestamp { uptime, wall, synced, boot: BootId(boot) }
+        };
+        let now = at(100, NOON, true, 7);
+        for (what, before, now, expected) in [
+            ("a minute ago", at(40, 12, false, 7), now, Some(NOON - 60)),
+            ("just now, by a clock that was read a moment later", at(101, 12, false, 7), now, Some(NOON)),
+            ("dated by itself", at(40, NOON + 5, true, 7), now, Some(NOON + 5)),
+            ("of another boot", at(40, 12, false, 8), now, None),
+            ("of a boot that nobody knows", at(40, 12, false, 0), at(100, NOON, true, 0), None),
+            ("not yet", at(40, 12, false, 7), at(100, 72, false, 7), None),
+        ] {
+            let dated = before.dated(&now);
+            assert_eq!(dated.synced.then_some(dated.wall.as_secs()), expected, "{what}");
+            assert_eq!((dated.uptime, dated.boot), (before.uptime, before.boot), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_date_beyond_all_clocks_is_not_never() {
+        assert_eq!(seconds(Duration::MAX), NEVER - 1);
+        assert_eq!(seconds(BUILD_DATE), BUILD_SECONDS);
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub struct Reader {
     since_telemetry: u32,
     /// Records the broker asked to be sent again later.
     again: BTreeSet<(Lane, Number)>,
+    /// Only alarms and outcomes are handed out.
+    held: bool,
 }
 
 /// A record that is wanted out of turn.
@@ -43,8 +45,14 @@ const REPLAY_BURST: Duration = Duration::from_millis(100);
 impl Reader {
     pub(super) fn new(queue: Queue, rate: Rate) -> Self {
         let replay = Bucket::new(rate, REPLAY_BURST);
-        let mut reader =
-            Reader { queue, replay, marks: Default::default(), since_telemetry: 0, again: BTreeSet::new() };
+        let mut reader = Reader {
+            queue,
+            replay,
+            marks: Default::default(),
+            since_telemetry: 0,
+            again: BTreeSet::new(),
+            held: false,
+        };
         reader.end();
         reader
     }
@@ -83,6 +91,11 @@ impl Reader {
         }
     }
 
+    /// Whether telemetry stays here for now, the newest values among it.
+    pub fn hold_telemetry(&mut self, hold: bool) {
+        self.held = hold;
+    }
+
     /// The next record to send. Where it has to be read from the flash first, [`Reader::filled`] tells when it is there.
     pub fn next(&mut self, now: Duration) -> Option<Record> {
         let queue = self.queue.clone();
@@ -113,6 +126,9 @@ impl Reader {
     }
 
     fn telemetry(&mut self, state: &mut State, now: Duration) -> Option<Record> {
+        if self.held {
+            return None;
+        }
         if let Some(record) = self.take(state, Stream::Live) {
             return Some(record);
         }
@@ -156,7 +172,7 @@ impl Reader {
 
     /// The newest value of a `keep = "latest"` point that waits.
     pub fn next_latest(&mut self) -> Option<Reading> {
-        self.queue.state().latest.next()
+        if self.held { None } else { self.queue.state().latest.next() }
     }
 
     /// A value of a `keep = "latest"` point was acknowledged.
@@ -249,7 +265,7 @@ impl Reader {
     pub fn next_due(&self, now: Duration) -> Option<Duration> {
         let mut state = self.queue.state();
         let (feed, log) = state.feed(Stream::Backlog);
-        let replay = feed.seek(log).map(|_| self.replay.next(now));
+        let replay = feed.seek(log).filter(|_| !self.held).map(|_| self.replay.next(now));
         replay.into_iter().chain(state.gaps.next_due(now)).min()
     }
 

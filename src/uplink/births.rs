@@ -72,10 +72,11 @@ impl Shared {
     /// The last values of retained points, once more.
     pub(super) fn last_values(&self) -> Vec<Publish> {
         let last = self.parts.last.borrow();
+        let now = time::now();
         let publish = |reading: &crate::model::Reading| {
             let plan = self.points.get(&reading.key())?;
             let payload = match plan.config.payload {
-                Payload::Json => plain::reading(reading, None, Copy::Repeat),
+                Payload::Json => plain::reading(reading, None, Copy::Repeat, &now),
                 Payload::Value => plain::bare(reading),
             };
             // An empty retained payload would clear the topic instead.
@@ -194,7 +195,7 @@ impl Shared {
             let oldest = oldest.map(|age| age.as_secs_f64());
             (lane.to_string(), Lane { depth, bytes, oldest, next_seq, at_start, totals })
         };
-        let moment = Moment::new(&now);
+        let moment = Moment::new(&now, &now);
         let health = Health {
             moment,
             uptime_s: now.uptime.as_secs_f64(),
@@ -207,17 +208,20 @@ impl Shared {
             flash_bytes: self.parts.queue.flash_bytes(),
             sent_bytes: kept.traffic.sent.load(Ordering::Relaxed),
             received_bytes: kept.traffic.received.load(Ordering::Relaxed),
-            certificate_days: kept.identity().and_then(|identity| identity.expires()).map(|end| days_until(end, &now)),
+            certificate_days: kept
+                .identity()
+                .and_then(|identity| identity.expires())
+                .map(|end| days_until(end, time::at_least())),
         };
         retained(self.topics.own("health"), plain::json(&health))
     }
 }
 
 /// Whole days until then; negative once it is past.
-fn days_until(end: Duration, now: &Timestamp) -> i64 {
+fn days_until(end: Duration, now: Duration) -> i64 {
     const DAY: i64 = 24 * 3600;
     let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
-    (seconds(end) - seconds(now.wall)).div_euclid(DAY)
+    (seconds(end) - seconds(now)).div_euclid(DAY)
 }
 
 /// One problem as it is published.
@@ -232,6 +236,6 @@ struct Told {
 
 impl Told {
     fn new(code: &'static str, about: &str, text: &str, since: &Timestamp) -> Self {
-        Told { code, about: about.to_owned(), text: text.to_owned(), since: since.rfc3339() }
+        Told { code, about: about.to_owned(), text: text.to_owned(), since: since.dated(&time::now()).rfc3339() }
     }
 }

@@ -116,6 +116,10 @@ pub struct Parts {
     pub stop: CancellationToken,
     /// How long the farewell may take.
     pub farewell: Duration,
+    /// Counts how often the wall clock was set, or begun or ceased to be believed.
+    pub clock: watch::Receiver<u32>,
+    /// How long after the first connection readings wait for the clock to be set.
+    pub clock_wait: Duration,
 }
 
 /// How the link is.
@@ -167,6 +171,8 @@ struct Shared {
     /// The instance of the run before, as the broker remembered it.
     run_before: Option<String>,
     last_health: Option<Duration>,
+    /// When the first connection stood.
+    first_up: Option<Duration>,
 }
 
 /// What `health` counts, since this start.
@@ -200,6 +206,7 @@ impl Uplink {
             introduced: false,
             run_before: None,
             last_health: None,
+            first_up: None,
         };
         Uplink { shared, kept: Kept::default(), backoff: Backoff::default() }
     }
@@ -208,6 +215,7 @@ impl Uplink {
     pub async fn run(mut self) {
         let mut episode = Episode::default();
         loop {
+            let clock = *self.shared.parts.clock.borrow();
             let end = match Session::open(&mut self.shared, &mut self.kept) {
                 Ok(mut session) => {
                     let end = session.run(&mut episode).await;
@@ -217,6 +225,8 @@ impl Uplink {
                 Err(error) => End::Lost { error, was_up: false },
             };
             self.shared.parts.reader.end();
+            // The clock decides which certificates are valid: a connection that failed by them may stand once it is set.
+            let clock = matches!(end, End::Lost { error: LinkError::Tls(_), .. }).then_some(clock);
             let pause = match end {
                 End::Stopped => return,
                 End::Duplicate(instance) => {
@@ -236,7 +246,7 @@ impl Uplink {
                     self.pause(&error, was_up)
                 }
             };
-            if self.shared.wait(pause).await {
+            if self.shared.wait(pause, clock).await {
                 return;
             }
         }
@@ -251,18 +261,36 @@ impl Uplink {
 }
 
 impl Shared {
-    /// Waits without a link. True: it is time to stop.
-    async fn wait(&mut self, pause: Duration) -> bool {
+    /// Waits without a link, with `clock` no longer than until the count of the clock's changes is another one. True: it
+    /// is time to stop.
+    async fn wait(&mut self, pause: Duration, clock: Option<u32>) -> bool {
         let end = tokio::time::Instant::now() + pause;
         let mut tick = tokio::time::interval(Pulse::EVERY);
+        let mut changes = self.parts.clock.clone();
+        changes.mark_changed();
         loop {
             tokio::select! {
                 () = self.parts.stop.cancelled() => return true,
                 () = tokio::time::sleep_until(end) => return false,
+                Ok(()) = changes.changed(), if clock.is_some() => {
+                    if Some(*changes.borrow_and_update()) != clock {
+                        return false;
+                    }
+                }
                 _ = tick.tick() => self.parts.pulse.beat(),
                 Some(outcome) = self.parts.refusals.recv() => self.keep_refusal(outcome),
             }
         }
+    }
+
+    /// Until when readings wait for the clock to be set; `None` when they don't: it is, or they have waited long enough.
+    fn clock_due(&self, now: Duration) -> Option<Duration> {
+        if time::now().synced {
+            return None;
+        }
+        // Before the first connection nothing goes out anyway.
+        let due = self.first_up.unwrap_or(now) + self.parts.clock_wait;
+        Some(due).filter(|due| now < *due)
     }
 
     fn keep_refusal(&mut self, outcome: Outcome) {

@@ -26,8 +26,9 @@ pub(super) struct Moment {
 }
 
 impl Moment {
-    pub(super) fn new(at: &Timestamp) -> Self {
-        match at.rfc3339() {
+    /// `now`: what was taken before the clock was set gets its date when it goes out.
+    pub(super) fn new(at: &Timestamp, now: &Timestamp) -> Self {
+        match at.dated(now).rfc3339() {
             Some(ts) => Moment { ts: Some(ts), uptime: None, boot: None, clock: None },
             None => {
                 let (uptime, boot) = (Some(at.uptime.as_secs_f64()), Some(at.boot.to_string()));
@@ -63,7 +64,7 @@ pub(super) enum Copy {
 }
 
 /// The payload of a reading.
-pub(super) fn reading(reading: &Reading, number: Option<(Lane, Number)>, copy: Copy) -> Bytes {
+pub(super) fn reading(reading: &Reading, number: Option<(Lane, Number)>, copy: Copy, now: &Timestamp) -> Bytes {
     #[derive(Serialize)]
     struct Payload<'a> {
         #[serde(flatten)]
@@ -82,7 +83,7 @@ pub(super) fn reading(reading: &Reading, number: Option<(Lane, Number)>, copy: C
         repeat: bool,
     }
     json(&Payload {
-        moment: Moment::new(&reading.timestamp),
+        moment: Moment::new(&reading.timestamp, now),
         value: reading.value.as_ref(),
         unit: reading.unit.as_deref(),
         quality: reading.quality,
@@ -99,7 +100,7 @@ pub(super) fn bare(reading: &Reading) -> Bytes {
 }
 
 /// The payload of an outcome.
-pub(super) fn outcome(outcome: &Outcome, number: Option<(Lane, Number)>, late: bool) -> Bytes {
+pub(super) fn outcome(outcome: &Outcome, number: Option<(Lane, Number)>, late: bool, now: &Timestamp) -> Bytes {
     #[derive(Serialize)]
     struct Payload<'a> {
         id: &'a CommandId,
@@ -129,7 +130,7 @@ pub(super) fn outcome(outcome: &Outcome, number: Option<(Lane, Number)>, late: b
             _ => None,
         },
         text: outcome.text.as_deref(),
-        moment: Moment::new(&outcome.timestamp),
+        moment: Moment::new(&outcome.timestamp, now),
         value: outcome.values.first().filter(|_| single).map(|(_, value)| value),
         values: (!single && !outcome.values.is_empty()).then(|| all.collect()),
         number: Numbered::new(number),
@@ -138,7 +139,7 @@ pub(super) fn outcome(outcome: &Outcome, number: Option<(Lane, Number)>, late: b
 }
 
 /// The payload of a gap.
-pub(super) fn gap(gap: &Gap) -> Bytes {
+pub(super) fn gap(gap: &Gap, now: &Timestamp) -> Bytes {
     #[derive(Serialize)]
     #[serde(untagged)]
     enum What<'a> {
@@ -162,7 +163,7 @@ pub(super) fn gap(gap: &Gap) -> Bytes {
             What::Device { device: device.as_str(), point: point.as_ref().map(PointName::as_str), count: *count }
         }
     };
-    json(&Payload { n: gap.n, what, cause: gap.cause, moment: Moment::new(&gap.since) })
+    json(&Payload { n: gap.n, what, cause: gap.cause, moment: Moment::new(&gap.since, now) })
 }
 
 /// Any payload as JSON.

@@ -5,6 +5,7 @@
 
 mod architecture;
 mod cli;
+mod clock;
 mod commands;
 mod delivery;
 mod documents;

@@ -40,6 +40,7 @@ fn the_shipped_config_shows_the_defaults() {
     assert_eq!(shown.queue, least.queue);
     assert_eq!(shown.command, least.command);
     assert_eq!(shown.health, least.health);
+    assert_eq!(shown.clock, least.clock);
     for point in &shown.devices[0].points {
         assert_eq!(point.queue, queue::PointConfig::default());
         assert_eq!(point.uplink, uplink::PointConfig::default());
@@ -74,6 +75,7 @@ fn the_shipped_config_shows_every_key() {
         (at(&["queue"]), model::keys::<queue::Config>()),
         (at(&["command"]), model::keys::<command::Config>()),
         (at(&["health"]), model::keys::<uplink::HealthConfig>()),
+        (at(&["clock"]), model::keys::<super::super::Clock>()),
         (at(&["device", "demo"]), model::keys::<crate::device::Config>()),
     ]
     .into_iter()

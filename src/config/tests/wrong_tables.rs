@@ -11,10 +11,15 @@ window = 5"#,
         &["3:2: mqqt: unknown key (did you mean `mqtt`?)"],
     ),
     (
-        r#"[clock]
+        r#"[time]
 wait = "60s""#,
-        &["3:2: clock: unknown key, expected command, device, gateway, health, mqtt or queue"],
+        &["3:2: time: unknown key, expected clock, command, device, gateway, health, mqtt or queue"],
     ),
+    (r#"clock.wait = "2h""#, &[r#"3:14: clock.wait: `2h`: expected a duration from "0s" to "1h""#]),
+    ("clock.wait = 60", &[r#"3:14: clock.wait: expected a duration such as "30s", found 60"#]),
+    (r#"clock.trust = "rtc""#, &[r#"3:15: clock.trust: expected "synchronized" or "always", found "rtc""#]),
+    ("clock.trust = true", &[r#"3:15: clock.trust: expected "synchronized" or "always""#]),
+    (r#"clock.tust = "always""#, &["3:7: clock.tust: unknown key (did you mean `trust`?)"]),
     (r#"devices.tank.kind = "serial""#, &["3:1: devices: unknown key (did you mean `device`?)"]),
     ("mqtt.windwo = 5", &["3:6: mqtt.windwo: unknown key (did you mean `window`?)"]),
     (r#"mqtt.window = "64""#, &[r#"3:15: mqtt.window: expected a whole number from 1 to 1000, found "64""#]),

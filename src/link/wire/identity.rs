@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use tokio_rustls::rustls::time_provider::TimeProvider;
 use tokio_rustls::rustls::{self, CertificateError, ClientConfig, RootCertStore};
 use x509_cert::der::Decode;
 
@@ -40,7 +41,7 @@ impl Identity {
         let files = stamps(tls);
         // `ring` is the provider that builds on every target, 32-bit MIPS among them.
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
+        let builder = ClientConfig::builder_with_details(provider, Arc::new(Clock))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(|error| WireError::Tls(error.to_string()))?
             .with_root_certificates(roots(tls.ca.as_deref())?);
@@ -69,6 +70,16 @@ impl Identity {
     /// When our own certificate ends to be valid, since 1970; `None` where we have none.
     pub fn expires(&self) -> Option<Duration> {
         self.expires
+    }
+}
+
+/// The time by which certificates are judged.
+#[derive(Debug)]
+struct Clock;
+
+impl TimeProvider for Clock {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(time::at_least()))
     }
 }
 
@@ -142,14 +153,11 @@ pub(super) fn explain(error: &io::Error, wanted: &str) -> WireError {
 
 fn fault(why: &CertificateError, wanted: &str) -> String {
     match why {
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has expired".to_owned(),
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            format!("it has expired{}", clock("is ahead"))
+        }
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            if time::now().synced {
-                "it is not valid yet".to_owned()
-            } else {
-                let date = humantime::format_rfc3339_seconds(UNIX_EPOCH + time::now().wall);
-                format!("it is not valid yet, because this board's clock is not set (it shows {date})")
-            }
+            format!("it is not valid yet{}", clock("is behind"))
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             format!("it is not for the name `{wanted}`")
@@ -161,6 +169,21 @@ fn fault(why: &CertificateError, wanted: &str) -> String {
         CertificateError::BadSignature => "its signature is wrong".to_owned(),
         other => format!("{other:?}"),
     }
+}
+
+/// What the clock has to do with it, where it is not set: a person must see to it, and the rest comes by itself.
+fn clock(fault: &str) -> String {
+    let now = time::now();
+    if now.synced {
+        return String::new();
+    }
+    // The day is enough, and the text stays the same from attempt to attempt.
+    let time = humantime::format_rfc3339_seconds(UNIX_EPOCH + now.wall).to_string();
+    let date = time.split('T').next().unwrap_or_default();
+    format!(
+        ", or this board's clock {fault}, which is not set (it shows {date}): see to the time service (NTP); the link \
+         is tried again as soon as the clock is set"
+    )
 }
 
 /// Why reading from the broker failed. In TLS 1.3 a refused client certificate shows only here.

@@ -33,7 +33,7 @@ fn a_reading_is_spelled_as_documented() {
     let number = Some((Lane::Telemetry, Number { epoch: 7, seq: 4711 }));
     let mut live = a_reading(Some(Value::Float(21.5)));
     live.unit = Some(Arc::from("Cel"));
-    let live = reading(&live, number, Copy::Live);
+    let live = reading(&live, number, Copy::Live, &at());
     assert_eq!(
         text(&live),
         r#"{"ts":"2026-11-22T10:00:00.123Z","value":21.5,"unit":"Cel","quality":"good","lane":"telemetry","epoch":7,"seq":4711}"#
@@ -42,10 +42,24 @@ fn a_reading_is_spelled_as_documented() {
     unsynced.timestamp.synced = false;
     unsynced.quality = Quality::Bad;
     unsynced.cause = Some(Cause::Start);
+    let unset = Timestamp { uptime: Duration::from_secs(3), ..unsynced.timestamp };
     assert_eq!(
-        text(&reading(&unsynced, None, Copy::Repeat)),
+        text(&reading(&unsynced, None, Copy::Repeat, &unset)),
         r#"{"ts":null,"uptime":1.5,"boot":"000000000000000000000000000000b0","clock":"unsynced","value":null,"quality":"bad","cause":"start","repeat":true}"#
     );
+}
+
+#[test]
+fn what_was_taken_before_the_clock_was_set_is_dated_when_it_goes_out() {
+    let now = Timestamp { uptime: at().uptime + Duration::from_secs(60), ..at() };
+    let mut early = a_reading(None);
+    early.timestamp.synced = false;
+    early.timestamp.wall = Duration::from_secs(12);
+    let dated = reading(&early, None, Copy::Late, &now);
+    assert_eq!(text(&dated), r#"{"ts":"2026-11-22T09:59:00.123Z","value":null,"quality":"good","late":true}"#);
+    early.timestamp.boot = BootId(0xb1);
+    let of_another_boot = text(&reading(&early, None, Copy::Late, &now));
+    assert!(of_another_boot.starts_with(r#"{"ts":null,"uptime":1.5,"#), "{of_another_boot}");
 }
 
 #[test]
@@ -62,7 +76,7 @@ fn an_outcome_is_spelled_as_documented() {
     };
     let number = Some((Lane::Outcome, Number { epoch: 7, seq: 12 }));
     assert_eq!(
-        text(&outcome(&what, number, false)),
+        text(&outcome(&what, number, false, &at())),
         r#"{"id":"c-42","outcome":"done","ts":"2026-11-22T10:00:00.123Z","value":true,"lane":"outcome","epoch":7,"seq":12}"#
     );
     what.verdict = Verdict::Rejected(Reason::ReadOnly);
@@ -70,7 +84,7 @@ fn an_outcome_is_spelled_as_documented() {
     what.point = None;
     what.values.clear();
     assert_eq!(
-        text(&outcome(&what, None, false)),
+        text(&outcome(&what, None, false, &at())),
         r#"{"id":"c-42","outcome":"rejected","reason":"read-only","text":"no","ts":"2026-11-22T10:00:00.123Z"}"#
     );
 }
@@ -78,7 +92,7 @@ fn an_outcome_is_spelled_as_documented() {
 #[test]
 fn a_gap_is_spelled_as_documented() {
     let range = GapRange::Numbers { lane: Lane::Telemetry, epoch: 7, from: 100, to: Some(2011), count: Some(1812) };
-    let told = gap(&Gap { n: 3, cause: GapCause::Bytes, range, since: at() });
+    let told = gap(&Gap { n: 3, cause: GapCause::Bytes, range, since: at() }, &at());
     assert_eq!(
         text(&told),
         r#"{"n":3,"lane":"telemetry","epoch":7,"from":100,"to":2011,"count":1812,"cause":"bytes","ts":"2026-11-22T10:00:00.123Z"}"#

@@ -118,6 +118,8 @@ impl<'a> Session<'a> {
                 // The next step begins the end.
                 () = parts.stop.cancelled(), if self.draining.is_none() && self.parting.is_none() => None,
                 () = parts.reader.filled(), if hungry => None,
+                // What waited for it may go.
+                Ok(()) = parts.clock.changed() => None,
                 Ok(()) = parts.states.changed() => {
                     self.device_states_changed();
                     None
@@ -186,6 +188,7 @@ impl<'a> Session<'a> {
                 self.publisher.limit(self.shared.parts.link.window, limits);
                 self.stage = Stage::Subscribing;
                 self.shared.counters.connections += 1;
+                self.shared.first_up.get_or_insert_with(time::uptime);
                 self.link.subscribe(&super::filters(&self.shared.parts.link.root));
             }
             Event::Subscribed(granted) => self.subscribed(&granted, episode),

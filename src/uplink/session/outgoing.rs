@@ -67,6 +67,9 @@ impl Session<'_> {
             return Ok(());
         }
         let now = time::uptime();
+        // At the stop a reading without a date is better than none.
+        let hold = self.draining.is_none() && self.shared.clock_due(now).is_some();
+        self.shared.parts.reader.hold_telemetry(hold);
         while self.publisher.has_room(&self.link) {
             let Some((publish, what)) = self.next_publish(now) else { break };
             if !self.publisher.fits(&publish) {
@@ -108,7 +111,7 @@ impl Session<'_> {
             return Some((health.clone(), UnderWay::Word(health)));
         }
         if let Some(gap) = self.shared.parts.reader.next_gap(now) {
-            let payload = plain::gap(&gap);
+            let payload = plain::gap(&gap, &time::now());
             let publish = Publish { topic: self.shared.topics.own("gap"), payload, retain: false, correlation: None };
             return Some((publish, UnderWay::Gap(gap.n)));
         }
@@ -186,7 +189,7 @@ impl Session<'_> {
         let config = plan.map(|plan| plan.config).unwrap_or_default();
         let copy = if late { Copy::Late } else { Copy::Live };
         let payload = match config.payload {
-            Payload::Json => plain::reading(reading, number, copy),
+            Payload::Json => plain::reading(reading, number, copy, &time::now()),
             Payload::Value => plain::bare(reading),
         };
         let topic = self.shared.topics.reading(&reading.device, &reading.point);
@@ -196,7 +199,7 @@ impl Session<'_> {
 
     /// The outcome for its topic, and for the one that the sender asked for.
     fn outcome(&self, outcome: &Outcome, number: Option<(Lane, Number)>, late: bool) -> (Publish, Option<Publish>) {
-        let payload = plain::outcome(outcome, number, late);
+        let payload = plain::outcome(outcome, number, late, &time::now());
         let topic = self.shared.topics.outcome(&outcome.device, outcome.point.as_deref());
         let answer = outcome.reply.as_ref().map(|reply| Publish {
             topic: reply.topic.to_string(),
@@ -250,12 +253,14 @@ impl Session<'_> {
         }
         let open = self.stage == Stage::Open && room && self.parting.is_none();
         let records = open.then(|| self.shared.parts.reader.next_due(now)).flatten().filter(|_| self.hungry());
+        let clock = open.then(|| self.shared.clock_due(now)).flatten();
         let health = open.then(|| self.next_health()).flatten();
         let refusals = &self.shared.refusals;
         let refusal = (open && !refusals.is_empty()).then(|| self.shared.refusal_rate.next(now));
         records
             .into_iter()
             .chain(introducing)
+            .chain(clock)
             .chain(health)
             .chain(refusal)
             .chain(self.corrections.next_due().filter(|_| open))
