@@ -294,6 +294,11 @@ impl<'a> Session<'a> {
             self.shared.raise("duplicate", format!("another gateway (instance {instance}) uses this one's id"));
             self.tell_problems();
         }
+        // The health that stays at the broker is that of the end: who was away learns from it how all numbers ended.
+        // Without records on this connection, or beside another gateway's, there is nothing to tell.
+        if self.stage == Stage::Open && matches!(end, End::Stopped) {
+            self.publisher.say(self.shared.health_word(self.kept));
+        }
         if !matches!(self.stage, Stage::Connecting | Stage::Subscribing) {
             self.publisher.say(self.shared.own_status(false));
         }
