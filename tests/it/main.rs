@@ -14,3 +14,4 @@ mod serial;
 mod service;
 mod support;
 mod tls;
+mod wire;
