@@ -94,6 +94,7 @@ fn numbers_that_came_are_complete() {
     let set = line("m/count/set", "{\"value\":1}") + &line("m/bare", "21.5") + &line("problem", "[]");
     check(&[records(E, 1..=3), other, repeat, set], &[], 0, &format!("{EPOCH}, 1..3: 3 came"));
     check(&[""; 0], &[], 1, "no gateway was heard");
+    check(&[line("m/count/set", "{\"value\":1}"), line("status", "offline")], &[], 1, "no gateway was heard");
     check(&["{\"topic".to_owned()], &[], 1, "line 1 is no message: {\"topic");
 }
 
@@ -247,7 +248,7 @@ fn one_who_was_away_learns_it_from_the_totals() {
         &[heard.clone(), info(5, "b"), records(NEXT, 1..=2), next(0)],
         away,
         0,
-        &format!("{EPOCH}, 1..15: 4 came; 11 not seen here, acknowledged by the broker"),
+        &format!("{EPOCH}, 1..15: 4 came; 11 not seen here, and none of them waits"),
     );
     check(&[heard.clone(), info(5, "b"), records(NEXT, 1..=2), next(3)], away, 1, "3 of 11 unexplained: 1..11");
     // Copies that he was away for come again in an order that he can't know.
