@@ -164,6 +164,24 @@ fn what_a_killed_gateway_had_is_there_or_told() {
     let report = site.stop_and_audit(&["--counter", "meter/count", "--to", "600"]);
     report.assert_complete();
     assert!(report.total("came") >= 200, "{}", report.text);
+    // What it said has no key that is not explained.
+    let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/WIRE.md")).unwrap();
+    for heard in site.observer.all().iter().filter(|heard| heard.payload.starts_with('{')) {
+        for key in keys(&heard.json()) {
+            assert!(document.contains(&format!("\"{key}\"")), "{key} of {heard:?}");
+        }
+    }
+}
+
+/// All keys, but for the names of devices and points.
+fn keys(message: &Value) -> Vec<String> {
+    let Value::Object(message) = message else { return Vec::new() };
+    let of_config = |key: &str| key == "devices" || key == "points";
+    let below = |(key, value): (&String, &Value)| match value {
+        Value::Object(named) if of_config(key) => named.values().flat_map(keys).collect(),
+        value => keys(value),
+    };
+    message.keys().cloned().chain(message.iter().flat_map(below)).collect()
 }
 
 #[test]
