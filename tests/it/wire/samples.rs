@@ -91,7 +91,7 @@ fn numbers_that_came_are_complete() {
     // Repeated values, bare ones, a person's own commands and other people's topics are no records.
     let other = record(E, 3).replace("sluicegate/g/", "elsewhere/");
     let repeat = record_in("telemetry", E, 3, r#","repeat":true"#).replace(r#"\"value\":3"#, r#"\"value\":4"#);
-    let set = line("m/count/set", "{\"value\":1}") + &line("m/bare", "21.5") + &line("problem", "[]");
+    let set = record(E, 9).replace("m/count", "m/count/set") + &line("m/bare", "21.5") + &line("problem", "[]");
     check(&[records(E, 1..=3), other, repeat, set], &[], 0, &format!("{EPOCH}, 1..3: 3 came"));
     check(&[""; 0], &[], 1, "no gateway was heard");
     check(&[line("m/count/set", "{\"value\":1}"), line("status", "offline")], &[], 1, "no gateway was heard");
@@ -151,6 +151,9 @@ fn what_waits_may_be_missing_while_the_gateway_runs() {
     let live = records(E, 1..=4) + &records(E, 8..=9);
     check(&[live.clone(), waits(3)], &[], 1, &format!("{EPOCH}: 3 unexplained: 5..7"));
     check(&[live.clone(), waits(3)], &["--running"], 0, &format!("{EPOCH}, 1..9: 6 came; 3 wait"));
+    // A counter's values may wait as well.
+    let counting = ["--running", "--counter", "m/count"];
+    check(&[live.clone(), waits(3)], &counting, 0, "counter m/count, 1..9: 6 came; 3 missing: 5..7");
     check(&[live, waits(2)], &["--running"], 1, &format!("{EPOCH}: 1 of 3 unexplained: 5..7"));
     // Dropped, and the gap comes within ten seconds; and what was numbered since.
     let dropped = health(E, &Telemetry { at_start: 0, next_seq: 10, published: 4, dropped: 3, depth: 2 });
@@ -179,6 +182,8 @@ fn a_number_has_one_content_and_comes_in_order() {
         0,
         "complete: 6 numbers",
     );
+    // Each run has an order of its own.
+    check(&[late(E, 2), info(5, "b"), late(E, 1)], &[], 0, "complete: 2 numbers");
     check(&[kept(&record(E, 3)), record(E, 1), record(E, 2)], &[], 0, "1..3: 3 came");
 }
 
@@ -251,8 +256,16 @@ fn one_who_was_away_learns_it_from_the_totals() {
         &format!("{EPOCH}, 1..15: 4 came; 11 not seen here, and none of them waits"),
     );
     check(&[heard.clone(), info(5, "b"), records(NEXT, 1..=2), next(3)], away, 1, "3 of 11 unexplained: 1..11");
+    // What the broker had kept may be older than what was heard.
+    let older = health(E, &Telemetry { at_start: 0, next_seq: 16, published: 10, dropped: 0, depth: 5 });
+    check(&[heard.clone(), totals(0, 0), kept(&older)], away, 0, "complete: 20 numbers");
     // Copies that he was away for come again in an order that he can't know.
-    check(&[heard, kept(&info(4, "a")), late(E, 10), totals(0, 0)], away, 0, "complete: 20 numbers");
+    check(
+        &[heard.clone(), late(E, 16), kept(&info(4, "a")), late(E, 10), totals(0, 0)],
+        away,
+        0,
+        "complete: 20 numbers",
+    );
 }
 
 #[test]
@@ -293,6 +306,8 @@ fn a_state_that_was_wiped_restored_or_cloned_is_found() {
     let turns = [info(4, "a"), records(E, 1..=2), info(4, "b"), records(E + 1, 1..=2), info(4, "a"), records(E, 3..=3)];
     check(&turns, &[], 2, "two gateways (a cloned card?): instances a and b take turns");
     check(&turns, &[], 2, "two gateways (a cloned card?): epochs 262151 and 262152 take turns");
+    let turns = [records(E, 1..=2), records(E + 1, 1..=2), records(E, 3..=3)];
+    check(&turns, &[], 2, "two gateways (a cloned card?): epochs 262151 and 262152 take turns");
     // A broker that came back from an older state shows the run before; the gateway then says that it is there.
     check(
         &[info(4, "a"), info(5, "b"), kept(&info(4, "a")), info(5, "b"), records(NEXT, 1..=2)],
@@ -327,7 +342,11 @@ fn what_the_sensor_counts_must_be_there() {
     check(&[&skipped], counter, 1, "counter m/count: 2..4 did not come, and the gaps there tell of 0 lost");
     let overflow = |count| json!({ "n": 1, "device": "m", "point": null, "count": count, "cause": "overflow" });
     check(&[skipped.clone(), line("gap", &overflow(3).to_string())], counter, 0, "2 came; 3 missing: 2..4");
-    check(&[skipped, line("gap", &overflow(2).to_string())], counter, 1, "the gaps there tell of 0 lost");
+    check(&[skipped.clone(), line("gap", &overflow(2).to_string())], counter, 1, "the gaps there tell of 2 lost");
+    // What one hole took is not there for the next.
+    let again = record(E, 3).replace(r#"\"value\":3"#, r#"\"value\":8"#);
+    let twice = [skipped, again, line("gap", &overflow(4).to_string())];
+    check(&twice, counter, 1, "counter m/count: 6..7 did not come, and the gaps there tell of 1 lost");
     check(&[records(E, 1..=2), records(E, 5..=9), gap(1, E, 1, Some((9, 2)))], counter, 0, "7 came; 2 missing: 3..4");
     let back = record(E, 1) + &record(E, 2) + &record(E, 3).replace(r#"\"value\":3"#, r#"\"value\":1"#);
     check(&[back], counter, 1, "counter m/count: 262151/3 has 1, after 2");
