@@ -123,8 +123,12 @@ impl State {
         let saved = &mut self.saved;
         if highest > saved.epoch {
             tracing::warn!("the queue knows of a start that the state does not: the state was lost or is an older one");
-            *saved =
-                Saved { starts: u32::try_from(highest >> 16).unwrap_or(u32::MAX), epoch: highest, ..Saved::default() };
+            *saved = Saved {
+                starts: u32::try_from(highest >> 16).unwrap_or(u32::MAX),
+                epoch: highest,
+                wall: saved.wall,
+                ..Saved::default()
+            };
         }
         let first = saved.starts == 0;
         let previous = (!first).then_some(Previous { epoch: saved.epoch, clean: saved.stopped && saved.kept });

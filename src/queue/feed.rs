@@ -76,10 +76,12 @@ impl Feed {
                 return None;
             }
             if self.cursor >= log.first_in_ram() {
-                if !self.chunks.is_empty() {
-                    // What was read ahead may leave the RAM again before its turn: then it is looked up anew.
+                if self.place.is_some() {
+                    // What was read ahead, or is being read, lies behind the cursor. Where that leaves the RAM before
+                    // its turn, it is looked up anew.
                     self.chunks.clear();
                     self.place = None;
+                    self.walk += 1;
                 }
                 let (seq, _) = log.next_in_ram(self.cursor.seq)?;
                 self.cursor.seq = seq;

@@ -28,6 +28,8 @@ pub(super) struct Ledger {
     urgent: u64,
     /// What is on flash is no gap at all.
     stored_empty: bool,
+    /// The gateway stops: nothing waits for its time any more.
+    pub(super) hurry: bool,
 }
 
 #[derive(Debug)]
@@ -60,7 +62,7 @@ impl Ledger {
     /// A ledger whose numbers begin here.
     pub(super) fn new(first: u64) -> Self {
         let (open, last_sent) = (Vec::new(), HashMap::new());
-        Ledger { next: first, open, last_sent, version: 0, stored: 0, urgent: 0, stored_empty: true }
+        Ledger { next: first, open, last_sent, version: 0, stored: 0, urgent: 0, stored_empty: true, hurry: false }
     }
 
     /// The gaps of earlier starts, as the flash has them.
@@ -150,7 +152,7 @@ impl Ledger {
 
     fn due(&self, open: &Open, now: Duration) -> Duration {
         match self.last_sent.get(&kind(&open.gap)) {
-            Some(sent) if !open.frozen => *sent + APART,
+            Some(sent) if !open.frozen && !self.hurry => *sent + APART,
             _ => now,
         }
     }
@@ -158,7 +160,7 @@ impl Ledger {
     /// When [`Ledger::next`] may have something that it does not have now.
     pub(super) fn next_due(&self, now: Duration) -> Option<Duration> {
         // For one that has to be stored first, the reader is woken.
-        let waiting = self.open.iter().filter(|open| !open.handed && !(open.frozen && !self.may_go(open)));
+        let waiting = self.open.iter().filter(|open| !open.handed && (!open.frozen || self.may_go(open)));
         waiting.map(|open| self.due(open, now)).min()
     }
 

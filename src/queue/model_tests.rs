@@ -9,6 +9,7 @@
 //! durable. A gap's number stands for one content. The totals of each start add up.
 //!
 //! `SLUICEGATE_MODEL_STEPS` sets how many steps are made (100 000).
+#![expect(clippy::print_stderr, reason = "how much was tried belongs into a test's report")]
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -196,6 +196,11 @@ impl Reader {
         gap
     }
 
+    /// The gateway stops: gaps go out at once.
+    pub fn hurry(&mut self) {
+        self.queue.state().gaps.hurry = true;
+    }
+
     /// A gap was acknowledged.
     pub fn gap_acked(&mut self, n: u64) {
         self.queue.state().gaps.acked(n);

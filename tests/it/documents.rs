@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use crate::support::Agent;
 
-const DOCUMENTS: [&str; 4] = ["README.md", "ARCHITECTURE.md", "tests/lab/README.md", "yocto/meta-sluicegate/README.md"];
+const DOCUMENTS: [&str; 5] =
+    ["README.md", "ARCHITECTURE.md", "docs/WIRE.md", "tests/lab/README.md", "yocto/meta-sluicegate/README.md"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -53,6 +54,19 @@ fn every_config_is_right() {
         let checked = Agent::ask(folder.path(), &["check"]);
         let said = String::from_utf8_lossy(&checked.stderr);
         assert_eq!(checked.status.code(), Some(0), "{said}\n{config}");
+    }
+}
+
+#[test]
+fn every_message_is_json() {
+    for document in ["README.md", "docs/WIRE.md"] {
+        let text = text(document);
+        let blocks: Vec<&str> = text.split("```json\n").skip(1).map(|rest| rest.split_once("```").unwrap().0).collect();
+        assert!(blocks.len() >= 2, "{document}");
+        for block in blocks {
+            let read: Result<serde_json::Value, _> = serde_json::from_str(block);
+            assert!(read.is_ok(), "{document}: {read:?}: {block}");
+        }
     }
 }
 

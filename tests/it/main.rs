@@ -15,3 +15,4 @@ mod serial;
 mod service;
 mod support;
 mod tls;
+mod wire;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use crate::support::{Agent, Mosquitto, Observer, publish, until};
+use crate::support::{Agent, Heard, Mosquitto, Observer, publish, until};
 
 const CONFIG: &str = r#"
 [gateway]
@@ -65,6 +65,38 @@ fn a_stopped_gateway_says_offline_itself() {
     agent.run();
     observer.wait_json("sluicegate/g/info", "last_exit", "stop");
     assert!(observer.all().iter().all(|heard| !heard.topic.ends_with("/gap")));
+}
+
+#[test]
+fn the_last_health_of_a_stop_is_exact() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::start(folder.path());
+    let observer = Observer::start(broker.port);
+    let mut agent = Agent::start(folder.path(), &config(broker.port, "3.1.1"));
+    observer.wait_json("sluicegate/g/info", "session", 1);
+    // The health that is due at the beginning comes before any of these.
+    for (id, value) in [("a", "ON"), ("b", "OFF"), ("c", "ON")] {
+        let command = format!(r#"{{"value":"{value}","id":"{id}"}}"#);
+        publish(broker.port, "sluicegate/g/plant/fan/set", &command);
+        observer.wait_json("sluicegate/g/plant/fan/outcome", "id", id);
+    }
+    assert!(agent.stop().success());
+    observer.wait_payload(STATUS, "offline");
+    let own = |heard: &Heard| heard.topic == STATUS || heard.topic == "sluicegate/g/health";
+    let last: Vec<Heard> = observer.all().into_iter().filter(own).collect();
+    let [.., health, offline] = last.as_slice() else { panic!("{last:?}") };
+    assert_eq!((offline.payload.as_str(), health.topic.as_str()), ("offline", "sluicegate/g/health"));
+    let kept = Observer::retained(broker.port, "sluicegate/g/health");
+    assert_eq!(kept["sluicegate/g/health"], health.payload);
+    for lane in ["outcome", "telemetry"] {
+        let numbers = observer.all().into_iter().filter(|heard| heard.payload.starts_with('{'));
+        let numbers = numbers.map(|heard| heard.json()).filter(|json| json["lane"] == lane && json["seq"].is_u64());
+        let greatest = numbers.filter_map(|json| json["seq"].as_u64()).max().unwrap();
+        let health = &health.json()["lanes"][lane];
+        let told = ["next_seq", "published", "depth"].map(|key| health[key].as_u64().unwrap());
+        assert_eq!(told, [greatest + 1, greatest, 0], "{lane}");
+        assert!(greatest >= 3, "{lane}: {greatest}");
+    }
 }
 
 /// The retained messages, without what differs from one connection to the next.

@@ -97,7 +97,7 @@ impl Fake {
         let mut inner = self.inner();
         for (name, change) in std::mem::take(&mut inner.changes) {
             // A change of a name happens or it does not; one by one, in any choice.
-            if chance() % 2 == 0 {
+            if chance().is_multiple_of(2) {
                 inner.keep(&name, change);
             }
         }
@@ -205,7 +205,7 @@ impl Disk for Fake {
     fn list(&mut self, folder: &str) -> io::Result<Vec<String>> {
         let inner = self.inner();
         let names = inner.names.keys().filter(|name| folder_of(name) == folder);
-        Ok(names.map(|name| name[folder.len() + 1..].to_owned()).collect())
+        Ok(names.filter_map(|name| Some(name.rsplit_once('/')?.1.to_owned())).collect())
     }
 
     fn size(&mut self, file: &str) -> io::Result<u64> {

@@ -85,9 +85,8 @@ pub(in crate::queue) struct Keeper {
     queue: Queue,
     kit: Kit,
     problems: watch::Sender<Problems>,
-    /// The ledger's last write, and whether the one after it failed.
+    /// The last write of the ledger, or the last attempt.
     ledger_at: Duration,
-    ledger_failed: bool,
     age_at: Duration,
     oldest_at: Duration,
     /// When the round began.
@@ -191,7 +190,6 @@ impl Keeper {
             kit,
             problems,
             ledger_at: now.uptime,
-            ledger_failed: false,
             age_at: now.uptime,
             oldest_at: Duration::ZERO,
             now,
@@ -643,8 +641,7 @@ impl Keeper {
     fn note_gaps(&mut self, now: &Timestamp) {
         let state = self.queue.state();
         let late = now.uptime.saturating_sub(self.ledger_at) >= LEDGER_EVERY;
-        let due = state.gaps.is_dirty() && ((late && !self.ledger_failed) || state.gaps.is_awaited() || late);
-        if !due {
+        if !state.gaps.is_dirty() || !(late || state.gaps.is_awaited()) {
             return;
         }
         let snapshot = snapshot(&state, &self.kit);
@@ -674,10 +671,8 @@ impl Keeper {
         });
         if let Err(error) = written {
             disk.forget(name);
-            self.ledger_failed = true;
             return Err(error.into());
         }
-        self.ledger_failed = false;
         self.kit.serial = serial;
         let mut state = self.queue.state();
         state.gaps.stored(version, count);

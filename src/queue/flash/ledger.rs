@@ -15,7 +15,7 @@ pub(in crate::queue) const MOST: usize = 4096;
 
 /// The file that this serial is written to.
 pub(super) fn file(serial: u64) -> &'static str {
-    if serial % 2 == 0 { "gaps.0" } else { "gaps.1" }
+    if serial.is_multiple_of(2) { "gaps.0" } else { "gaps.1" }
 }
 
 /// The content of a file.

@@ -152,6 +152,7 @@ impl<'a> Session<'a> {
     fn step(&mut self, episode: &mut Episode) -> Option<End> {
         if self.shared.parts.stop.is_cancelled() && self.draining.is_none() && self.parting.is_none() {
             self.draining = Some(Instant::now() + self.shared.parts.farewell);
+            self.shared.parts.reader.hurry();
         }
         if let Some(deadline) = self.draining {
             let open = self.stage == Stage::Open;
@@ -296,6 +297,11 @@ impl<'a> Session<'a> {
         if let End::Duplicate(instance) = &end {
             self.shared.raise("duplicate", format!("another gateway (instance {instance}) uses this one's id"));
             self.tell_problems();
+        }
+        // The health that stays at the broker is that of the end: who was away learns from it how all numbers ended.
+        // Without records on this connection, or beside another gateway's, there is nothing to tell.
+        if self.stage == Stage::Open && matches!(end, End::Stopped) {
+            self.publisher.say(self.shared.health_word(self.kept));
         }
         if !matches!(self.stage, Stage::Connecting | Stage::Subscribing) {
             self.publisher.say(self.shared.own_status(false));

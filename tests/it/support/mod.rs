@@ -2,6 +2,7 @@
 
 mod agent;
 mod audit;
+mod auditor;
 mod broker;
 mod certs;
 #[expect(dead_code, reason = "the demo uses more of it")]
@@ -15,6 +16,7 @@ mod wait;
 
 pub(crate) use agent::Agent;
 pub(crate) use audit::Audit;
+pub(crate) use auditor::{Report, audit, audit_lines, lines};
 pub(crate) use broker::{Mosquitto, free_port};
 pub(crate) use certs::{Authority, Identity};
 pub(crate) use gate::Gate;
