@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::flash::{Damage, Seal};
 use super::ranges::{Range, Ranges};
@@ -18,7 +18,7 @@ use super::{LaneConfig, Sync};
 use crate::model::{GapCause, Number, Timestamp, time};
 
 /// How the numbers of a lane ended, since this start; those of earlier epochs included.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     /// Acknowledged by the broker.
     pub published: u64,
@@ -490,6 +490,13 @@ impl Log {
     /// Whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
         self.fresh == 0 && self.segments.iter().all(|segment| segment.waiting() == 0)
+    }
+
+    /// The records that are in RAM alone.
+    pub(super) fn fresh_records(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let start = self.place((self.settled + 1).max(self.first)).unwrap_or(0);
+        let slots = self.slots.iter().enumerate().skip(start);
+        slots.filter_map(|(place, slot)| Some((self.first + place as u64, slot.payload.as_deref()?)))
     }
 
     /// Records that would be lost with the process.

@@ -13,6 +13,9 @@ const HEAD: usize = 20;
 /// Gaps that fit: far more than kinds of losses there are, and bounded all the same.
 pub(in crate::queue) const MOST: usize = 4096;
 
+/// Bytes of a file that are there from the beginning: for some hundred gaps.
+pub(super) const ROOM: u64 = 8192;
+
 /// The file that this serial is written to.
 pub(super) fn file(serial: u64) -> &'static str {
     if serial.is_multiple_of(2) { "gaps.0" } else { "gaps.1" }
