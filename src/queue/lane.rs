@@ -337,7 +337,8 @@ impl Log {
         let Some(segment) = self.segment_of(number).and_then(|place| self.segments.get_mut(place)) else {
             return false;
         };
-        let ended = !segment.dropping && segment.ended.insert(number);
+        // Never more ends than the seal has counted records.
+        let ended = segment.waiting() > 0 && segment.ended.insert(number);
         self.ends_untold += u32::from(ended);
         ended
     }
@@ -467,7 +468,7 @@ impl Log {
             .map(|range| u64::from(range.records))
             .sum();
         let count = u64::from(damage.count).saturating_sub(ended);
-        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let count = u32::try_from(count).unwrap_or(u32::MAX).min(segment.waiting());
         match (after, until) {
             // Kept like every end, so that the next start does not tell it once more.
             (Some(after), Some(until)) if after.epoch == until.epoch && ended == 0 && until.seq > after.seq + 1 => {

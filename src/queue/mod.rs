@@ -15,6 +15,8 @@ mod config;
 mod dump;
 mod feed;
 mod flash;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod gaps;
 mod intake;
 mod lane;

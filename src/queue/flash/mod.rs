@@ -18,7 +18,7 @@
 
 mod cursor;
 mod disk;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(super) mod fake;
 mod files;
 mod format;
