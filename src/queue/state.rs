@@ -194,7 +194,8 @@ impl State {
         let mut add = |range| self.gaps.add(GapCause::Damaged, range, time::now());
         match (after, until) {
             (Some(after), Some(until)) if after.epoch == until.epoch => {
-                add(numbers(after.epoch, after.seq + 1, Some(until.seq - 1), count));
+                let from = after.seq + 1;
+                add(numbers(after.epoch, from, Some(from.max(until.seq - 1)), count));
             }
             // Of two epochs: nobody knows how many of which.
             (after, Some(until)) => {

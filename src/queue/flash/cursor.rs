@@ -73,11 +73,12 @@ fn decode_slot(bytes: &[u8]) -> Option<Cursor> {
         let first = Number { epoch: u64_at(bytes, at)?, seq: u64_at(bytes, at + 8)? };
         let (last, records) = (u64_at(bytes, at + 16)?, u32_at(bytes, at + 24)?);
         let width = last.checked_sub(first.seq)?.checked_add(1)?;
-        let good = u64::from(records) <= width && is_number(Number { seq: last, ..first });
+        let good = u64::from(records) <= width && is_number(first) && is_number(Number { seq: last, ..first });
         good.then_some(Range { first, last, records })
     };
     let high = Number { epoch: u64_at(bytes, 16)?, seq: u64_at(bytes, 24)? };
-    is_number(high).then_some(())?;
+    // 0: of no number yet.
+    (high.seq == 0 || is_number(high)).then_some(())?;
     Some(Cursor {
         serial: u64_at(bytes, 8)?,
         high,

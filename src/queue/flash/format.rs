@@ -128,13 +128,13 @@ fn read_seal(id: u64, bytes: &[u8]) -> Option<Seal> {
         last: number(32)?,
         newest: u64_at(bytes, 48)?,
     };
-    (seal.count > 0 && seal.first <= seal.last && is_number(seal.last)).then_some(seal)
+    (seal.count > 0 && seal.first <= seal.last && is_number(seal.first) && is_number(seal.last)).then_some(seal)
 }
 
 /// Whether this can be a record's number: the epoch has 48 bits, and no board lives to count 2^60 records. What counts
 /// on from a number then never overflows.
 pub(super) fn is_number(number: Number) -> bool {
-    number.epoch < 1 << 48 && number.seq < 1 << 60
+    number.epoch < 1 << 48 && (1..1 << 60).contains(&number.seq)
 }
 
 /// Appends a frame.
