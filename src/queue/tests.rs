@@ -173,6 +173,47 @@ fn an_unclean_end_is_told_for_each_lane() {
 }
 
 #[test]
+fn a_folder_that_cannot_be_used_is_told_until_it_can() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("queue");
+    std::fs::write(&path, "not a folder").unwrap();
+    let config = config(|_| {});
+    let (problems, told) = watch::channel(Problems::new());
+    let (queue, mut keeper, _) = Queue::open(&config, &path).begin(EPOCH, None, 5_000_001, problems);
+    let mut now = time::now();
+    for _ in 0..2 {
+        keeper.round(&now);
+        let lanes: Vec<String> = told.borrow().keys().map(|(_, lane)| lane.clone()).collect();
+        assert_eq!(lanes, ["alarm", "outcome", "telemetry"]);
+        now.uptime += Duration::from_secs(5);
+    }
+    push(&queue, Lane::Alarm, 1);
+    std::fs::remove_file(&path).unwrap();
+    keeper.round(&now);
+    assert_eq!(*told.borrow(), Problems::new());
+    assert_eq!(queue.status()[0].durable, 1);
+}
+
+#[test]
+fn what_is_in_ram_comes_after_a_segment_of_which_nothing_waits() {
+    let config = config(|config| config.alarm.sync = Sync::Always);
+    let found = Found::open(&config, Box::new(Fake::new()));
+    let (queue, mut keeper, _) =
+        Opened { config: config.clone(), found }.begin(EPOCH, None, 5_000_001, watch::channel(Problems::new()).0);
+    let mut reader = queue.reader(&config);
+    reader.begin();
+    let alarm = Lane::Alarm;
+    push(&queue, alarm, 1);
+    assert_eq!(seqs(&mut reader), [(alarm, 1, false)]);
+    keeper.round(&time::now());
+    reader.acked(alarm, Number { epoch: EPOCH, seq: 1 });
+    // The flash does not take this one: it is in RAM alone.
+    push(&queue, alarm, 2);
+    reader.begin();
+    assert_eq!(seqs(&mut reader), [(alarm, 2, true)]);
+}
+
+#[test]
 fn only_the_newest_value_of_a_latest_point_waits() {
     let config = config(|_| {});
     let queue = in_ram(&config, None);
