@@ -364,7 +364,7 @@ impl Files {
 }
 
 /// Tries what may fail without harm; says so.
-fn attempt(done: io::Result<()>, what: &str) {
+pub(super) fn attempt(done: io::Result<()>, what: &str) {
     if let Err(error) = done {
         tracing::warn!("{what}: {error}");
     }

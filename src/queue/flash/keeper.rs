@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::cursor::Cursor;
 use super::disk::Disk;
-use super::files::{Files, LaneFound, WriteError, seeded};
+use super::files::{Files, LaneFound, WriteError, attempt, seeded};
 use super::ledger;
 use super::walk::Place;
 use super::{Bug, MAX_PAYLOAD};
@@ -106,6 +106,12 @@ impl Found {
             (files, found)
         });
         let (serial, gaps) = read_ledger(&mut *disk).unwrap_or_default();
+        // The start before may have died between its write and the syncs, so that only the cache has this ledger, or its
+        // name. The next one is written over the older file, and would leave nothing behind.
+        if serial > 0 {
+            attempt(disk.sync(ledger::file(serial)), "the ledger could not be synced");
+            attempt(disk.sync_folder(""), "the queue's folder could not be synced");
+        }
         Found { disk, config: config.clone(), lanes, gaps, serial, bug }
     }
 
@@ -437,6 +443,8 @@ impl Keeper {
         let more = lanes[lane.index()].oldest_fresh().is_some();
         drop(state);
         self.queue.shared.room.notify_one();
+        // What is live may wait until its backlog is on flash.
+        self.queue.shared.filled.notify_one();
         Ok(more && self.bytes.len() >= COMMIT)
     }
 
