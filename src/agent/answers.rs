@@ -104,14 +104,21 @@ impl Answers {
             .status()
             .into_iter()
             .map(|lane| {
-                let oldest = lane.oldest.map(|age| age.as_secs_f64());
-                let told = json!({ "depth": lane.depth, "bytes": lane.bytes, "oldest": oldest, "totals": lane.totals });
+                let told = json!({
+                    "depth": lane.depth,
+                    "bytes": lane.bytes,
+                    "oldest": lane.oldest.map(|age| age.as_secs_f64()),
+                    "next_seq": lane.next_seq,
+                    "durable": lane.durable,
+                    "totals": lane.totals,
+                });
                 (lane.lane.to_string(), told)
             })
             .collect();
         json!({
             "gateway": self.gateway.as_str(),
             "link": self.status.borrow().to_string(),
+            "epoch": self.queue.epoch(),
             "devices": devices,
             "queue": lanes,
         })
