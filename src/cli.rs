@@ -13,6 +13,7 @@ use tracing::Level;
 use crate::agent::{self, Exit, StateError};
 use crate::config::{self, Config, Sources};
 use crate::device::KINDS;
+use crate::model::Lane;
 use crate::service::control::{self, Question};
 use crate::service::log;
 
@@ -59,6 +60,13 @@ enum Command {
     },
     /// Ask the running gateway how it is.
     Status,
+    /// Show what waits for the broker, or print it.
+    Queue {
+        /// Print the records that wait, a line of JSON each: of this lane, or of all.
+        #[arg(long, value_name = "LANE", num_args = 0..=1, default_missing_value = "all",
+              value_parser = ["all", "alarm", "outcome", "telemetry"])]
+        dump: Option<String>,
+    },
     /// List the kinds of devices.
     ListKinds {
         /// Show a config for this kind, with all its keys.
@@ -180,6 +188,15 @@ async fn act(command: Command, config: Config) -> anyhow::Result<ExitCode> {
             control::ask(&path, &Question::Status, print)
                 .await
                 .with_context(|| format!("no gateway answers at {}; is it running?", path.display()))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Queue { dump: None } => {
+            agent::show_queue(&config, say).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Queue { dump: Some(lane) } => {
+            let lane = Lane::ALL.into_iter().find(|of| of.to_string() == lane);
+            agent::dump_queue(&config, lane, say).await?;
             Ok(ExitCode::SUCCESS)
         }
         Command::ListKinds { .. } | Command::PrintConfig => Ok(ExitCode::SUCCESS),

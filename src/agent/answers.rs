@@ -1,20 +1,25 @@
 //! What the running gateway answers to those who ask through the control socket.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::sync::{Semaphore, broadcast, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 
-use crate::model::{DeviceState, DeviceStates, GatewayId, Reading, time};
-use crate::queue::Queue;
+use super::queue::{LaneLine, show as show_record};
+use crate::model::{DeviceState, DeviceStates, GatewayId, Lane, Number, Reading, Record, time};
+use crate::queue::{self, Look, Queue};
 use crate::service::control::{Asker, Control, Question};
 use crate::task::TaskSet;
 use crate::uplink::Status;
 
 /// Askers at the same time; more wait.
 const ASKERS: usize = 8;
+
+/// Records on their way from the files to the one who asked; then the reading waits.
+const LINES: usize = 64;
 
 /// After a socket error the next attempt waits, so that a broken one does not spin.
 const ERROR_PAUSE: Duration = Duration::from_secs(1);
@@ -26,6 +31,8 @@ pub(super) struct Answers {
     pub(super) status: watch::Receiver<Status>,
     pub(super) states: watch::Receiver<DeviceStates>,
     pub(super) queue: Queue,
+    pub(super) queue_config: queue::Config,
+    pub(super) queue_folder: PathBuf,
     pub(super) live: broadcast::Sender<Reading>,
 }
 
@@ -61,6 +68,7 @@ impl Answers {
     async fn answer(&self, mut asker: Asker) -> std::io::Result<()> {
         match asker.question().await? {
             Question::Status => asker.line(&self.status_json().to_string()).await,
+            Question::Records { lane } => self.records(&mut asker, lane.as_deref()).await,
             Question::Try { device } => {
                 let mut live = self.live.subscribe();
                 loop {
@@ -80,6 +88,34 @@ impl Answers {
                 }
             }
         }
+    }
+
+    /// The records that wait: those on flash, read in a thread of their own, and then those in RAM.
+    async fn records(&self, asker: &mut Asker, lane: Option<&str>) -> std::io::Result<()> {
+        let lanes: Vec<Lane> =
+            Lane::ALL.into_iter().filter(|of| lane.is_none_or(|lane| lane == of.to_string())).collect();
+        // First, so that what goes from RAM to flash meanwhile is not missed.
+        let in_ram: Vec<Record> = lanes.iter().flat_map(|lane| self.queue.in_ram(*lane)).collect();
+        let ram_from = |lane: Lane| in_ram.iter().find(|of| of.lane == lane).map(|of| of.number);
+        let ram_from: [Option<Number>; 3] = Lane::ALL.map(ram_from);
+        let (lines, mut read) = mpsc::channel(LINES);
+        let (config, folder) = (self.queue_config.clone(), self.queue_folder.clone());
+        let reading = tokio::task::spawn_blocking(move || {
+            if let Ok(mut look) = Look::into_folder(&config, &folder) {
+                look.records(|record| lines.blocking_send(record).is_ok());
+            }
+        });
+        while let Some(record) = read.recv().await {
+            let is_in_ram = ram_from[record.lane.index()].is_some_and(|from| record.number >= from);
+            if lanes.contains(&record.lane) && !is_in_ram {
+                asker.line(&show_record(&record)).await?;
+            }
+        }
+        reading.await.map_err(std::io::Error::other)?;
+        for record in &in_ram {
+            asker.line(&show_record(record)).await?;
+        }
+        Ok(())
     }
 
     fn status_json(&self) -> serde_json::Value {
@@ -103,23 +139,13 @@ impl Answers {
             .queue
             .status()
             .into_iter()
-            .map(|lane| {
-                let told = json!({
-                    "depth": lane.depth,
-                    "bytes": lane.bytes,
-                    "oldest": lane.oldest.map(|age| age.as_secs_f64()),
-                    "next_seq": lane.next_seq,
-                    "durable": lane.durable,
-                    "totals": lane.totals,
-                });
-                (lane.lane.to_string(), told)
-            })
+            .map(|status| (status.lane.to_string(), json!(LaneLine::new(status))))
             .collect();
         json!({
             "gateway": self.gateway.as_str(),
             "link": self.status.borrow().to_string(),
-            "epoch": self.queue.epoch(),
             "devices": devices,
+            "epoch": self.queue.epoch(),
             "queue": lanes,
         })
     }

@@ -8,6 +8,7 @@ mod check;
 mod clock;
 mod kernel_clock;
 mod looker;
+mod queue;
 mod state;
 
 use std::collections::HashMap;
@@ -32,6 +33,7 @@ use answers::Answers;
 pub use check::{check_broker, check_devices};
 use clock::Clock;
 pub use looker::try_device;
+pub use queue::{dump_queue, show_queue};
 use state::State;
 pub use state::StateError;
 
@@ -225,6 +227,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit
         status: status.clone(),
         states: supervisor.states(),
         queue: queue.clone(),
+        queue_config: config.queue.clone(),
+        queue_folder: queue::folder(&config.gateway.state_directory),
         live,
     };
     let mut asked = TaskSet::new();
@@ -326,7 +330,7 @@ fn begin(config: &Config) -> anyhow::Result<(State, Opened, state::Before, Probl
             State::nowhere(directory)
         }
     };
-    let opened = Queue::open(&config.queue, &directory.join("queue"));
+    let opened = Queue::open(&config.queue, &queue::folder(directory));
     let random = u16::try_from(random_number()? >> 48).unwrap_or_default();
     let before = state.count(random, opened.highest_epoch());
     Ok((state, opened, before, problems))

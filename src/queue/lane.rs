@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::flash::{Damage, Seal};
 use super::ranges::{Range, Ranges};
@@ -18,7 +18,7 @@ use super::{LaneConfig, Sync};
 use crate::model::{GapCause, Number, Timestamp, time};
 
 /// How the numbers of a lane ended, since this start; those of earlier epochs included.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     /// Acknowledged by the broker.
     pub published: u64,
@@ -366,7 +366,8 @@ impl Log {
         let Some(segment) = self.segment_of(number).and_then(|place| self.segments.get_mut(place)) else {
             return false;
         };
-        let ended = !segment.dropping && segment.ended.insert(number);
+        // Never more ends than the seal has counted records.
+        let ended = segment.waiting() > 0 && segment.ended.insert(number);
         self.ends_untold += u32::from(ended);
         ended
     }
@@ -496,7 +497,7 @@ impl Log {
             .map(|range| u64::from(range.records))
             .sum();
         let count = u64::from(damage.count).saturating_sub(ended);
-        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let count = u32::try_from(count).unwrap_or(u32::MAX).min(segment.waiting());
         match (after, until) {
             // Kept like every end, so that the next start does not tell it once more.
             (Some(after), Some(until)) if after.epoch == until.epoch && ended == 0 && until.seq > after.seq + 1 => {
@@ -519,6 +520,13 @@ impl Log {
     /// Whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
         self.fresh == 0 && self.segments.iter().all(|segment| segment.waiting() == 0)
+    }
+
+    /// The records that are in RAM alone.
+    pub(super) fn fresh_records(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let start = self.place((self.settled + 1).max(self.first)).unwrap_or(0);
+        let slots = self.slots.iter().enumerate().skip(start);
+        slots.filter_map(|(place, slot)| Some((self.first + place as u64, slot.payload.as_deref()?)))
     }
 
     /// Records that would be lost with the process.

@@ -15,6 +15,8 @@ mod config;
 mod dump;
 mod feed;
 mod flash;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod gaps;
 mod intake;
 mod lane;
@@ -32,7 +34,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::model::{Body, GapCause, GapRange, Lane, Number, Problems, Reading, time};
 pub use config::{Config, Keep, LaneConfig, PointConfig, Sync};
-pub use dump::{Dumped, dump};
+pub use dump::Look;
 use flash::{Found, Keeper};
 pub use intake::{Intake, Route, Taps};
 use lane::Log;
@@ -284,6 +286,8 @@ fn each_lane<T>(of: impl FnMut(Lane) -> T) -> [T; 3] {
     Lane::ALL.map(of)
 }
 
+#[cfg(test)]
+mod damage_tests;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]

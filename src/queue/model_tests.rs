@@ -28,18 +28,38 @@ const STEPS: usize = 100;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Push { lane: usize, count: usize },
-    Round { millis: u64 },
+    Push {
+        lane: usize,
+        count: usize,
+    },
+    Round {
+        millis: u64,
+    },
     Connect,
     Disconnect,
     Next(usize),
-    Ack { place: usize, count: usize },
+    Ack {
+        place: usize,
+        count: usize,
+    },
     Refuse(usize),
-    Gap { ack: bool },
+    Gap {
+        ack: bool,
+    },
     Full(bool),
     Fail(Option<Failing>),
     Stop,
-    Die { after: u64, power: bool, chance: u32 },
+    /// A bit turns over, in what is on flash.
+    Rot {
+        lane: usize,
+        segment: usize,
+        place: usize,
+    },
+    Die {
+        after: u64,
+        power: bool,
+        chance: u32,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -55,6 +75,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<bool>().prop_map(Step::Full),
         1 => prop_oneof![2 => Just(None), 1 => Just(Some(Failing::Io)), 1 => Just(Some(Failing::ReadOnly))].prop_map(Step::Fail),
         1 => Just(Step::Stop),
+        1 => (0usize..3, any::<usize>(), any::<usize>()).prop_map(|(lane, segment, place)| Step::Rot { lane, segment, place }),
         3 => (0u64..14, any::<bool>(), any::<u32>()).prop_map(|(after, power, chance)| Step::Die { after, power, chance }),
     ]
 }
@@ -234,6 +255,15 @@ impl World {
                     self.disk.set_failing(None);
                 }
                 self.again(false)?;
+            }
+            Step::Rot { lane, segment, place } => {
+                let state = self.queue.state();
+                let segments = &state.lanes[lane].segments;
+                // Not in the last record: nobody can tell that from one that was never written whole.
+                if let Some(segment) = segments.get(segment % segments.len().max(1)).filter(|of| of.seal.count > 3) {
+                    let name = format!("{}/{:016x}.seg", Lane::ALL[lane], segment.id);
+                    self.disk.rot(&name, place % (usize::try_from(segment.seal.end).unwrap() / 2));
+                }
             }
             Step::Next(_) | Step::Refuse(_) | Step::Gap { .. } => {}
         }

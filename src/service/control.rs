@@ -24,6 +24,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub enum Question {
     /// How it is: one line.
     Status,
+    /// The records that wait in the queue: a line each.
+    Records {
+        /// Of this lane only.
+        lane: Option<String>,
+    },
     /// The readings of a device as they come: a line each, until the asker goes.
     Try {
         /// Which device.

@@ -5,7 +5,7 @@
 //! byte of [`Cursor::ram`], one of [`Cursor::always`], two zeros, the count of ranges (u32), and each range as epoch,
 //! first, last (u64), records (u32). Little-endian.
 
-use super::format::{u32_at, u64_at};
+use super::format::{crc, is_number, u32_at, u64_at};
 use crate::model::Number;
 use crate::queue::ranges::Range;
 
@@ -51,7 +51,7 @@ impl Cursor {
             }
             bytes.extend_from_slice(&records.to_le_bytes());
         }
-        let crc = crc32fast::hash(bytes.get(4..).unwrap_or_default());
+        let crc = crc(&[bytes.get(4..).unwrap_or_default()]);
         bytes.splice(..4, crc.to_le_bytes());
         ((self.serial % 2) * SLOT, bytes)
     }
@@ -66,18 +66,21 @@ impl Cursor {
 fn decode_slot(bytes: &[u8]) -> Option<Cursor> {
     let count = usize::try_from(u32_at(bytes, HEAD - 4)?).ok().filter(|count| *count <= MOST)?;
     let bytes = bytes.get(..HEAD + count * RANGE)?;
-    if u32_at(bytes, 0)? != crc32fast::hash(bytes.get(4..)?) || u32_at(bytes, 4)? != VERSION {
+    if u32_at(bytes, 0)? != crc(&[bytes.get(4..)?]) || u32_at(bytes, 4)? != VERSION {
         return None;
     }
     let range = |at| {
         let first = Number { epoch: u64_at(bytes, at)?, seq: u64_at(bytes, at + 8)? };
         let (last, records) = (u64_at(bytes, at + 16)?, u32_at(bytes, at + 24)?);
         let width = last.checked_sub(first.seq)?.checked_add(1)?;
-        (u64::from(records) <= width).then_some(Range { first, last, records })
+        let good = u64::from(records) <= width && is_number(Number { seq: last, ..first });
+        good.then_some(Range { first, last, records })
     };
+    let high = Number { epoch: u64_at(bytes, 16)?, seq: u64_at(bytes, 24)? };
+    is_number(high).then_some(())?;
     Some(Cursor {
         serial: u64_at(bytes, 8)?,
-        high: Number { epoch: u64_at(bytes, 16)?, seq: u64_at(bytes, 24)? },
+        high,
         ram: bytes.get(32) == Some(&1),
         always: bytes.get(33) == Some(&1),
         ranges: (0..count).map(|place| range(HEAD + place * RANGE)).collect::<Option<_>>()?,

@@ -52,6 +52,11 @@ impl Folder {
         Folder { root: root.to_owned(), open: HashMap::new() }
     }
 
+    /// Whether there is this folder.
+    pub(in crate::queue) fn has(&self, folder: &str) -> bool {
+        self.root.join(folder).is_dir()
+    }
+
     fn file(&mut self, name: &str, write: bool) -> io::Result<&File> {
         if !self.open.contains_key(name) {
             let path = self.root.join(name);

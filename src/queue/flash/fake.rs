@@ -142,6 +142,18 @@ impl Fake {
         inner.files.insert(file, Content { seen: bytes.clone(), kept: bytes, dirty: Vec::new() });
     }
 
+    /// One bit of a file turns over by itself.
+    pub(in crate::queue) fn rot(&self, name: &str, at: usize) {
+        let mut inner = self.inner();
+        if let Ok(content) = inner.file(name) {
+            for bytes in [&mut content.seen, &mut content.kept] {
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte ^= 1 << (at % 8);
+                }
+            }
+        }
+    }
+
     pub(in crate::queue) fn names(&self) -> Vec<String> {
         self.inner().names.keys().cloned().collect()
     }
@@ -205,7 +217,7 @@ impl Disk for Fake {
     fn list(&mut self, folder: &str) -> io::Result<Vec<String>> {
         let inner = self.inner();
         let names = inner.names.keys().filter(|name| folder_of(name) == folder);
-        Ok(names.filter_map(|name| Some(name.rsplit_once('/')?.1.to_owned())).collect())
+        Ok(names.map(|name| name.rsplit('/').next().unwrap_or_default().to_owned()).collect())
     }
 
     fn size(&mut self, file: &str) -> io::Result<u64> {

@@ -1,7 +1,7 @@
 //! The files of one lane.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, ErrorKind};
 
 use super::cursor::{Cursor, SLOT};
 use super::disk::Disk;
@@ -63,11 +63,20 @@ pub(super) struct LaneFound {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum WriteError {
     /// There is no room: a segment may be dropped for it.
-    #[error("the file system is full (keep_free)")]
+    #[error("the file system is full, but for what keep_free leaves to others")]
     Full,
     /// The flash would not.
     #[error(transparent)]
-    Io(#[from] io::Error),
+    Io(io::Error),
+}
+
+impl From<io::Error> for WriteError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => WriteError::Full,
+            _ => WriteError::Io(error),
+        }
+    }
 }
 
 impl Files {
@@ -171,7 +180,7 @@ impl Files {
     fn read_cursor(&mut self, disk: &mut dyn Disk, segments: &mut VecDeque<Segment>) -> io::Result<()> {
         let mut bytes = vec![0; usize::try_from(2 * SLOT).unwrap_or_default()];
         let read = match disk.read(&self.file("cursor"), 0, &mut bytes) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) if error.kind() == ErrorKind::NotFound => 0,
             other => other?,
         };
         self.cursor = bytes.get(..read).and_then(Cursor::decode).unwrap_or_default();
@@ -241,7 +250,7 @@ impl Files {
             if let Err(error) = fill(disk, &name, size) {
                 // Half a segment would only take the room that there is too little of.
                 attempt(disk.remove(&name), "half a segment could not be removed");
-                return Err(if is_full(&error) { WriteError::Full } else { error.into() });
+                return Err(error.into());
             }
             written += size;
         }
@@ -344,9 +353,12 @@ impl Files {
         self.cursor = Cursor { serial: self.cursor.serial + 1, ..cursor };
         let (at, bytes) = self.cursor.encode();
         let name = self.file("cursor");
+        if self.cursor.serial == 1 {
+            fill(disk, &name, 2 * SLOT)?;
+        }
         disk.write(&name, at, &bytes)?;
         disk.sync(&name)?;
-        if self.cursor.serial <= 2 {
+        if self.cursor.serial == 1 {
             disk.sync_folder(&self.folder)?;
         }
         Ok(bytes.len() as u64)
@@ -378,7 +390,8 @@ fn segment_id(name: &str) -> Option<u64> {
     (id > 0 && id <= u64::MAX >> 1 && format!("{id:016x}") == digits).then_some(id)
 }
 
-fn fill(disk: &mut dyn Disk, name: &str, size: u64) -> io::Result<()> {
+/// Writes zeros, so that the file has its place when the file system is full.
+pub(super) fn fill(disk: &mut dyn Disk, name: &str, size: u64) -> io::Result<()> {
     let zeros = [0; PIECE];
     let mut at = 0;
     while at < size {
@@ -387,10 +400,6 @@ fn fill(disk: &mut dyn Disk, name: &str, size: u64) -> io::Result<()> {
         at += piece as u64;
     }
     Ok(())
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Whether this fault was put in by a test, which then has to notice it.

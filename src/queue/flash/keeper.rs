@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::cursor::Cursor;
 use super::disk::Disk;
-use super::files::{Files, LaneFound, WriteError, attempt, seeded};
+use super::files::{Files, LaneFound, WriteError, attempt, fill, seeded};
 use super::ledger;
 use super::walk::Place;
 use super::{Bug, MAX_PAYLOAD};
@@ -208,7 +208,7 @@ impl Keeper {
         let state = self.queue.state();
         let gaps = urgent_gaps(&state, &self.kit);
         drop(state);
-        match self.write_gaps(gaps) {
+        match self.make_ledger().and_then(|()| self.write_gaps(gaps)) {
             Ok(()) => true,
             Err(error) => {
                 tracing::error!("the queue's ledger can't be written: {error}");
@@ -283,7 +283,7 @@ impl Keeper {
     // --- reading -----------------------------------------------------------------------------------------------------
 
     /// Reads what the reader waits for.
-    fn feed(&mut self) {
+    pub(in crate::queue) fn feed(&mut self) {
         for stream in Stream::ALL {
             while self.feed_stream(stream) {}
         }
@@ -386,10 +386,12 @@ impl Keeper {
             let log = state.lane(lane);
             log.write_due().is_some_and(|due| due <= now.uptime || pressed || all)
         };
-        if !due {
+        if !due && self.kit.lanes[lane.index()].retry.is_none() {
             return false;
         }
-        match self.commit(lane) {
+        // With nothing to write, the cursor shows whether the flash works again.
+        let written = if due { self.commit(lane) } else { self.write_cursor(lane, now).map(|()| false) };
+        match written {
             Ok(more) => {
                 self.works_again(lane);
                 more
@@ -659,6 +661,21 @@ impl Keeper {
         }
     }
 
+    /// The ledger has its place, so that losses can be noted when the file system is full.
+    fn make_ledger(&mut self) -> Result<(), WriteError> {
+        let disk = &mut *self.kit.disk;
+        for serial in 0..2 {
+            let name = ledger::file(serial);
+            if disk.size(name).unwrap_or(0) == 0 {
+                disk.list("")?;
+                fill(disk, name, ledger::ROOM)?;
+                disk.sync(name)?;
+                disk.sync_folder("")?;
+            }
+        }
+        Ok(())
+    }
+
     /// Writes the gaps that have to be there first.
     fn write_gaps(&mut self, gaps: Option<Snapshot>) -> Result<(), WriteError> {
         match gaps {
@@ -673,11 +690,7 @@ impl Keeper {
         let Snapshot { serial, version, count, bytes } = snapshot;
         let name = ledger::file(serial);
         let disk = &mut self.kit.disk;
-        let written = disk.write(name, 0, &bytes).and_then(|()| disk.sync(name)).and_then(|()| {
-            // Only the first two files are new names.
-            if serial <= 2 { disk.sync_folder("") } else { Ok(()) }
-        });
-        if let Err(error) = written {
+        if let Err(error) = disk.write(name, 0, &bytes).and_then(|()| disk.sync(name)) {
             disk.forget(name);
             return Err(error.into());
         }

@@ -4,7 +4,7 @@
 //! serial (u64: the greater one counts), the count (u32), and each gap as its length (u32) and [`Gap::encode`].
 //! Little-endian.
 
-use super::format::{u32_at, u64_at};
+use super::format::{crc, u32_at, u64_at};
 use crate::model::Gap;
 
 const VERSION: u32 = 1;
@@ -12,6 +12,9 @@ const HEAD: usize = 20;
 
 /// Gaps that fit: far more than kinds of losses there are, and bounded all the same.
 pub(in crate::queue) const MOST: usize = 4096;
+
+/// Bytes of a file that are there from the beginning: for some hundred gaps.
+pub(super) const ROOM: u64 = 8192;
 
 /// The file that this serial is written to.
 pub(super) fn file(serial: u64) -> &'static str {
@@ -34,7 +37,7 @@ pub(in crate::queue) fn encode<'a>(serial: u64, gaps: impl Iterator<Item = &'a G
         count += 1;
     }
     bytes.splice(HEAD - 4..HEAD, count.to_le_bytes());
-    let crc = crc32fast::hash(bytes.get(4..).unwrap_or_default());
+    let crc = crc(&[bytes.get(4..).unwrap_or_default()]);
     bytes.splice(..4, crc.to_le_bytes());
     bytes
 }
@@ -49,7 +52,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<(u64, Vec<Gap>)> {
         gaps.push(bytes.get(at + 4..at.checked_add(4)?.checked_add(length)?)?);
         at += 4 + length;
     }
-    if u32_at(bytes, 0)? != crc32fast::hash(bytes.get(4..at)?) || u32_at(bytes, 4)? != VERSION {
+    if u32_at(bytes, 0)? != crc(&[bytes.get(4..at)?]) || u32_at(bytes, 4)? != VERSION {
         return None;
     }
     Some((u64_at(bytes, 8)?, gaps.into_iter().map(Gap::decode).collect::<Result<_, _>>().ok()?))

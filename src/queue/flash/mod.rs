@@ -18,7 +18,7 @@
 
 mod cursor;
 mod disk;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(super) mod fake;
 mod files;
 mod format;
@@ -26,7 +26,7 @@ mod keeper;
 mod ledger;
 mod walk;
 
-pub(super) use disk::Folder;
+pub(super) use disk::{Disk, Folder};
 pub(super) use format::{MAX_PAYLOAD, Seal};
 pub(super) use keeper::{Found, Keeper};
 pub(super) use ledger::MOST as MOST_GAPS;

@@ -1,0 +1,318 @@
+//! What the queue makes of files that are not as it left them.
+
+use std::collections::BTreeMap;
+
+use super::feed::Stream;
+use super::flash::fake::{Failing, Fake};
+use super::tests::reading;
+use super::*;
+use crate::model::{Gap, Rate, Record, Size, Timestamp, Value};
+
+const EPOCH: u64 = 7 << 16;
+const SEGMENT: &str = "telemetry/0000000700000001.seg";
+
+fn config() -> Config {
+    let mut config = Config::default();
+    config.telemetry.max_bytes = Size(64 << 10);
+    config.keep_free = Size(0);
+    config.replay.rate = Rate::Off;
+    config
+}
+
+/// A start on this disk.
+struct Start {
+    queue: Queue,
+    keeper: Keeper,
+    reader: Reader,
+    problems: watch::Receiver<Problems>,
+    now: Timestamp,
+}
+
+impl Start {
+    fn on(disk: &Fake, starts: u64, previous: Option<Previous>) -> Self {
+        let config = config();
+        let found = Found::open(&config, Box::new(disk.clone()));
+        let (tell, problems) = watch::channel(Problems::new());
+        let (queue, keeper, _) =
+            Opened { config: config.clone(), found }.begin(starts << 16, previous, starts * 1000, tell);
+        let reader = queue.reader(&config);
+        Start { queue, keeper, reader, problems, now: time::now() }
+    }
+
+    fn push(&self, values: std::ops::RangeInclusive<i64>) {
+        for value in values {
+            self.queue.push(Lane::Telemetry, &Body::Reading(reading("p", value)), 0);
+        }
+    }
+
+    fn round(&mut self) {
+        // Longer than the lane's interval, whenever the records were pushed.
+        self.now.uptime += Duration::from_secs(2);
+        while self.keeper.round(&self.now).is_some_and(|due| due <= self.now.uptime) {}
+    }
+
+    /// All that can be read.
+    fn read(&mut self) -> Vec<Record> {
+        self.reader.begin();
+        let mut records = Vec::new();
+        loop {
+            self.keeper.round(&self.now);
+            let before = records.len();
+            records.extend(std::iter::from_fn(|| self.reader.next(self.now.uptime)));
+            if records.len() == before && !self.queue.state().feeds.iter().any(|feed| feed.wants) {
+                return records;
+            }
+        }
+    }
+
+    fn gaps(&mut self) -> Vec<Gap> {
+        self.reader.hurry();
+        std::iter::from_fn(|| self.reader.next_gap(self.now.uptime)).collect()
+    }
+
+    fn telemetry(&self) -> LaneStatus {
+        self.queue.status().remove(2)
+    }
+}
+
+/// A disk with so many records in one segment, after a clean stop.
+fn filled(count: i64) -> Fake {
+    let disk = Fake::new();
+    let mut start = Start::on(&disk, 7, None);
+    start.push(1..=count);
+    start.round();
+    start.keeper.close();
+    disk
+}
+
+fn seq(record: &Record) -> u64 {
+    record.number.seq
+}
+
+/// What is read after this was done to the segment: the numbers that come, and those that the gaps tell of.
+fn after(damage: &[u8], count: u64) -> (Vec<u64>, u64, LaneStatus) {
+    let disk = filled(i64::try_from(count).unwrap());
+    disk.replace(SEGMENT, damage.to_vec());
+    let mut start = Start::on(&disk, 8, Some(Previous { epoch: EPOCH, clean: true }));
+    let records = start.read();
+    for record in &records {
+        let Body::Reading(reading) = &record.body else { panic!("an outcome") };
+        assert_eq!(reading.value, Some(Value::Int(seq(record).cast_signed())));
+    }
+    let told = start.gaps().into_iter().map(|gap| match gap.range {
+        GapRange::Numbers { count, .. } => count.unwrap_or(0),
+        GapRange::Device { .. } => 0,
+    });
+    let told = told.sum();
+    (records.iter().map(seq).collect(), told, start.telemetry())
+}
+
+#[test]
+fn a_flipped_bit_loses_what_it_hit_and_counts_it() {
+    const RECORDS: u64 = 12;
+    let whole = filled(12).content(SEGMENT);
+    let used = whole.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let all: Vec<u64> = (1..=RECORDS).collect();
+    for at in 0..used {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1 << (at % 8);
+        let (came, told, status) = after(&damaged, RECORDS);
+        let lost: Vec<u64> = all.iter().copied().filter(|seq| !came.contains(seq)).collect();
+        assert!(came.is_sorted() && lost.len() <= 1, "byte {at}: {lost:?} lost");
+        // Nobody can tell a damaged last record from one that was never written whole.
+        let is_tail = lost == [RECORDS];
+        assert_eq!(told, if is_tail { 0 } else { lost.len() as u64 }, "byte {at}: {lost:?} lost");
+        assert_eq!(status.totals.damaged, told, "byte {at}");
+        assert_eq!(status.depth, came.len() as u64, "byte {at}");
+    }
+}
+
+#[test]
+fn a_file_that_was_cut_short_keeps_its_beginning() {
+    let whole = filled(12).content(SEGMENT);
+    let used = whole.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let mut before = 0;
+    // The last bytes of a record may be zeros.
+    for length in 0..=used + 16 {
+        let (came, told, _) = after(&whole[..length], 12);
+        assert_eq!(came, (1..=came.len() as u64).collect::<Vec<_>>(), "cut at {length}");
+        assert!(came.len() == before || came.len() == before + 1, "cut at {length}");
+        assert_eq!(told, 0);
+        before = came.len();
+    }
+    assert_eq!(before, 12);
+}
+
+#[test]
+fn damage_in_a_full_segment_is_counted_to_its_end() {
+    let disk = Fake::new();
+    let mut start = Start::on(&disk, 7, None);
+    start.push(1..=200);
+    start.round();
+    start.keeper.close();
+    let whole = disk.content(SEGMENT);
+    disk.replace(SEGMENT, whole[..2000].to_vec());
+    let mut start = Start::on(&disk, 8, Some(Previous { epoch: EPOCH, clean: true }));
+    let came: Vec<u64> = start.read().iter().map(seq).collect();
+    let gaps = start.gaps();
+    let [Gap { cause: GapCause::Damaged, range, .. }] = &gaps[..] else { panic!("{gaps:?}") };
+    let GapRange::Numbers { from, to: Some(to), count: Some(count), .. } = *range else { panic!("{range:?}") };
+    assert_eq!(came.len() as u64 + count, 200);
+    assert!(!(from..=to).any(|seq| came.contains(&seq)) && to - from + 1 == count, "{range:?}");
+    // The next start knows that it was told.
+    start.keeper.close();
+    let mut start = Start::on(&disk, 9, Some(Previous { epoch: 8 << 16, clean: true }));
+    assert_eq!(start.read().len(), came.len());
+    assert_eq!(start.telemetry().totals.damaged, 0);
+    let again: Vec<_> = start.gaps().into_iter().map(|gap| (gap.n, gap.range)).collect();
+    assert_eq!(again, [(gaps[0].n, range.clone())], "still the one that nobody acknowledged");
+}
+
+#[test]
+fn what_is_not_the_queues_is_left_alone() {
+    let disk = filled(10);
+    let mut newer = disk.content(SEGMENT);
+    newer[8] = 2;
+    let crc = {
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&newer[..12]);
+        crc.update(&newer[16..64]);
+        crc.finalize()
+    };
+    newer[12..16].copy_from_slice(&crc.to_le_bytes());
+    let foreign = [
+        ("telemetry/0000000900000001.seg", newer),
+        ("telemetry/notes.txt", b"mine".to_vec()),
+        ("telemetry/1.seg", b"mine too".to_vec()),
+    ];
+    for (name, content) in &foreign {
+        disk.replace(name, content.clone());
+    }
+    let mut start = Start::on(&disk, 8, Some(Previous { epoch: EPOCH, clean: true }));
+    start.push(11..=20);
+    start.round();
+    assert_eq!(start.read().len(), 20);
+    for (name, content) in &foreign {
+        assert_eq!(&disk.content(name), content, "{name}");
+    }
+}
+
+#[test]
+fn a_flash_that_fails_turns_the_lane_to_ram_and_comes_back() {
+    for failing in [Failing::Io, Failing::ReadOnly] {
+        let disk = filled(10);
+        let mut start = Start::on(&disk, 8, Some(Previous { epoch: EPOCH, clean: true }));
+        disk.set_failing(Some(failing));
+        start.push(1..=10);
+        start.round();
+        assert!(start.telemetry().trouble.is_some(), "{failing:?}");
+        assert!(start.problems.borrow().contains_key(&("queue", "telemetry".to_owned())));
+        assert_eq!(start.read().len(), 20, "all is there all the same");
+        disk.set_failing(None);
+        start.now.uptime += Duration::from_secs(61);
+        start.keeper.round(&start.now);
+        let status = start.telemetry();
+        assert_eq!((status.trouble, status.durable), (None, 10), "{failing:?}");
+        assert!(start.problems.borrow().is_empty());
+        disk.cut(|| 0);
+        let mut start = Start::on(&disk, 9, Some(Previous { epoch: 8 << 16, clean: false }));
+        assert_eq!(start.read().len(), 20, "{failing:?}");
+    }
+}
+
+#[test]
+fn a_full_flash_costs_the_oldest_and_is_told() {
+    let disk = Fake::new();
+    let mut start = Start::on(&disk, 7, None);
+    start.push(1..=150);
+    start.round();
+    let used: usize = disk.names().iter().map(|name| disk.content(name).len()).sum();
+    disk.set_capacity(Some(used + 1000));
+    start.push(151..=300);
+    start.round();
+    let status = start.telemetry();
+    assert_eq!(status.trouble, None, "its own oldest make room");
+    assert!(status.totals.dropped_disk > 0);
+    let came: Vec<u64> = start.read().iter().map(seq).collect();
+    assert_eq!(came, (301 - came.len() as u64..=300).collect::<Vec<_>>());
+    let told: BTreeMap<GapCause, u64> = start
+        .gaps()
+        .into_iter()
+        .map(|gap| match gap.range {
+            GapRange::Numbers { count: Some(count), .. } => (gap.cause, count),
+            _ => panic!("{gap:?}"),
+        })
+        .collect();
+    assert_eq!(told, BTreeMap::from([(GapCause::Disk, 300 - came.len() as u64)]));
+}
+
+#[test]
+fn nothing_is_written_while_acknowledgements_return_in_time() {
+    let disk = Fake::new();
+    let mut start = Start::on(&disk, 7, None);
+    start.round();
+    let before = disk.operations();
+    start.reader.begin();
+    for turn in 0..50 {
+        start.push(turn * 10 + 1..=turn * 10 + 10);
+        for record in std::iter::from_fn(|| start.reader.next(start.now.uptime)).collect::<Vec<_>>() {
+            start.reader.acked(record.lane, record.number);
+        }
+        start.now.uptime += Duration::from_millis(300);
+        start.keeper.round(&start.now);
+    }
+    assert_eq!(disk.operations(), before);
+    assert_eq!(start.telemetry().totals.published, 500);
+}
+
+#[test]
+fn what_is_read_for_an_earlier_place_is_not_taken() {
+    let disk = filled(50);
+    let mut start = Start::on(&disk, 8, Some(Previous { epoch: EPOCH, clean: true }));
+    start.reader.begin();
+    assert_eq!(start.reader.next(start.now.uptime), None, "it has to be read first");
+    let (walk, place) = {
+        let mut state = start.queue.state();
+        let (feed, log) = state.feed(Stream::Backlog);
+        (feed.walk, feed.wanted(log).unwrap())
+    };
+    // A new connection begins while the read is on its way.
+    start.reader.begin();
+    let mut state = start.queue.state();
+    state.feeds[Stream::Backlog as usize].fill(walk, place, Default::default());
+    assert!(state.feeds[Stream::Backlog as usize].place.is_none());
+    drop(state);
+    assert_eq!(start.read().len(), 50);
+}
+
+#[test]
+fn a_record_out_of_turn_is_read_from_the_flash() {
+    let disk = filled(50);
+    let mut start = Start::on(&disk, 8, Some(Previous { epoch: EPOCH, clean: true }));
+    let number = |seq| Number { epoch: EPOCH, seq };
+    assert_eq!(start.reader.get(Lane::Telemetry, number(40)), Wanted::Soon);
+    start.keeper.round(&start.now);
+    let Wanted::Here(record) = start.reader.get(Lane::Telemetry, number(40)) else { panic!() };
+    assert_eq!(seq(&record), 40);
+    start.reader.acked(Lane::Telemetry, number(40));
+    assert_eq!(start.reader.get(Lane::Telemetry, number(40)), Wanted::Gone);
+    start.reader.put_back(Lane::Telemetry, number(41));
+    assert_eq!(start.reader.next_again(), None);
+    start.keeper.round(&start.now);
+    assert_eq!(start.reader.next_again().as_ref().map(seq), Some(41));
+}
+
+#[test]
+fn a_device_that_fills_the_ram_waits_and_another_does_not() {
+    let disk = Fake::new();
+    let mut start = Start::on(&disk, 7, None);
+    start.queue.share(2);
+    while start.queue.crowded().is_none() {
+        start.push(1..=100);
+    }
+    assert_eq!(start.queue.crowded(), Some(vec![true, false]));
+    assert_eq!(start.telemetry().totals, Totals::default(), "nothing is dropped for it");
+    // It is written before its time.
+    start.round();
+    assert_eq!(start.queue.crowded(), None);
+}
