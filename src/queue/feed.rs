@@ -123,7 +123,7 @@ impl Feed {
                 .back()
                 .is_none_or(|last| place.id > last.id || (place.id == last.id && place.offset >= last.seal.end)),
             // Where nothing waits on flash from the cursor on, there is nothing to be read.
-            None => log.segments.back().is_none_or(|last| last.seal.last < self.cursor),
+            None => !log.segments.iter().any(|segment| segment.seal.last >= self.cursor && segment.waiting() > 0),
         }
     }
 

@@ -132,6 +132,8 @@ pub(super) struct Log {
     pub(super) segments: VecDeque<Segment>,
     /// What was handed out of RAM on this connection need not stay there; with no connection, nothing has to.
     pub(super) needed_from: u64,
+    /// Numbers up to this one may be known outside: see [`Log::told`].
+    told: u64,
     /// Why the flash does not take this lane at the moment.
     pub(super) trouble: Option<String>,
     /// Records that were found on flash.
@@ -162,6 +164,7 @@ impl Log {
             ram_bytes: 0,
             segments: VecDeque::new(),
             needed_from: u64::MAX,
+            told: 0,
             trouble: None,
             at_start: 0,
             newer: 0,
@@ -236,6 +239,32 @@ impl Log {
     /// Whether records stay in RAM, by the config or because the flash does not take them.
     pub(super) fn stays_in_ram(&self) -> bool {
         self.config.sync == Sync::Never || self.trouble.is_some()
+    }
+
+    /// Whether what the lane has taken is on flash, or will be before anybody has to know of it.
+    pub(super) fn is_always(&self) -> bool {
+        self.config.sync == Sync::Always && self.trouble.is_none()
+    }
+
+    /// This record was handed out.
+    pub(super) fn handed(&mut self, seq: u64) {
+        self.needed_from = self.needed_from.max(seq + 1);
+        self.told = self.told.max(seq);
+    }
+
+    /// The last number that others are told of. With `always` no gap tells what an unclean end costs, so nobody hears
+    /// of a number that would be missing then: one that was neither handed out nor settled.
+    pub(super) fn told(&mut self) -> u64 {
+        let taken = self.next_seq() - 1;
+        self.oldest_fresh();
+        self.told = if self.is_always() { self.told.max(self.settled) } else { taken };
+        self.told
+    }
+
+    /// Records behind that number.
+    pub(super) fn untold(&self) -> u64 {
+        let behind = self.place(self.told + 1).unwrap_or(0);
+        self.slots.iter().skip(behind).filter(|slot| slot.payload.is_some()).count() as u64
     }
 
     /// When the oldest record that is in RAM alone came in.

@@ -73,7 +73,8 @@ pub struct LaneStatus {
     pub ram: usize,
     /// Age of the oldest record, where it is known.
     pub oldest: Option<Duration>,
-    /// The number that the next record gets.
+    /// The number behind the last one that there is. With `always`, what is not on flash yet is not there yet, unless it
+    /// was handed out already; nor does it count in `depth`.
     pub next_seq: u64,
     /// Every number of this epoch up to this one is on flash, or its end is: no power cut changes that.
     pub durable: u64,

@@ -129,7 +129,11 @@ impl Reader {
         if self.held {
             return None;
         }
-        if let Some(record) = self.take(state, Stream::Live) {
+        // With `always`, what is live shows that there is a backlog: all of that has to be on flash first.
+        let log = state.lane(Lane::Telemetry);
+        log.oldest_fresh();
+        let backlog_is_safe = !log.is_always() || log.settled() + 1 >= self.marks[Lane::Telemetry.index()].seq;
+        if backlog_is_safe && let Some(record) = self.take(state, Stream::Live) {
             return Some(record);
         }
         let (feed, log) = state.feed(Stream::Backlog);
@@ -149,7 +153,7 @@ impl Reader {
             let body = Body::decode(payload);
             let log = state.lane(lane);
             if number.epoch == log.epoch {
-                log.needed_from = log.needed_from.max(number.seq + 1);
+                log.handed(number.seq);
             }
             match body {
                 Ok(body) if log.is_too_old(body.timestamp()) => {

@@ -226,13 +226,14 @@ impl State {
         let log = &mut self.lanes[lane.index()];
         let fresh = log.oldest_fresh().map(|pushed| now.uptime.saturating_sub(pushed));
         let flash = log.oldest_on_flash.filter(|(number, _)| log.on_flash(*number)).and_then(|(_, at)| at.age(now));
+        let told = log.told();
         LaneStatus {
             lane,
-            depth: log.depth(),
+            depth: log.depth() - log.untold(),
             bytes: log.flash_bytes(),
             ram: log.ram_bytes(),
             oldest: flash.max(fresh),
-            next_seq: log.next_seq(),
+            next_seq: told + 1,
             durable: log.durable(),
             at_start: log.at_start,
             trouble: log.trouble.clone(),

@@ -172,6 +172,108 @@ fn an_unclean_end_is_told_for_each_lane() {
     }
 }
 
+/// A start after an unclean end of that epoch; whether it noted what that may have cost, and all gaps.
+fn started(disk: &Fake, epoch: u64, before: Option<u64>) -> (bool, Vec<Gap>) {
+    let config = config(|_| {});
+    let previous = before.map(|epoch| Previous { epoch, clean: false });
+    let found = Found::open(&config, Box::new(disk.clone()));
+    let (queue, _, begun) = Opened { config, found }.begin(epoch, previous, epoch, watch::channel(Problems::new()).0);
+    let gaps = queue.state().gaps.snapshot_for_test().1;
+    (begun.noted, gaps)
+}
+
+#[test]
+fn what_a_start_noted_outlives_a_power_cut_wherever_the_start_before_died() {
+    for fuse in 0..30 {
+        let disk = Fake::new();
+        started(&disk, EPOCH, None);
+        started(&disk, 2 * EPOCH, Some(EPOCH));
+        disk.set_fuse(Some(fuse));
+        let (noted, _) = started(&disk, 3 * EPOCH, Some(2 * EPOCH));
+        disk.set_fuse(None);
+        started(&disk, 4 * EPOCH, Some(if noted { 3 } else { 2 } * EPOCH));
+        let (_, told) = started(&disk, 5 * EPOCH, Some(4 * EPOCH));
+        // Whatever was not synced is gone.
+        disk.cut(|| 5);
+        let (_, after) = started(&disk, 6 * EPOCH, Some(5 * EPOCH));
+        let lost: Vec<&Gap> = told.iter().filter(|gap| !after.iter().any(|kept| kept.range == gap.range)).collect();
+        assert!(lost.is_empty(), "died after {fuse} operations, lost: {lost:?}");
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_used_is_told_until_it_can() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("queue");
+    std::fs::write(&path, "not a folder").unwrap();
+    let config = config(|_| {});
+    let (problems, told) = watch::channel(Problems::new());
+    let (queue, mut keeper, _) = Queue::open(&config, &path).begin(EPOCH, None, 5_000_001, problems);
+    let mut now = time::now();
+    for _ in 0..2 {
+        keeper.round(&now);
+        let lanes: Vec<String> = told.borrow().keys().map(|(_, lane)| lane.clone()).collect();
+        assert_eq!(lanes, ["alarm", "outcome", "telemetry"]);
+        now.uptime += Duration::from_secs(5);
+    }
+    push(&queue, Lane::Alarm, 1);
+    std::fs::remove_file(&path).unwrap();
+    keeper.round(&now);
+    assert_eq!(*told.borrow(), Problems::new());
+    assert_eq!(queue.status()[0].durable, 1);
+}
+
+#[test]
+fn with_sync_always_nobody_hears_of_a_number_before_it_is_durable() {
+    let config = config(|config| config.telemetry.sync = Sync::Always);
+    let found = Found::open(&config, Box::new(Fake::new()));
+    let (queue, mut keeper, _) =
+        Opened { config: config.clone(), found }.begin(EPOCH, None, 5_000_001, watch::channel(Problems::new()).0);
+    let mut reader = queue.reader(&config);
+    let telemetry = Lane::Telemetry;
+    let told = || (queue.status()[2].next_seq, queue.status()[2].depth);
+    push(&queue, telemetry, 1);
+    assert_eq!(told(), (1, 0));
+    reader.begin();
+    push(&queue, telemetry, 2);
+    push(&queue, telemetry, 3);
+    // What is live would show that there was something before.
+    assert_eq!(reader.next(time::uptime()).map(|record| (record.number.seq, record.late)), Some((1, true)));
+    assert_eq!(told(), (2, 1));
+    keeper.round(&time::now());
+    assert_eq!(told(), (4, 3));
+    assert_eq!(seqs(&mut reader), [(telemetry, 2, false), (telemetry, 3, false)]);
+    push(&queue, telemetry, 4);
+    assert_eq!(told(), (4, 3));
+    assert_eq!(
+        seqs(&mut reader),
+        [(telemetry, 4, false)],
+        "on the way at once, as long as nothing before it is missing"
+    );
+    assert_eq!(told(), (5, 4));
+    reader.begin();
+    assert_eq!(told(), (5, 4), "what was told stays told");
+}
+
+#[test]
+fn what_is_in_ram_comes_after_a_segment_of_which_nothing_waits() {
+    let config = config(|config| config.alarm.sync = Sync::Always);
+    let found = Found::open(&config, Box::new(Fake::new()));
+    let (queue, mut keeper, _) =
+        Opened { config: config.clone(), found }.begin(EPOCH, None, 5_000_001, watch::channel(Problems::new()).0);
+    let mut reader = queue.reader(&config);
+    reader.begin();
+    let alarm = Lane::Alarm;
+    push(&queue, alarm, 1);
+    assert_eq!(seqs(&mut reader), [(alarm, 1, false)]);
+    keeper.round(&time::now());
+    reader.acked(alarm, Number { epoch: EPOCH, seq: 1 });
+    // The flash does not take this one: it is in RAM alone.
+    push(&queue, alarm, 2);
+    reader.begin();
+    assert_eq!(seqs(&mut reader), [(alarm, 2, true)]);
+}
+
 #[test]
 fn only_the_newest_value_of_a_latest_point_waits() {
     let config = config(|_| {});

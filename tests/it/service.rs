@@ -90,7 +90,7 @@ fn a_device_is_tried_with_and_without_the_daemon() {
     let alone = Agent::shown(folder.path(), &["try", "plant"], "plant/level = 3");
     assert!(alone.starts_with("# online"), "{alone}");
     let agent = Agent::start(folder.path(), &config(broker.port));
-    agent.wait_log("link to");
+    until("the control socket", || agent.status().is_some());
     let asked = Agent::shown(folder.path(), &["try", "plant"], "plant/level = ");
     assert!(asked.starts_with("# asking the running gateway"), "{asked}");
     let unknown = Agent::ask(folder.path(), &["try", "plent"]);

@@ -64,6 +64,25 @@ impl Site {
         self.said += count;
     }
 
+    /// The same, to a gateway that was started again, and may not listen yet.
+    #[track_caller]
+    fn say_to_newcomer(&mut self, count: u64) {
+        until("the device", || {
+            self.agent.status().is_some_and(|status| status["devices"]["meter"]["state"] == "online")
+        });
+        self.say(count);
+        self.wait_last();
+    }
+
+    /// Waits until this start was told so many times.
+    #[track_caller]
+    fn wait_info(&self, session: u64, times: usize) {
+        until("an info", || {
+            let infos = self.observer.all().into_iter().filter(|heard| heard.topic == "sluicegate/g/info");
+            infos.filter(|info| info.json()["session"] == session).count() == times
+        });
+    }
+
     /// Waits until the last value is at the broker.
     #[track_caller]
     fn wait_last(&self) {
@@ -73,13 +92,8 @@ impl Site {
     /// Waits until the gateway has numbered so many in its first run: they wait, or came to their end.
     #[track_caller]
     fn wait_numbered(&self, count: u64) {
-        until("the readings to be in the queue", || {
-            let status = Agent::ask(self.folder.path(), &["status"]);
-            let status: Value = serde_json::from_slice(&status.stdout).unwrap_or_default();
-            let lane = &status["queue"]["telemetry"];
-            let ended = lane["totals"].as_object().into_iter().flat_map(|totals| totals.values());
-            lane["depth"].as_u64().unwrap_or(0) + ended.filter_map(Value::as_u64).sum::<u64>() == count
-        });
+        let next_seq = || self.agent.status()?["queue"]["telemetry"]["next_seq"].as_u64();
+        until("the readings to be in the queue", || next_seq() == Some(count + 1));
     }
 
     /// Stops the gateway, and audits all that was heard.
@@ -200,6 +214,67 @@ fn a_wiped_state_directory_is_found() {
     let report = site.stop_and_audit(&["--counter", "meter/count", "--to", "200"]);
     report.assert_says(2, "the state directory was wiped or restored: start 1 came twice");
     assert_eq!(report.total("came"), 200, "{}", report.text);
+}
+
+#[test]
+fn a_restored_state_directory_is_found() {
+    let mut site = Site::new(r#"max_bytes = "64MiB""#);
+    let (state, backup) = (site.folder.path().join("state"), site.folder.path().join("backup"));
+    site.say(100);
+    site.wait_last();
+    site.gate.close();
+    site.agent.wait_log("link lost");
+    site.say(100);
+    site.wait_numbered(200);
+    assert!(site.agent.stop().success());
+    copy(&state, &backup);
+    // These go out, and others after them.
+    site.gate.open();
+    site.agent.run();
+    site.wait_last();
+    site.say_to_newcomer(100);
+    site.stop_and_audit(&["--counter", "meter/count", "--to", "300"]).assert_complete();
+    std::fs::remove_dir_all(&state).unwrap();
+    copy(&backup, &state);
+    site.agent.run();
+    site.wait_info(2, 2);
+    site.say_to_newcomer(100);
+    let report = site.stop_and_audit(&["--counter", "meter/count", "--to", "400"]);
+    report.assert_says(2, "the state directory was wiped or restored: start 2 came twice");
+    assert_eq!(report.total("came"), 400, "{}", report.text);
+    // What had waited in the backup came once more, under the same numbers.
+    assert!(report.total("duplicates") >= 100, "{}", report.text);
+}
+
+#[test]
+fn a_clone_of_a_card_is_found() {
+    let mut site = Site::new(r#"max_bytes = "64MiB""#);
+    site.say(100);
+    site.wait_last();
+    site.stop_and_audit(&["--counter", "meter/count"]).assert_complete();
+    let clone = site.folder.path().join("clone");
+    std::fs::create_dir(&clone).unwrap();
+    copy(&site.folder.path().join("state"), &clone.join("state"));
+    let pty = Pty::new(&clone.join("meter"));
+    site.agent.run();
+    site.wait_info(2, 1);
+    let clone = Agent::start(&clone, &config(site.gate.port, pty.path(), r#"max_bytes = "64MiB""#));
+    // The broker knows one client of a name: each one that comes drives the other one out.
+    site.observer.wait("the problem", |heard| {
+        heard.topic == "sluicegate/g/problem" && heard.payload.contains(r#""code":"duplicate""#)
+    });
+    let report = audit(&site.observer, &[]);
+    eprintln!("{}", report.text);
+    assert_eq!(report.code, Some(2), "{}", report.text);
+    assert!(report.text.contains("FOUND sluicegate/g: two gateways (a cloned card?): "), "{}", report.text);
+    assert!(site.agent.stop().success());
+    drop(clone);
+}
+
+/// Copies a folder and all that is in it.
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    let copied = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status();
+    assert!(copied.unwrap().success());
 }
 
 #[test]

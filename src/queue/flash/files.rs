@@ -376,15 +376,18 @@ impl Files {
 }
 
 /// Tries what may fail without harm; says so.
-fn attempt(done: io::Result<()>, what: &str) {
+pub(super) fn attempt(done: io::Result<()>, what: &str) {
     if let Err(error) = done {
         tracing::warn!("{what}: {error}");
     }
 }
 
+/// The id of a segment that this code may have named: no count of starts comes to half of what there is, and one more
+/// than an id must be an id.
 fn segment_id(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".seg").filter(|digits| digits.len() == 16)?;
-    u64::from_str_radix(digits, 16).ok().filter(|id| *id > 0 && format!("{id:016x}") == digits)
+    let id = u64::from_str_radix(digits, 16).ok()?;
+    (id > 0 && id <= u64::MAX >> 1 && format!("{id:016x}") == digits).then_some(id)
 }
 
 /// Writes zeros, so that the file has its place when the file system is full.
@@ -402,4 +405,26 @@ pub(super) fn fill(disk: &mut dyn Disk, name: &str, size: u64) -> io::Result<()>
 /// Whether this fault was put in by a test, which then has to notice it.
 pub(super) fn seeded(bug: Option<Bug>, which: Bug) -> bool {
     cfg!(test) && bug == Some(which)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_could_be_named_so_here_is_a_segment() {
+        for (name, id) in [
+            ("0000000000000001.seg", Some(1)),
+            ("00000002000000ab.seg", Some(0x2_0000_00ab)),
+            ("0000000000000000.seg", None),
+            ("00000000000000AB.seg", None),
+            ("1.seg", None),
+            ("000000000000000g.seg", None),
+            ("+000000000000001.seg", None),
+            ("0000000000000001", None),
+            ("ffffffffffffffff.seg", None),
+        ] {
+            assert_eq!(segment_id(name), id, "{name}");
+        }
+    }
 }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::cursor::Cursor;
 use super::disk::Disk;
-use super::files::{Files, LaneFound, WriteError, fill, seeded};
+use super::files::{Files, LaneFound, WriteError, attempt, fill, seeded};
 use super::ledger;
 use super::walk::Place;
 use super::{Bug, MAX_PAYLOAD};
@@ -106,6 +106,12 @@ impl Found {
             (files, found)
         });
         let (serial, gaps) = read_ledger(&mut *disk).unwrap_or_default();
+        // The start before may have died between its write and the syncs, so that only the cache has this ledger, or its
+        // name. The next one is written over the older file, and would leave nothing behind.
+        if serial > 0 {
+            attempt(disk.sync(ledger::file(serial)), "the ledger could not be synced");
+            attempt(disk.sync_folder(""), "the queue's folder could not be synced");
+        }
         Found { disk, config: config.clone(), lanes, gaps, serial, bug }
     }
 
@@ -439,6 +445,8 @@ impl Keeper {
         let more = lanes[lane.index()].oldest_fresh().is_some();
         drop(state);
         self.queue.shared.room.notify_one();
+        // What is live may wait until its backlog is on flash.
+        self.queue.shared.filled.notify_one();
         Ok(more && self.bytes.len() >= COMMIT)
     }
 
@@ -703,20 +711,21 @@ impl Keeper {
         keep.files.abandon(&mut *self.kit.disk);
         let pause = keep.retry.map_or(RETRY_FIRST, |(_, pause)| pause);
         keep.retry = Some((now.uptime + pause, (pause * 2).min(RETRY_LAST)));
-        let text = error.to_string();
-        let before = self.queue.state().lane(lane).trouble.replace(text.clone());
-        if before.is_none() {
-            tracing::error!(LANE = %lane, "the flash does not take the lane {lane}, which goes on in RAM: {text}");
-            keep.cursor_stale = true;
-        }
-        if before.as_ref() != Some(&text) {
-            let since = time::now();
-            self.problems.send_modify(|problems| {
-                let known = problems.get(&("queue", lane.to_string())).map_or(since, |problem| problem.since);
-                let text = format!("the flash does not take the lane {lane}, which goes on in RAM: {text}");
-                problems.insert(("queue", lane.to_string()), Problem { code: "queue", text, since: known });
-            });
-        }
+        self.queue.state().lane(lane).trouble = Some(error.to_string());
+        let text = format!("the flash does not take the lane {lane}, which goes on in RAM: {error}");
+        let since = time::now();
+        // A lane may have been in trouble from the start on, and nobody was told yet.
+        self.problems.send_if_modified(|problems| {
+            let key = ("queue", lane.to_string());
+            let known = problems.get(&key);
+            if known.is_none() {
+                tracing::error!(LANE = %lane, "{text}");
+                keep.cursor_stale = true;
+            }
+            let (same, since) = known.map_or((false, since), |known| (known.text == text, known.since));
+            problems.insert(key, Problem { code: "queue", text, since });
+            !same
+        });
         self.queue.shared.room.notify_one();
     }
 

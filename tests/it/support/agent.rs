@@ -1,6 +1,8 @@
 //! The real agent, in a folder of its own.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
 
@@ -69,6 +71,15 @@ impl Agent {
         wait::until(&format!("`{text}` in the log"), || self.log().contains(text));
     }
 
+    /// What it answers to `status`, without a process for the question. `None`: it does not listen, yet or any more.
+    pub(crate) fn status(&self) -> Option<serde_json::Value> {
+        let mut socket = UnixStream::connect(self.folder.join("state/control.sock")).ok()?;
+        socket.write_all(b"{\"ask\":\"status\"}\n").ok()?;
+        let mut answer = String::new();
+        BufReader::new(socket).read_line(&mut answer).ok()?;
+        serde_json::from_str(&answer).ok()
+    }
+
     /// Resident memory in KiB.
     pub(crate) fn memory(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.as_ref().unwrap().0.id())).unwrap();
@@ -90,7 +101,6 @@ impl Agent {
 
     /// Runs a command of the program until it has printed this, and returns all that it printed.
     pub(crate) fn shown(folder: &Path, arguments: &[&str], text: &str) -> String {
-        use std::io::{BufRead, BufReader};
         let mut child = Killed(program(folder).args(arguments).stdout(Stdio::piped()).spawn().unwrap());
         let mut printed = String::new();
         for line in BufReader::new(child.0.stdout.take().unwrap()).lines().map_while(Result::ok) {

@@ -10,11 +10,19 @@ use std::sync::{Arc, Mutex};
 struct Shared {
     open: AtomicBool,
     ended: AtomicBool,
+    connections: AtomicUsize,
+    /// The last connection.
+    last: Mutex<Arc<Counts>>,
+    lines: Mutex<Vec<TcpStream>>,
+}
+
+/// What one connection carried.
+#[derive(Debug, Default)]
+struct Counts {
     /// What comes from the broker is lost in the gate.
     deaf: AtomicBool,
     publishes: AtomicUsize,
     acks: AtomicUsize,
-    lines: Mutex<Vec<TcpStream>>,
 }
 
 /// See the module.
@@ -40,13 +48,13 @@ impl Gate {
                     continue;
                 }
                 let Ok(far) = TcpStream::connect(("127.0.0.1", port)) else { continue };
-                shared.deaf.store(false, Ordering::SeqCst);
-                shared.publishes.store(0, Ordering::SeqCst);
-                shared.acks.store(0, Ordering::SeqCst);
+                let counts = Arc::new(Counts::default());
+                *shared.last.lock().unwrap() = Arc::clone(&counts);
+                shared.connections.fetch_add(1, Ordering::SeqCst);
                 let keep = |stream: &TcpStream| stream.try_clone().unwrap();
                 shared.lines.lock().unwrap().extend([keep(&near), keep(&far)]);
-                carry(keep(&near), keep(&far), 3, Arc::clone(&shared));
-                carry(far, near, 4, Arc::clone(&shared));
+                carry(keep(&near), keep(&far), 3, Arc::clone(&counts));
+                carry(far, near, 4, counts);
             }
         });
         gate
@@ -68,12 +76,27 @@ impl Gate {
 
     /// Loses what comes from the broker, until the next connection: a line that breaks in one direction first.
     pub(crate) fn deafen(&self) {
-        self.shared.deaf.store(true, Ordering::SeqCst);
+        self.last().deaf.store(true, Ordering::SeqCst);
+    }
+
+    fn last(&self) -> Arc<Counts> {
+        Arc::clone(&self.shared.last.lock().unwrap())
+    }
+
+    /// How many connections there were.
+    pub(crate) fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// Acknowledgements that came back, on the last connection.
+    pub(crate) fn acknowledged(&self) -> usize {
+        self.last().acks.load(Ordering::SeqCst)
     }
 
     /// Publishes that went to the broker and whose acknowledgement did not come back, on the last connection.
     pub(crate) fn under_way(&self) -> usize {
-        self.shared.publishes.load(Ordering::SeqCst).saturating_sub(self.shared.acks.load(Ordering::SeqCst))
+        let last = self.last();
+        last.publishes.load(Ordering::SeqCst).saturating_sub(last.acks.load(Ordering::SeqCst))
     }
 }
 
@@ -87,16 +110,16 @@ impl Drop for Gate {
 }
 
 /// Carries bytes one way, and counts packets of this type: PUBLISH (3) or PUBACK (4).
-fn carry(mut from: TcpStream, mut to: TcpStream, packet: u8, shared: Arc<Shared>) {
+fn carry(mut from: TcpStream, mut to: TcpStream, packet: u8, counts: Arc<Counts>) {
     std::thread::spawn(move || {
         drop((from.set_nodelay(true), to.set_nodelay(true)));
         let mut buffer = vec![0; 64 * 1024];
         let mut packets = Packets::default();
         while let Ok(count @ 1..) = from.read(&mut buffer) {
-            if packet == 4 && shared.deaf.load(Ordering::SeqCst) {
+            if packet == 4 && counts.deaf.load(Ordering::SeqCst) {
                 continue;
             }
-            let counter = if packet == 3 { &shared.publishes } else { &shared.acks };
+            let counter = if packet == 3 { &counts.publishes } else { &counts.acks };
             counter.fetch_add(packets.count(&buffer[..count], packet), Ordering::SeqCst);
             if to.write_all(&buffer[..count]).is_err() {
                 break;

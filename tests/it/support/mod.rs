@@ -8,6 +8,7 @@ mod certs;
 #[expect(dead_code, reason = "the demo uses more of it")]
 #[path = "../../../examples/demo/broker/mod.rs"]
 pub(crate) mod demo_broker;
+mod flash;
 mod gate;
 mod mischievous;
 mod observer;
@@ -19,6 +20,7 @@ pub(crate) use audit::Audit;
 pub(crate) use auditor::{Report, audit, audit_lines, lines};
 pub(crate) use broker::{Mosquitto, free_port};
 pub(crate) use certs::{Authority, Identity};
+pub(crate) use flash::Flash;
 pub(crate) use gate::Gate;
 pub(crate) use mischievous::Mischievous;
 pub(crate) use observer::{Heard, Observer, publish, publish_lines, publish_with};
