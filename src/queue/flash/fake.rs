@@ -53,6 +53,8 @@ enum Change {
 pub(in crate::queue) enum Failing {
     /// Writes and syncs fail, and what they were about is lost.
     Io,
+    /// Syncs fail: the system took what was written, and the flash does not.
+    Sync,
     /// It can only be read.
     ReadOnly,
 }
@@ -261,7 +263,7 @@ impl Disk for Fake {
     fn sync(&mut self, file: &str) -> io::Result<()> {
         let mut inner = self.inner();
         inner.operation()?;
-        let failing = inner.failing == Some(Failing::Io);
+        let failing = matches!(inner.failing, Some(Failing::Io | Failing::Sync));
         let content = inner.file(file)?;
         let dirty = std::mem::take(&mut content.dirty);
         if failing {
