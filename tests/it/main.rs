@@ -9,6 +9,7 @@ mod clock;
 mod commands;
 mod delivery;
 mod documents;
+mod full;
 mod misbehaving;
 mod presence;
 mod serial;
