@@ -18,9 +18,7 @@ impl Volume {
     /// One of this size in a folder, made by mke2fs with these options; `None`: not on this machine, and so is said.
     pub(crate) fn new(folder: &Path, size: u64, options: &[&str], check: &str) -> Option<Self> {
         if !rustix::process::geteuid().is_root() || !Path::new("/dev/loop-control").exists() {
-            // Not by a macro: the test harness would keep it to itself.
-            let line = format!("!!! NOT RUN: {check}: needs root and loop devices\n");
-            std::io::stderr().write_all(line.as_bytes()).unwrap();
+            say(&format!("!!! NOT RUN: {check}: needs root and loop devices"));
             return None;
         }
         let volume = Volume { mount: folder.join("volume"), image: folder.join("volume.ext4") };
@@ -59,9 +57,14 @@ impl Drop for Volume {
         // What a test that failed still has open must not keep it there.
         let unmounted = Command::new("umount").arg("--lazy").arg(&self.mount).status();
         if !unmounted.is_ok_and(|status| status.success()) {
-            eprintln!("{} is still mounted", self.mount.display());
+            say(&format!("{} is still mounted", self.mount.display()));
         }
     }
+}
+
+/// Not by a macro: the test harness would keep it to itself.
+fn say(line: &str) {
+    std::io::stderr().write_all(format!("{line}\n").as_bytes()).unwrap();
 }
 
 /// mke2fs and mount are not in everybody's PATH.
