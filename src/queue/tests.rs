@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::flash::fake::Fake;
+use super::flash::fake::{Failing, Fake};
 use super::lane::SLOT_BYTES;
 use super::*;
 use crate::model::{DeviceName, Gap, PointName, Quality, Rate, Record, Size, Span, Value};
@@ -335,6 +335,98 @@ fn the_backlog_is_replayed_at_its_rate() {
         assert!(reader.next_due(now).is_some_and(|due| due > now));
     }
     assert!((50..=52).contains(&sent), "{sent} in five seconds");
+}
+
+/// A queue on a disk that has so much room beside its small files, with its keeper, and what it says to people.
+fn on_flash(room: usize) -> (Fake, Queue, Keeper, watch::Receiver<Problems>) {
+    let config = config(|config| {
+        config.telemetry.max_bytes = Size(256 << 10);
+        config.telemetry.sync = Sync::Always;
+        (config.alarm.max_bytes, config.outcome.max_bytes) = (Size(64 << 10), Size(64 << 10));
+        config.keep_free = Size(0);
+    });
+    let disk = Fake::new();
+    let (problems, said) = watch::channel(Problems::new());
+    let found = Found::open(&config, Box::new(disk.clone()));
+    let (queue, mut keeper, _) = Opened { config, found }.begin(EPOCH, None, 1, problems);
+    keeper.round(&time::now());
+    let used: usize = disk.names().iter().map(|name| disk.content(name).len()).sum();
+    disk.set_capacity(Some(used + room));
+    (disk, queue, keeper, said)
+}
+
+fn said(problems: &watch::Receiver<Problems>) -> Vec<String> {
+    problems.borrow().values().map(|problem| problem.text.clone()).collect()
+}
+
+#[test]
+fn a_flash_that_failed_is_tried_again_though_nothing_waits() {
+    let (disk, queue, mut keeper, problems) = on_flash(16 << 10);
+    let mut reader = queue.reader(&Config::default());
+    reader.begin();
+    let seq = push(&queue, Lane::Telemetry, 1);
+    let mut now = time::now();
+    keeper.round(&now);
+    let refused = "the flash does not take the lane telemetry, which goes on in RAM: the file system is full, but for what keep_free leaves to others";
+    assert_eq!(said(&problems), [refused]);
+    // It went to the broker, and nothing is to be written.
+    assert_eq!(reader.next(now.uptime).map(|record| record.number.seq), Some(seq));
+    reader.acked(Lane::Telemetry, Number { epoch: EPOCH, seq });
+    for _ in 0..5 {
+        now.uptime += Duration::from_secs(61);
+        let due = keeper.round(&now);
+        assert!(due.is_some_and(|due| due > now.uptime), "it would be busy with nothing");
+        assert_eq!(said(&problems), [refused]);
+    }
+    disk.set_capacity(None);
+    now.uptime += Duration::from_secs(61);
+    keeper.round(&now);
+    assert_eq!(said(&problems), [""; 0]);
+    assert_eq!(queue.status()[2].trouble, None);
+}
+
+#[test]
+fn a_flash_that_fails_is_not_filled_with_what_was_tried() {
+    let (disk, queue, mut keeper, problems) = on_flash(1 << 20);
+    disk.set_failing(Some(Failing::Sync));
+    let mut now = time::now();
+    for value in 0..10 {
+        push(&queue, Lane::Telemetry, value);
+        now.uptime += Duration::from_secs(61);
+        keeper.round(&now);
+        assert_eq!(said(&problems).len(), 1, "{:?}", said(&problems));
+    }
+    let segments = || disk.names().iter().filter(|name| name.ends_with(".seg")).count();
+    assert_eq!(segments(), 0);
+    disk.set_failing(None);
+    now.uptime += Duration::from_secs(61);
+    keeper.round(&now);
+    assert_eq!((said(&problems).len(), segments(), queue.status()[2].durable), (0, 1, 10));
+}
+
+#[test]
+fn a_lane_that_drops_its_oldest_for_want_of_room_says_so() {
+    // Room for two segments of telemetry beside those of the other lanes.
+    let (disk, queue, mut keeper, problems) = on_flash(100 << 10);
+    let full = "the file system is full, but for what keep_free leaves to others: the lane telemetry drops its oldest";
+    for value in 0..5000 {
+        push(&queue, Lane::Telemetry, value);
+    }
+    let mut now = time::now();
+    while queue.state().lane(Lane::Telemetry).fresh() > 0 {
+        keeper.round(&now);
+    }
+    assert_eq!(said(&problems), [full]);
+    let status = &queue.status()[2];
+    assert!(status.totals.dropped_disk > 0 && status.trouble.is_none() && status.bytes > 0, "{status:?}");
+    now.uptime += Duration::from_secs(30);
+    keeper.round(&now);
+    assert_eq!(said(&problems), [full]);
+    // Also while nothing is written.
+    disk.set_capacity(None);
+    now.uptime += Duration::from_secs(30);
+    keeper.round(&now);
+    assert_eq!(said(&problems), [""; 0]);
 }
 
 #[derive(Debug, Clone)]

@@ -4,8 +4,14 @@ use std::path::{Path, PathBuf};
 
 use crate::support::Agent;
 
-const DOCUMENTS: [&str; 5] =
-    ["README.md", "ARCHITECTURE.md", "docs/WIRE.md", "tests/lab/README.md", "yocto/meta-sluicegate/README.md"];
+const DOCUMENTS: [&str; 6] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "docs/WIRE.md",
+    "docs/FLASH.md",
+    "tests/lab/README.md",
+    "yocto/meta-sluicegate/README.md",
+];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -10,6 +10,7 @@ mod commands;
 mod delivery;
 mod documents;
 mod flash;
+mod full;
 mod isolation;
 mod kills;
 mod misbehaving;

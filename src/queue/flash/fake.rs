@@ -53,6 +53,8 @@ enum Change {
 pub(in crate::queue) enum Failing {
     /// Writes and syncs fail, and what they were about is lost.
     Io,
+    /// Syncs fail: the system took what was written, and the flash does not.
+    Sync,
     /// It can only be read.
     ReadOnly,
 }
@@ -209,6 +211,10 @@ impl Inner {
     }
 }
 
+fn place(offset: u64) -> usize {
+    usize::try_from(offset).unwrap_or(usize::MAX)
+}
+
 fn folder_of(name: &str) -> &str {
     name.rsplit_once('/').map_or("", |(folder, _)| folder)
 }
@@ -227,7 +233,7 @@ impl Disk for Fake {
     fn read(&mut self, file: &str, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let mut inner = self.inner();
         let seen = &inner.file(file)?.seen;
-        let from = usize::try_from(offset).unwrap().min(seen.len());
+        let from = place(offset).min(seen.len());
         let length = buffer.len().min(seen.len() - from);
         buffer[..length].copy_from_slice(&seen[from..from + length]);
         Ok(length)
@@ -236,7 +242,7 @@ impl Disk for Fake {
     fn write(&mut self, file: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut inner = self.inner();
         inner.operation()?;
-        let (start, end) = (usize::try_from(offset).unwrap(), usize::try_from(offset).unwrap() + bytes.len());
+        let (start, end) = (place(offset), place(offset) + bytes.len());
         let used: usize = inner.files.values().map(|content| content.seen.len()).sum();
         let now = inner.file(file).map_or(0, |content| content.seen.len());
         if inner.capacity.is_some_and(|capacity| used + end.saturating_sub(now) > capacity) {
@@ -261,7 +267,7 @@ impl Disk for Fake {
     fn sync(&mut self, file: &str) -> io::Result<()> {
         let mut inner = self.inner();
         inner.operation()?;
-        let failing = inner.failing == Some(Failing::Io);
+        let failing = matches!(inner.failing, Some(Failing::Io | Failing::Sync));
         let content = inner.file(file)?;
         let dirty = std::mem::take(&mut content.dirty);
         if failing {

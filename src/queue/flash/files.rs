@@ -240,6 +240,7 @@ impl Files {
         let id = self.next_id;
         let name = self.name(id);
         let mut written = u64::from(FRAMES);
+        let mut made = Ok(());
         if self.spare == Some(size) {
             disk.rename(&self.file(SPARE), &name)?;
             self.spare = None;
@@ -247,18 +248,17 @@ impl Files {
             if disk.free()? < keep_free.saturating_add(size) {
                 return Err(WriteError::Full);
             }
-            if let Err(error) = fill(disk, &name, size) {
-                // Half a segment would only take the room that there is too little of.
-                attempt(disk.remove(&name), "half a segment could not be removed");
-                return Err(error.into());
-            }
+            made = fill(disk, &name, size);
             written += size;
         }
         self.next_id += 1;
-        disk.write(&name, 0, &format::head(id))?;
-        disk.sync(&name)?;
-        if !seeded(bug, Bug::FolderNotSynced) {
-            disk.sync_folder(&self.folder)?;
+        let made = made.and_then(|()| disk.write(&name, 0, &format::head(id))).and_then(|()| disk.sync(&name));
+        let made =
+            made.and_then(|()| if seeded(bug, Bug::FolderNotSynced) { Ok(()) } else { disk.sync_folder(&self.folder) });
+        if let Err(error) = made {
+            // A segment that is not used would only take room, one more with each attempt.
+            discard(disk, &name);
+            return Err(error.into());
         }
         let nothing = Number::default();
         let seal = Seal { end: FRAMES, count: 0, first: nothing, last: nothing, newest: 0 };
@@ -309,10 +309,13 @@ impl Files {
         Ok(())
     }
 
-    /// After an error nobody knows what is in the segment: it gets nothing more.
+    /// After an error nobody knows what is in the segment: it gets nothing more. One without any record goes.
     pub(super) fn abandon(&mut self, disk: &mut dyn Disk) {
-        if let Some(active) = self.active.take() {
-            disk.forget(&self.name(active.id));
+        let Some(active) = self.active.take() else { return };
+        let name = self.name(active.id);
+        disk.forget(&name);
+        if active.seal.count == 0 {
+            discard(disk, &name);
         }
     }
 
@@ -379,6 +382,13 @@ impl Files {
 pub(super) fn attempt(done: io::Result<()>, what: &str) {
     if let Err(error) = done {
         tracing::warn!("{what}: {error}");
+    }
+}
+
+/// Removes what nothing counts on. Where that fails too, the next start does it.
+fn discard(disk: &mut dyn Disk, name: &str) {
+    if let Err(error) = disk.remove(name) {
+        tracing::debug!("{name} could not be removed: {error}");
     }
 }
 

@@ -40,6 +40,9 @@ const OLDEST_EVERY: Duration = Duration::from_secs(5);
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_LAST: Duration = Duration::from_secs(60);
 
+/// How often a lane that drops its oldest for want of room looks whether there is some again.
+const ROOM_EVERY: Duration = Duration::from_secs(10);
+
 /// Telemetry leaves room for so many segments of the two other lanes each, above `keep_free`.
 const ROOM_FOR_OTHERS: u64 = 2;
 
@@ -77,6 +80,8 @@ struct Keep {
     cursor_at: Duration,
     /// The cursor is to be written whatever happened.
     cursor_stale: bool,
+    /// The file system is full, and the lane drops its oldest for what is new; when that was last looked at.
+    short: Option<Duration>,
 }
 
 /// The keeper.
@@ -158,7 +163,7 @@ impl Found {
                 }
             }
             let retry = (!opened).then_some((Duration::ZERO, RETRY_FIRST));
-            Keep { files, opened, retry, cursor_at: now.uptime, cursor_stale: true }
+            Keep { files, opened, retry, cursor_at: now.uptime, cursor_stale: true, short: None }
         });
         (Kit { disk, config, lanes, serial, bug }, ended)
     }
@@ -255,6 +260,7 @@ impl Keeper {
             self.free(lane, now);
         }
         self.note_gaps(now);
+        self.look_for_room(now);
         self.look_at_oldest(now);
         if more { Some(now.uptime) } else { self.next_due(now) }
     }
@@ -273,6 +279,7 @@ impl Keeper {
                     }
                 }
             }
+            due.extend(keep.short.map(|at| at + ROOM_EVERY));
         }
         if state.gaps.is_dirty() {
             due.push(self.ledger_at + LEDGER_EVERY);
@@ -389,8 +396,7 @@ impl Keeper {
         if !due && self.kit.lanes[lane.index()].retry.is_none() {
             return false;
         }
-        // With nothing to write, the cursor shows whether the flash works again.
-        let written = if due { self.commit(lane) } else { self.write_cursor(lane, now).map(|()| false) };
+        let written = if due { self.commit(lane) } else { self.probe(lane, now) };
         match written {
             Ok(more) => {
                 self.works_again(lane);
@@ -427,6 +433,15 @@ impl Keeper {
         }
     }
 
+    /// With nothing to write, room and the cursor show whether the flash takes a lane again.
+    fn probe(&mut self, lane: Lane, now: &Timestamp) -> Result<bool, WriteError> {
+        let size = self.kit.lanes[lane.index()].files.size;
+        if !self.has_room(lane, size)? {
+            return Err(WriteError::Full);
+        }
+        self.write_cursor(lane, now).map(|()| false)
+    }
+
     /// One commit of a lane. True: there is more to write.
     fn commit(&mut self, lane: Lane) -> Result<bool, WriteError> {
         self.make_room(lane)?;
@@ -453,6 +468,7 @@ impl Keeper {
     /// Sees to it that the next record has a segment: makes one, and drops the oldest for it where it must.
     fn make_room(&mut self, lane: Lane) -> Result<(), WriteError> {
         let max_bytes = self.kit.config.lane(lane).max_bytes.0;
+        let mut full = false;
         loop {
             let (next, held, droppable) = {
                 let mut state = self.queue.state();
@@ -469,25 +485,44 @@ impl Keeper {
                 self.drop_segment(lane, GapCause::Bytes)?;
             } else {
                 match self.new_segment(lane, size) {
-                    Err(WriteError::Full) if droppable => self.drop_segment(lane, GapCause::Disk)?,
+                    Err(WriteError::Full) if droppable => {
+                        full = true;
+                        self.is_short(lane);
+                        self.drop_segment(lane, GapCause::Disk)?;
+                    }
                     // A record that is larger than its lane is all that is there.
-                    other => return other,
+                    other => {
+                        if other.is_ok() && !full {
+                            self.has_room_again(lane);
+                        }
+                        return other;
+                    }
                 }
             }
         }
     }
 
     fn new_segment(&mut self, lane: Lane, size: u64) -> Result<(), WriteError> {
+        let keep_free = self.keep_free(lane);
+        let files = &mut self.kit.lanes[lane.index()].files;
+        let written = files.new_segment(&mut *self.kit.disk, size, keep_free, self.kit.bug)?;
+        self.queue.state().flash_bytes += written;
+        Ok(())
+    }
+
+    /// What a lane leaves free.
+    fn keep_free(&self, lane: Lane) -> u64 {
         let others: u64 = Lane::ALL
             .iter()
             .filter(|other| lane == Lane::Telemetry && **other != lane)
             .map(|other| self.kit.lanes[other.index()].files.size * ROOM_FOR_OTHERS)
             .sum();
-        let keep_free = self.kit.config.keep_free.0.saturating_add(others);
-        let files = &mut self.kit.lanes[lane.index()].files;
-        let written = files.new_segment(&mut *self.kit.disk, size, keep_free, self.kit.bug)?;
-        self.queue.state().flash_bytes += written;
-        Ok(())
+        self.kit.config.keep_free.0.saturating_add(others)
+    }
+
+    /// Whether the file system has room for so much more of a lane.
+    fn has_room(&mut self, lane: Lane, size: u64) -> Result<bool, WriteError> {
+        Ok(self.kit.disk.free()? >= self.keep_free(lane).saturating_add(size))
     }
 
     /// Drops the oldest segment of a lane: tells it, and then lets go of it.
@@ -709,6 +744,8 @@ impl Keeper {
     fn failed(&mut self, lane: Lane, error: &WriteError, now: &Timestamp) {
         let keep = &mut self.kit.lanes[lane.index()];
         keep.files.abandon(&mut *self.kit.disk);
+        // The problem is another one now.
+        keep.short = None;
         let pause = keep.retry.map_or(RETRY_FIRST, |(_, pause)| pause);
         keep.retry = Some((now.uptime + pause, (pause * 2).min(RETRY_LAST)));
         self.queue.state().lane(lane).trouble = Some(error.to_string());
@@ -727,6 +764,39 @@ impl Keeper {
             !same
         });
         self.queue.shared.room.notify_one();
+    }
+
+    /// The lane stays on flash, but only by dropping its oldest.
+    fn is_short(&mut self, lane: Lane) {
+        if self.kit.lanes[lane.index()].short.replace(self.now.uptime).is_some() {
+            return;
+        }
+        let text = format!("{}: the lane {lane} drops its oldest", WriteError::Full);
+        tracing::error!(LANE = %lane, "{text}");
+        let problem = Problem { code: "queue", text, since: time::now() };
+        self.problems.send_modify(|problems| _ = problems.insert(("queue", lane.to_string()), problem));
+    }
+
+    fn has_room_again(&mut self, lane: Lane) {
+        if self.kit.lanes[lane.index()].short.take().is_some() {
+            tracing::info!(LANE = %lane, "there is room for the lane {lane} again");
+            self.problems.send_modify(|problems| _ = problems.remove(&("queue", lane.to_string())));
+        }
+    }
+
+    /// Looks whether there is room again, also where nothing is written.
+    fn look_for_room(&mut self, now: &Timestamp) {
+        for lane in Lane::ALL {
+            let keep = &mut self.kit.lanes[lane.index()];
+            if keep.short.is_none_or(|at| now.uptime.saturating_sub(at) < ROOM_EVERY) {
+                continue;
+            }
+            keep.short = Some(now.uptime);
+            let size = keep.files.size;
+            if matches!(self.has_room(lane, size), Ok(true)) {
+                self.has_room_again(lane);
+            }
+        }
     }
 
     fn works_again(&mut self, lane: Lane) {

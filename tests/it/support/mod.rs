@@ -13,6 +13,8 @@ mod gate;
 mod mischievous;
 mod observer;
 mod pty;
+#[expect(dead_code, reason = "a benchmark uses more of it")]
+mod volume;
 mod wait;
 
 pub(crate) use agent::Agent;
@@ -25,6 +27,7 @@ pub(crate) use gate::Gate;
 pub(crate) use mischievous::Mischievous;
 pub(crate) use observer::{Heard, Observer, publish, publish_lines, publish_with};
 pub(crate) use pty::Pty;
+pub(crate) use volume::Volume;
 pub(crate) use wait::until;
 
 use std::process::Child;
