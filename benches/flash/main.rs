@@ -40,8 +40,8 @@ const PAYLOAD: usize = 100;
 /// The largest segments there are, as with the default of 64 MiB for telemetry.
 const SEGMENT: u64 = 1 << 20;
 
-/// Readings in a segment: behind 128 bytes of head, each with a head of its own of 28.
-const IN_SEGMENT: u64 = (SEGMENT - 128) / (28 + PAYLOAD as u64);
+/// Readings in a segment: behind 128 bytes of head, each with a head of its own of 24.
+const IN_SEGMENT: u64 = (SEGMENT - 128) / (24 + PAYLOAD as u64);
 
 /// Above the limit below which mke2fs takes smaller pages than a card's file system has.
 const VOLUME: u64 = 768 << 20;

@@ -473,38 +473,31 @@ impl Log {
     }
 
     /// Damage was found: how many records are lost by it that nobody told yet, and among which numbers they are.
-    pub(super) fn damaged(&mut self, damage: &Damage) -> Option<(u32, Option<Number>, Option<Number>)> {
-        let before =
-            self.segments.iter().filter(|segment| segment.id < damage.id).map(|segment| segment.seal.last).max();
+    pub(super) fn damaged(&mut self, damage: &Damage) -> Option<(u32, Number, Number)> {
         let segment = self.segments.iter_mut().find(|segment| segment.id == damage.id && !segment.dropping)?;
         if segment.told.contains(&damage.ordinal) {
             return None;
         }
         segment.told.push(damage.ordinal);
-        let after = damage.around.0.or(before);
-        let until = match damage.around.1 {
-            Some(next) => Some(next),
-            // Damage to the end: the last number is known.
-            None => Some(Number { seq: segment.seal.last.seq + 1, ..segment.seal.last }),
-        };
+        let Seal { first, last, .. } = segment.seal;
+        let after = damage.around.0.unwrap_or(Number { seq: first.seq.saturating_sub(1), ..first });
+        // Damage to the end: the last number is known.
+        let until = damage.around.1.unwrap_or(Number { seq: last.seq + 1, ..last });
         // What was told before a restart is among what came to its end.
         let ended: u64 = segment
             .ended
             .iter()
-            .filter(|range| {
-                after.is_none_or(|after| range.first > after) && until.is_none_or(|until| range.first < until)
-            })
+            .filter(|range| range.first > after && range.first < until)
             .map(|range| u64::from(range.records))
             .sum();
         let count = u64::from(damage.count).saturating_sub(ended);
         let count = u32::try_from(count).unwrap_or(u32::MAX).min(segment.waiting());
-        match (after, until) {
+        if after.epoch == until.epoch && ended == 0 && until.seq > after.seq + 1 {
             // Kept like every end, so that the next start does not tell it once more.
-            (Some(after), Some(until)) if after.epoch == until.epoch && ended == 0 && until.seq > after.seq + 1 => {
-                let first = Number { seq: after.seq + 1, ..after };
-                segment.ended.add(Range { first, last: until.seq - 1, records: count });
-            }
-            _ => segment.damaged += count,
+            let first = Number { seq: after.seq + 1, ..after };
+            segment.ended.add(Range { first, last: until.seq - 1, records: count });
+        } else {
+            segment.damaged += count;
         }
         self.totals.damaged += u64::from(count);
         self.ends_untold += count;

@@ -192,21 +192,15 @@ impl State {
         let numbers = |epoch, from, to, count| GapRange::Numbers { lane, epoch, from, to, count };
         let count = Some(u64::from(count));
         let mut add = |range| self.gaps.add(GapCause::Damaged, range, time::now());
-        match (after, until) {
-            (Some(after), Some(until)) if after.epoch == until.epoch => {
-                let from = after.seq + 1;
-                add(numbers(after.epoch, from, Some(from.max(until.seq - 1)), count));
-            }
-            // Of two epochs: nobody knows how many of which.
-            (after, Some(until)) => {
-                if let Some(after) = after {
-                    add(numbers(after.epoch, after.seq + 1, None, None));
-                }
-                if until.seq > 1 {
-                    add(numbers(until.epoch, 1, Some(until.seq - 1), count));
-                }
-            }
-            (_, None) => {}
+        let from = after.seq + 1;
+        if after.epoch == until.epoch {
+            add(numbers(after.epoch, from, Some(from.max(until.seq - 1)), count));
+            return;
+        }
+        // Of two epochs: nobody knows how many of which.
+        add(numbers(after.epoch, from, None, None));
+        if until.seq > 1 {
+            add(numbers(until.epoch, 1, Some(until.seq - 1), count));
         }
     }
 

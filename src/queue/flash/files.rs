@@ -127,7 +127,8 @@ impl Files {
                     continue;
                 }
                 Head::Sealed(seal) if whole(&seal) => Some(seal),
-                _ => self.survey(disk, id, bound, newest, bug)?,
+                Head::Sealed(Seal { first, .. }) => self.survey(disk, id, (Some(first), bound), newest, bug)?,
+                Head::Open(first) => self.survey(disk, id, (first, bound), newest, bug)?,
             };
             let size = disk.size(&name)?;
             match seal {
@@ -152,12 +153,15 @@ impl Files {
         &mut self,
         disk: &mut dyn Disk,
         id: u64,
-        bound: Option<Number>,
+        (first, bound): (Option<Number>, Option<Number>),
         newest: bool,
         bug: Option<Bug>,
     ) -> io::Result<Option<Seal>> {
         let name = self.name(id);
-        let Some(seal) = walk::survey(disk, &name, id, bound, seeded(bug, Bug::CutAtDamage))? else { return Ok(None) };
+        let survey = walk::survey(disk, &name, id, bound, seeded(bug, Bug::CutAtDamage))?;
+        let Some(mut seal) = survey else { return Ok(None) };
+        // Where the first ones are damaged, the header tells from where on their numbers were.
+        seal.first = first.map_or(seal.first, |first| first.min(seal.first));
         let size = disk.size(&name)?;
         if newest && bound.is_none() && size == self.size && u64::from(seal.end) < size {
             if !seeded(bug, Bug::TrustsTheCache) {
@@ -224,11 +228,11 @@ impl Files {
         self.spare.unwrap_or(0)
     }
 
-    /// Makes a new segment of this size, and leaves `keep_free` bytes of the file system.
+    /// Makes a new segment of this size for numbers from this one on, and leaves `keep_free` bytes of the file system.
     pub(super) fn new_segment(
         &mut self,
         disk: &mut dyn Disk,
-        size: u64,
+        (first, size): (Number, u64),
         keep_free: u64,
         bug: Option<Bug>,
     ) -> Result<u64, WriteError> {
@@ -252,7 +256,7 @@ impl Files {
             written += size;
         }
         self.next_id += 1;
-        let made = made.and_then(|()| disk.write(&name, 0, &format::head(id))).and_then(|()| disk.sync(&name));
+        let made = made.and_then(|()| disk.write(&name, 0, &format::head(id, first))).and_then(|()| disk.sync(&name));
         let made =
             made.and_then(|()| if seeded(bug, Bug::FolderNotSynced) { Ok(()) } else { disk.sync_folder(&self.folder) });
         if let Err(error) = made {

@@ -5,11 +5,11 @@
 //!
 //! | offset | bytes | what |
 //! |---|---|---|
-//! | 0 | 64 | header: magic `SLUICESG`, version (u32), CRC-32 (u32), id (u64), zeros |
+//! | 0 | 64 | header: magic `SLUICESG`, version (u32), CRC-32 (u32), id (u64), a number that none in it is less than (epoch, seq: 2 × u64), zeros |
 //! | 64 | 64 | seal, once the segment is full: CRC-32 (u32), end (u32), count (u32), zero (u32), first and last number (epoch, seq: 4 × u64), newest date (u64, ms since 1970; 0: not known), zeros |
 //! | 128 | … | frames, one behind the other, each at a multiple of 4 |
 //!
-//! A frame is CRC-32 (u32), length (u32), ordinal (u32), epoch (u64), seq (u64), and `length` bytes of payload. The
+//! A frame is CRC-32 (u32), length (u32), ordinal (u32), epoch and seq (48 bits each), and `length` bytes of payload. The
 //! ordinal counts the frames of the segment from 0, so that the number of damaged frames between two good ones is known
 //! exactly. Every CRC begins with the segment's id: a segment is recycled by renaming it, and what an earlier life left
 //! in it is no frame of the new one.
@@ -27,7 +27,7 @@ pub(super) const VERSION: u32 = 1;
 pub(super) const FRAMES: u32 = 128;
 
 /// Bytes of a frame before its payload.
-pub(super) const FRAME_HEAD: usize = 28;
+pub(super) const FRAME_HEAD: usize = 24;
 
 /// A record larger than this is no message for MQTT: rumqttc's own limit here is 256 KiB a packet.
 pub(in crate::queue) const MAX_PAYLOAD: usize = 512 << 10;
@@ -55,8 +55,8 @@ pub(super) enum Head {
     Newer(u32),
     /// Full, and this is in it.
     Sealed(Seal),
-    /// To be read frame by frame.
-    Open,
+    /// To be read frame by frame. Its first number is not less than this.
+    Open(Option<Number>),
 }
 
 /// One frame.
@@ -78,11 +78,13 @@ pub(super) enum Parsed<'a> {
 }
 
 /// The header of a new segment, with room for its seal.
-pub(super) fn head(id: u64) -> [u8; FRAMES as usize] {
+pub(super) fn head(id: u64, first: Number) -> [u8; FRAMES as usize] {
     let mut bytes = [0; FRAMES as usize];
     put(&mut bytes, 0, MAGIC);
     put(&mut bytes, 8, &VERSION.to_le_bytes());
     put(&mut bytes, 16, &id.to_le_bytes());
+    put(&mut bytes, 24, &first.epoch.to_le_bytes());
+    put(&mut bytes, 32, &first.seq.to_le_bytes());
     let crc = head_crc(&bytes);
     put(&mut bytes, 12, &crc.to_le_bytes());
     bytes
@@ -98,7 +100,9 @@ pub(super) fn read_head(id: u64, bytes: &[u8]) -> Head {
     if let Some(version) = u32_at(bytes, 8).filter(|version| good && *version > VERSION) {
         return Head::Newer(version);
     }
-    bytes.get(SEAL..).and_then(|bytes| read_seal(id, bytes)).map_or(Head::Open, Head::Sealed)
+    let first = || Some(Number { epoch: u64_at(bytes, 24)?, seq: u64_at(bytes, 32)? });
+    let first = if good { first().filter(|first| is_number(*first)) } else { None };
+    bytes.get(SEAL..).and_then(|bytes| read_seal(id, bytes)).map_or(Head::Open(first), Head::Sealed)
 }
 
 /// The seal, and where it is written.
@@ -131,10 +135,10 @@ fn read_seal(id: u64, bytes: &[u8]) -> Option<Seal> {
     (seal.count > 0 && seal.first <= seal.last && is_number(seal.first) && is_number(seal.last)).then_some(seal)
 }
 
-/// Whether this can be a record's number: the epoch has 48 bits, and no board lives to count 2^60 records. What counts
+/// Whether this can be a record's number: the epoch has 48 bits, and no board lives to count 2^48 records. What counts
 /// on from a number then never overflows.
 pub(super) fn is_number(number: Number) -> bool {
-    number.epoch < 1 << 48 && (1..1 << 60).contains(&number.seq)
+    number.epoch < 1 << 48 && (1..1 << 48).contains(&number.seq)
 }
 
 /// Appends a frame.
@@ -144,8 +148,8 @@ pub(super) fn put_frame(out: &mut Vec<u8>, id: u64, ordinal: u32, number: Number
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(&length.to_le_bytes());
     out.extend_from_slice(&ordinal.to_le_bytes());
-    out.extend_from_slice(&number.epoch.to_le_bytes());
-    out.extend_from_slice(&number.seq.to_le_bytes());
+    out.extend_from_slice(&u48(number.epoch));
+    out.extend_from_slice(&u48(number.seq));
     out.extend_from_slice(payload);
     let crc = crc_of(id, out.get(start + 4..).unwrap_or_default());
     put(out, start, &crc.to_le_bytes());
@@ -169,7 +173,7 @@ pub(super) fn parse(id: u64, bytes: &[u8]) -> Parsed<'_> {
     if crc_of(id, covered) != field(0) {
         return Parsed::Bad;
     }
-    let number = Number { epoch: u64_at(head, 12).unwrap_or_default(), seq: u64_at(head, 20).unwrap_or_default() };
+    let number = Number { epoch: u48_at(head, 12).unwrap_or_default(), seq: u48_at(head, 18).unwrap_or_default() };
     let payload = bytes.get(FRAME_HEAD..FRAME_HEAD + length).unwrap_or_default();
     if is_number(number) { Parsed::Frame(Frame { ordinal: field(8), number, payload }) } else { Parsed::Bad }
 }
@@ -213,6 +217,16 @@ fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
 
 pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
+}
+
+fn u48(number: u64) -> [u8; 6] {
+    let [a, b, c, d, e, f, ..] = number.to_le_bytes();
+    [a, b, c, d, e, f]
+}
+
+fn u48_at(bytes: &[u8], at: usize) -> Option<u64> {
+    let &[a, b, c, d, e, f] = bytes.get(at..)?.first_chunk()?;
+    Some(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
 }
 
 pub(super) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {

@@ -470,11 +470,11 @@ impl Keeper {
         let max_bytes = self.kit.config.lane(lane).max_bytes.0;
         let mut full = false;
         loop {
-            let (next, held, droppable) = {
+            let (first, next, held, droppable) = {
                 let mut state = self.queue.state();
                 let log = state.lane(lane);
-                let Some(next) = log.next_fresh_size() else { return Ok(()) };
-                (next, log.flash_bytes(), !log.segments.is_empty())
+                let Some((first, next)) = log.oldest_number_fresh().zip(log.next_fresh_size()) else { return Ok(()) };
+                (first, next, log.flash_bytes(), !log.segments.is_empty())
             };
             let files = &mut self.kit.lanes[lane.index()].files;
             let Some(size) = files.needs_segment(next.min(MAX_PAYLOAD)) else { return Ok(()) };
@@ -484,7 +484,7 @@ impl Keeper {
             } else if held + size.max(spare) > max_bytes && droppable {
                 self.drop_segment(lane, GapCause::Bytes)?;
             } else {
-                match self.new_segment(lane, size) {
+                match self.new_segment(lane, first, size) {
                     Err(WriteError::Full) if droppable => {
                         full = true;
                         self.is_short(lane);
@@ -502,10 +502,10 @@ impl Keeper {
         }
     }
 
-    fn new_segment(&mut self, lane: Lane, size: u64) -> Result<(), WriteError> {
+    fn new_segment(&mut self, lane: Lane, first: Number, size: u64) -> Result<(), WriteError> {
         let keep_free = self.keep_free(lane);
         let files = &mut self.kit.lanes[lane.index()].files;
-        let written = files.new_segment(&mut *self.kit.disk, size, keep_free, self.kit.bug)?;
+        let written = files.new_segment(&mut *self.kit.disk, (first, size), keep_free, self.kit.bug)?;
         self.queue.state().flash_bytes += written;
         Ok(())
     }
