@@ -256,6 +256,33 @@ fn with_sync_always_nobody_hears_of_a_number_before_it_is_durable() {
 }
 
 #[test]
+fn a_flash_that_failed_is_tried_again_where_nothing_is_to_be_written() {
+    let config = config(|config| config.alarm.sync = Sync::Always);
+    let disk = Fake::new();
+    let found = Found::open(&config, Box::new(disk.clone()));
+    let (problems, told) = watch::channel(Problems::new());
+    let (queue, mut keeper, _) = Opened { config: config.clone(), found }.begin(EPOCH, None, 5_000_001, problems);
+    let mut reader = queue.reader(&config);
+    reader.begin();
+    disk.set_failing(Some(Failing::Io));
+    push(&queue, Lane::Alarm, 1);
+    let mut now = time::now();
+    keeper.round(&now);
+    assert_eq!(told.borrow().len(), 3);
+    assert_eq!(seqs(&mut reader).len(), 1);
+    reader.acked(Lane::Alarm, Number { epoch: EPOCH, seq: 1 });
+    for _ in 0..3 {
+        now.uptime += Duration::from_secs(70);
+        let due = keeper.round(&now).unwrap();
+        assert!(due > now.uptime, "the keeper spins");
+    }
+    disk.set_failing(None);
+    now.uptime += Duration::from_secs(70);
+    keeper.round(&now);
+    assert_eq!(*told.borrow(), Problems::new());
+}
+
+#[test]
 fn what_is_in_ram_comes_after_a_segment_of_which_nothing_waits() {
     let config = config(|config| config.alarm.sync = Sync::Always);
     let found = Found::open(&config, Box::new(Fake::new()));

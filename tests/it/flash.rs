@@ -106,11 +106,18 @@ impl Site {
         })
     }
 
+    /// Whether the gateway's newest status is the one of a stop.
+    fn farewell_came(&self) -> bool {
+        let all = self.observer.all();
+        let statuses = all.iter().rev().find(|heard| heard.topic == "sluicegate/g/status");
+        statuses.is_some_and(|status| status.payload == "offline")
+    }
+
     /// Stops the gateway, and audits all that was heard.
     #[track_caller]
     fn stop_and_audit(&self, agent: &mut Agent) -> Report {
         assert!(agent.stop().success());
-        until("the farewell", || self.observer.all().last().is_some_and(|last| last.payload == "offline"));
+        until("the farewell", || self.farewell_came());
         audit(&self.observer, &["--counter", "meter/count", "--to", &self.said.to_string()])
     }
 }

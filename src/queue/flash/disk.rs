@@ -41,7 +41,15 @@ pub(in crate::queue) trait Disk: Send + Debug {
 #[derive(Debug)]
 pub(in crate::queue) struct Folder {
     root: PathBuf,
-    open: HashMap<String, File>,
+    open: HashMap<String, Open>,
+}
+
+/// An open file.
+#[derive(Debug)]
+struct Open {
+    file: File,
+    /// False: it could only be read when it was opened.
+    writable: bool,
 }
 
 /// Files open at the same time: the active segment, cursor, and what is read, of three lanes.
@@ -58,19 +66,20 @@ impl Folder {
     }
 
     fn file(&mut self, name: &str, write: bool) -> io::Result<&File> {
-        if !self.open.contains_key(name) {
+        if self.open.get(name).is_none_or(|open| write && !open.writable) {
             let path = self.root.join(name);
             // A file system that went read-only is still read.
-            let file = match OpenOptions::new().read(true).write(true).create(write).truncate(false).open(&path) {
-                Err(_) if !write => File::open(&path)?,
-                other => other?,
-            };
+            let (file, writable) =
+                match OpenOptions::new().read(true).write(true).create(write).truncate(false).open(&path) {
+                    Err(_) if !write => (File::open(&path)?, false),
+                    other => (other?, true),
+                };
             if self.open.len() >= OPEN {
                 self.open.clear();
             }
-            self.open.insert(name.to_owned(), file);
+            self.open.insert(name.to_owned(), Open { file, writable });
         }
-        self.open.get(name).ok_or_else(|| io::Error::other("the file was closed"))
+        self.open.get(name).map(|open| &open.file).ok_or_else(|| io::Error::other("the file was closed"))
     }
 }
 
