@@ -483,13 +483,8 @@ impl Log {
         let after = damage.around.0.unwrap_or(Number { seq: first.seq.saturating_sub(1), ..first });
         // Damage to the end: the last number is known.
         let until = damage.around.1.unwrap_or(Number { seq: last.seq + 1, ..last });
-        // What was told before a restart is among what came to its end.
-        let ended: u64 = segment
-            .ended
-            .iter()
-            .filter(|range| range.first > after && range.first < until)
-            .map(|range| u64::from(range.records))
-            .sum();
+        // What was acknowledged, or told before a restart, is among what came to its end.
+        let ended = segment.ended.between(after, until);
         let count = u64::from(damage.count).saturating_sub(ended);
         let count = u32::try_from(count).unwrap_or(u32::MAX).min(segment.waiting());
         if after.epoch == until.epoch && ended == 0 && until.seq > after.seq + 1 {

@@ -259,10 +259,12 @@ impl World {
             Step::Rot { lane, segment, place } => {
                 let state = self.queue.state();
                 let segments = &state.lanes[lane].segments;
-                // Not in the last record: nobody can tell that from one that was never written whole.
+                // Not in the last record: nobody can tell that from one that was never written whole. Nor in the head: with
+                // that and the first record gone, nobody knows whose record it was.
                 if let Some(segment) = segments.get(segment % segments.len().max(1)).filter(|of| of.seal.count > 3) {
                     let name = format!("{}/{:016x}.seg", Lane::ALL[lane], segment.id);
-                    self.disk.rot(&name, place % (usize::try_from(segment.seal.end).unwrap() / 2));
+                    let half = usize::try_from(segment.seal.end - 128).unwrap() / 2;
+                    self.disk.rot(&name, 128 + place % half);
                 }
             }
             Step::Next(_) | Step::Refuse(_) | Step::Gap { .. } => {}
@@ -425,9 +427,10 @@ fn explain(told: &mut BTreeMap<u64, Gap>, of: usize, number: Number, durable: bo
         let GapRange::Numbers { lane, epoch, from, to, count } = gap.range else { continue };
         let end = to.unwrap_or(u64::MAX);
         let stop = gap.cause == GapCause::Stop && count.is_none();
+        // Damage where two epochs meet may have hit all of a third one between them, which nobody can name.
+        let between = gap.cause == GapCause::Damaged && to.is_none() && epoch < number.epoch;
         if lane.index() == of
-            && epoch == number.epoch
-            && (from..=end).contains(&number.seq)
+            && (between || epoch == number.epoch && (from..=end).contains(&number.seq))
             && count != Some(0)
             && !(durable && stop)
             && best.is_none_or(|(_, known)| end < known)

@@ -58,6 +58,18 @@ impl Ranges {
         self.ranges.insert(first, (last, records));
     }
 
+    /// How many numbers between these two, which are not meant themselves, are in a range.
+    pub(super) fn between(&self, after: Number, until: Number) -> u64 {
+        let width = |range: Range| {
+            let epoch = range.first.epoch;
+            let from = if epoch == after.epoch { range.first.seq.max(after.seq + 1) } else { range.first.seq };
+            let to = if epoch == until.epoch { range.last.min(until.seq.saturating_sub(1)) } else { range.last };
+            let inside = (after.epoch..=until.epoch).contains(&epoch);
+            if inside { (to + 1).saturating_sub(from) } else { 0 }
+        };
+        self.iter().map(width).sum()
+    }
+
     /// The first number at or behind this one that is in no range.
     pub(super) fn first_out(&self, mut number: Number) -> Number {
         while let Some(last) = self.covering(number) {
@@ -100,6 +112,12 @@ mod tests {
                     let out = (seq..).map(|seq| Number { epoch, seq }).find(|number| !set.contains(number));
                     prop_assert_eq!(Some(ranges.first_out(number)), out);
                 }
+            }
+            for (after, until) in [((1, 3), (1, 30)), ((1, 20), (2, 10)), ((1, 0), (2, 41)), ((2, 5), (2, 6))] {
+                let number = |(epoch, seq)| Number { epoch, seq };
+                let (after, until) = (number(after), number(until));
+                let inside = set.iter().filter(|of| **of > after && **of < until).count();
+                prop_assert_eq!(ranges.between(after, until), inside as u64);
             }
             let all: Vec<Range> = ranges.iter().collect();
             let mut again = Ranges::default();

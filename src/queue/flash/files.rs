@@ -49,6 +49,8 @@ struct Active {
     seal: Seal,
     /// All of its records have a date.
     dated: bool,
+    /// It has a seal from a stop, which what comes now makes wrong.
+    sealed: bool,
 }
 
 /// What was found of a lane.
@@ -115,6 +117,7 @@ impl Files {
         let mut found = LaneFound::default();
         let mut bound: Option<Number> = None;
         let mut newest = true;
+        let mut headless = Vec::new();
         for id in ids.into_iter().rev() {
             let name = self.name(id);
             let mut head = [0; FRAMES as usize];
@@ -126,9 +129,15 @@ impl Files {
                     found.newer += 1;
                     continue;
                 }
+                Head::Sealed(seal) if newest => Some(self.reopen(disk, id, seal, bug)?),
                 Head::Sealed(seal) if whole(&seal) => Some(seal),
                 Head::Sealed(Seal { first, .. }) => self.survey(disk, id, (Some(first), bound), newest, bug)?,
-                Head::Open(first) => self.survey(disk, id, (first, bound), newest, bug)?,
+                Head::Open(first) => {
+                    if first.is_none() {
+                        headless.push(id);
+                    }
+                    self.survey(disk, id, (first, bound), newest, bug)?
+                }
             };
             let size = disk.size(&name)?;
             match seal {
@@ -139,6 +148,16 @@ impl Files {
                 None => attempt(self.recycle(disk, &name, size), "an empty segment could not be removed"),
             }
             newest = false;
+        }
+        // Without a head nobody knows how many numbers were before the first that can be read: all may have been that
+        // are in no segment before.
+        let mut before = Number::default();
+        for segment in &mut found.segments {
+            let first = &mut segment.seal.first;
+            if headless.contains(&segment.id) {
+                first.seq = if before.epoch == first.epoch { before.seq + 1 } else { 1 };
+            }
+            before = segment.seal.last;
         }
         if !seeded(bug, Bug::FolderNotSynced) {
             attempt(disk.sync_folder(&self.folder), "the queue's folder could not be synced");
@@ -167,11 +186,27 @@ impl Files {
             if !seeded(bug, Bug::TrustsTheCache) {
                 attempt(disk.sync(&name), "a segment could not be synced");
             }
-            self.active = Some(Active { id, size, seal, dated: seal.newest > 0 });
+            self.active = Some(Active { id, size, seal, dated: seal.newest > 0, sealed: false });
         } else {
             attempt(self.seal(disk, id, &seal), "a segment could not be sealed");
         }
         Ok(Some(seal))
+    }
+
+    /// The newest segment was sealed at a stop. It may have got more since, and is filled on; or it has lost its end.
+    fn reopen(&mut self, disk: &mut dyn Disk, id: u64, seal: Seal, bug: Option<Bug>) -> io::Result<Seal> {
+        let name = self.name(id);
+        let found = walk::survey(disk, &name, id, None, seeded(bug, Bug::CutAtDamage))?;
+        let Some(found) = found.filter(|found| found.count >= seal.count) else { return Ok(seal) };
+        let found = Seal { first: seal.first, ..found };
+        let size = disk.size(&name)?;
+        if size == self.size && u64::from(found.end) < size {
+            attempt(disk.sync(&name), "a segment could not be synced");
+            self.active = Some(Active { id, size, seal: found, dated: found.newest > 0, sealed: true });
+        } else if found != seal {
+            attempt(self.seal(disk, id, &found), "a segment could not be sealed");
+        }
+        Ok(found)
     }
 
     fn seal(&self, disk: &mut dyn Disk, id: u64, seal: &Seal) -> io::Result<()> {
@@ -266,13 +301,13 @@ impl Files {
         }
         let nothing = Number::default();
         let seal = Seal { end: FRAMES, count: 0, first: nothing, last: nothing, newest: 0 };
-        self.active = Some(Active { id, size, seal, dated: true });
+        self.active = Some(Active { id, size, seal, dated: true, sealed: false });
         Ok(written)
     }
 
     /// Puts what is fresh in the lane into `bytes`, as much as fits into the segment and a commit.
     pub(super) fn batch(&self, log: &mut Log, bytes: &mut Vec<u8>) -> Option<(Batch, u64, u64)> {
-        let Active { id, size, mut seal, mut dated } = self.active?;
+        let Active { id, size, mut seal, mut dated, .. } = self.active?;
         bytes.clear();
         let (seqs, to) = log.batch(|number, payload| {
             let frame = frame_size(payload.len());
@@ -304,13 +339,26 @@ impl Files {
     ) -> io::Result<()> {
         let Some(active) = &mut self.active else { return Err(io::Error::other("there is no segment")) };
         let name = format!("{}/{:016x}.seg", self.folder, active.id);
+        if active.sealed {
+            let (at, seal) = format::no_seal();
+            disk.write(&name, at, &seal)?;
+        }
         disk.write(&name, u64::from(active.seal.end), bytes)?;
         if !seeded(bug, Bug::NotSynced) {
             disk.sync(&name)?;
         }
+        active.sealed = false;
         active.seal = batch.seal;
         active.dated = batch.seal.newest > 0;
         Ok(())
+    }
+
+    /// Says what is in the segment, at a stop: what its end loses from then on is noticed.
+    pub(super) fn seal_active(&self, disk: &mut dyn Disk) -> io::Result<()> {
+        match self.active.filter(|active| active.seal.count > 0) {
+            Some(active) => self.seal(disk, active.id, &active.seal),
+            None => Ok(()),
+        }
     }
 
     /// After an error nobody knows what is in the segment: it gets nothing more. One without any record goes.

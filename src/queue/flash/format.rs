@@ -6,7 +6,7 @@
 //! | offset | bytes | what |
 //! |---|---|---|
 //! | 0 | 64 | header: magic `SLUICESG`, version (u32), CRC-32 (u32), id (u64), a number that none in it is less than (epoch, seq: 2 × u64), zeros |
-//! | 64 | 64 | seal, once the segment is full: CRC-32 (u32), end (u32), count (u32), zero (u32), first and last number (epoch, seq: 4 × u64), newest date (u64, ms since 1970; 0: not known), zeros |
+//! | 64 | 64 | seal, once the segment is full, or at a clean stop: CRC-32 (u32), end (u32), count (u32), zero (u32), first and last number (epoch, seq: 4 × u64), newest date (u64, ms since 1970; 0: not known), zeros |
 //! | 128 | … | frames, one behind the other, each at a multiple of 4 |
 //!
 //! A frame is CRC-32 (u32), length (u32), ordinal (u32), epoch and seq (48 bits each), and `length` bytes of payload. The
@@ -117,6 +117,11 @@ pub(super) fn seal(id: u64, seal: &Seal) -> (u64, [u8; SEAL]) {
     let crc = crc_of(id, bytes.get(4..).unwrap_or_default());
     put(&mut bytes, 0, &crc.to_le_bytes());
     (SEAL as u64, bytes)
+}
+
+/// What stands in place of a seal that is not right any more.
+pub(super) fn no_seal() -> (u64, [u8; SEAL]) {
+    (SEAL as u64, [0; SEAL])
 }
 
 fn read_seal(id: u64, bytes: &[u8]) -> Option<Seal> {

@@ -850,7 +850,9 @@ impl Keeper {
         for lane in Lane::ALL {
             // With the ledger, every number of this start is settled.
             self.queue.state().lane(lane).settle();
-            if let Err(error) = self.write_cursor(lane, &now) {
+            let files = &self.kit.lanes[lane.index()].files;
+            let sealed = files.seal_active(&mut *self.kit.disk).map_err(WriteError::from);
+            if let Err(error) = sealed.and_then(|()| self.write_cursor(lane, &now)) {
                 tracing::error!(LANE = %lane, "the queue could not be closed: {error}");
                 kept = false;
             }
