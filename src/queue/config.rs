@@ -21,8 +21,7 @@ pub struct Config {
     /// All other readings.
     #[serde(deserialize_with = "telemetry")]
     pub telemetry: LaneConfig,
-    /// What is left free of the file system (32 MiB). The queue is in RAM in this version; the setting takes effect with
-    /// the queue on flash.
+    /// What the queue leaves free of the file system (32 MiB).
     pub keep_free: Size,
     /// What all lanes together may hold in RAM, 256 KiB to 1 GiB (2 MiB); then the oldest telemetry goes.
     pub max_memory: Size,
@@ -33,12 +32,12 @@ pub struct Config {
 /// One lane. A table that names some keys leaves the lane's other defaults as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct LaneConfig {
-    /// What the lane may hold, at least 64 KiB (alarm and outcome 4 MiB, telemetry 64 MiB); then its oldest goes.
+    /// What the lane's files may take, at least 64 KiB (alarm and outcome 4 MiB, telemetry 64 MiB); then its oldest
+    /// goes.
     pub max_bytes: Size,
     /// How long a message may wait, at least 1 s (alarm 30 d, outcome and telemetry 7 d).
     pub max_age: Span,
-    /// When a message is on flash (alarm and outcome `always`, telemetry `1s`). The queue is in RAM in this version; the
-    /// setting takes effect with the queue on flash.
+    /// When a message is on flash (alarm and outcome `always`, telemetry `1s`).
     pub sync: Sync,
 }
 

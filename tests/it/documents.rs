@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use crate::support::Agent;
 
-const DOCUMENTS: [&str; 6] = [
+const DOCUMENTS: [&str; 7] = [
     "README.md",
     "ARCHITECTURE.md",
     "docs/WIRE.md",
+    "docs/DURABILITY.md",
     "docs/FLASH.md",
     "tests/lab/README.md",
     "yocto/meta-sluicegate/README.md",
@@ -85,4 +86,17 @@ fn the_rights_at_the_broker_are_those_of_the_tls_test() {
     let documented = rights(&text("README.md"));
     assert_eq!(documented.len(), 5);
     assert_eq!(documented, rights(include_str!("tls.rs")));
+}
+
+#[test]
+fn the_tests_that_durability_names_are_there() {
+    let document = text("docs/DURABILITY.md");
+    let sources = [files(&root().join("tests/it")), files(&root().join("src/queue"))].concat();
+    let sources: String = sources.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    let quoted = document.split('`').skip(1).step_by(2);
+    let tests: Vec<&str> = quoted.filter_map(|word| word.rsplit_once("::")).map(|(_, name)| name).collect();
+    assert!(tests.len() > 15, "{tests:?}");
+    for name in tests {
+        assert!(name == "model_tests" || sources.contains(&format!("fn {name}(")), "{name} is no test");
+    }
 }

@@ -143,9 +143,41 @@ fn payloads(bytes: &[u8]) -> Vec<usize> {
         if length == 0 {
             return found;
         }
-        found.push(at + 28);
-        at += (28 + length).next_multiple_of(4);
+        found.push(at + 24);
+        at += (24 + length).next_multiple_of(4);
     }
+}
+
+#[test]
+fn the_queue_is_shown_while_the_gateway_runs_and_after() {
+    let mut site = Site::new();
+    let mut agent = site.start();
+    site.gate.close();
+    agent.wait_log("link lost");
+    site.say(50);
+    site.wait_durable(&agent, 50);
+    let shown = |arguments: &[&str]| {
+        let output = Agent::ask(site.folder.path(), arguments);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let values = || -> Vec<i64> {
+        let lines = shown(&["queue", "--dump", "telemetry"]);
+        lines
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["value"].as_i64().unwrap())
+            .collect()
+    };
+    let waiting = || {
+        let table = shown(&["queue"]);
+        let row = table.lines().find(|line| line.starts_with("telemetry")).unwrap().to_owned();
+        row.split_whitespace().nth(1).unwrap().to_owned()
+    };
+    assert_eq!((waiting().as_str(), values()), ("50", (1..=50).collect()));
+    assert_eq!(shown(&["queue", "--dump", "alarm"]), "");
+    assert!(agent.stop().success());
+    assert_eq!((waiting().as_str(), values()), ("50", (1..=50).collect()));
+    assert!(shown(&["queue"]).contains("no gateway runs here"));
 }
 
 #[test]

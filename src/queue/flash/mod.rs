@@ -8,7 +8,7 @@
 //!   gaps.0  gaps.1
 //! ```
 //!
-//! [`format`] says what stands in a segment, [`cursor`] and [`ledger`] in the other files; [`walk`] reads segments,
+//! [`mod@format`] says what stands in a segment, [`cursor`] and [`ledger`] in the other files; [`walk`] reads segments,
 //! [`files`] writes those of a lane, [`keeper`] decides when. What this code did not write is left alone.
 //!
 //! *Order.* Nothing is called durable before its file, and the name of its file, are synced. The ledger is written before
