@@ -43,6 +43,8 @@ pub(super) struct State {
     file: Option<File>,
     saved: Saved,
     directory: PathBuf,
+    /// This start may be noted: what the end of the run before may have cost is on flash.
+    begun: bool,
     _lock: Option<File>,
 }
 
@@ -95,13 +97,13 @@ impl State {
         let path = directory.join("state");
         let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path).map_err(io)?;
         let saved = read(&file);
-        Ok(State { file: Some(file), saved, directory: directory.to_owned(), _lock: Some(lock) })
+        Ok(State { file: Some(file), saved, directory: directory.to_owned(), begun: false, _lock: Some(lock) })
     }
 
     /// A state that is kept nowhere, for a board whose state directory can't be written: the gateway works all the
     /// same, and each start looks like the first.
     pub(super) fn nowhere(directory: &Path) -> Self {
-        State { file: None, saved: Saved::default(), directory: directory.to_owned(), _lock: None }
+        State { file: None, saved: Saved::default(), directory: directory.to_owned(), begun: false, _lock: None }
     }
 
     /// Notes on flash that this start has begun.
@@ -110,6 +112,7 @@ impl State {
     /// When it can't be written. The start has its epoch all the same.
     pub(super) fn begin(&mut self) -> Result<(), StateError> {
         let path = self.directory.display().to_string();
+        self.begun = true;
         let written = self.write();
         // The file's name must be on flash as well as its content.
         let synced =
@@ -171,6 +174,9 @@ impl State {
     }
 
     fn write(&mut self) -> io::Result<()> {
+        if !self.begun {
+            return Ok(());
+        }
         let now = time::now();
         if now.synced {
             self.saved.wall = now.wall.as_secs();

@@ -315,3 +315,41 @@ fn a_device_that_fills_the_ram_waits_and_another_does_not() {
     start.round();
     assert_eq!(start.queue.crowded(), None);
 }
+
+#[test]
+fn a_segment_that_somebody_removed_is_no_trouble() {
+    let disk = filled(200);
+    let mut start = Start::on(&disk, 8, Some(Previous { epoch: EPOCH, clean: true }));
+    let records = start.read();
+    for name in disk.names().into_iter().filter(|name| name.ends_with(".seg")) {
+        flash::Disk::remove(&mut disk.clone(), &name).unwrap();
+    }
+    for record in &records {
+        start.reader.acked(record.lane, record.number);
+    }
+    start.now.uptime += Duration::from_secs(60);
+    start.round();
+    assert_eq!(start.telemetry().trouble, None);
+    start.push(1..=10);
+    start.round();
+    let status = start.telemetry();
+    assert_eq!((status.trouble, status.durable, status.depth), (None, 10, 10));
+}
+
+#[test]
+fn the_cursor_says_that_records_were_in_ram_alone() {
+    let disk = filled(10);
+    let mut start = Start::on(&disk, 8, Some(Previous { epoch: EPOCH, clean: true }));
+    start.round();
+    // Nothing can be made any more; what is there can be written.
+    let used: usize = disk.names().iter().map(|name| disk.content(name).len()).sum();
+    disk.set_capacity(Some(used));
+    let alarm = Body::Reading(reading("p", 1));
+    start.queue.push(Lane::Alarm, &alarm, 0);
+    start.round();
+    assert!(start.queue.status()[0].trouble.is_some());
+    disk.cut(|| 0);
+    let mut start = Start::on(&disk, 9, Some(Previous { epoch: 8 << 16, clean: false }));
+    let told = |gap: &Gap| matches!(gap.range, GapRange::Numbers { lane: Lane::Alarm, from: 1, to: None, .. });
+    assert!(start.gaps().iter().any(told), "an always lane tells what it had in RAM alone");
+}

@@ -120,7 +120,9 @@ impl Feed {
         match self.place {
             Some(place) => log
                 .segments
-                .back()
+                .iter()
+                .rev()
+                .find(|segment| !segment.dropping)
                 .is_none_or(|last| place.id > last.id || (place.id == last.id && place.offset >= last.seal.end)),
             // Where nothing waits on flash from the cursor on, there is nothing to be read.
             None => !log.segments.iter().any(|segment| segment.seal.last >= self.cursor && segment.waiting() > 0),

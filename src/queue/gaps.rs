@@ -5,6 +5,7 @@
 //! anything there makes a loss final. A gap of which the flash has an earlier state is handed out only once it has this
 //! one: the next start must not say something else under the same number.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -24,6 +25,10 @@ pub(super) struct Ledger {
     version: u64,
     /// The version that is on flash.
     stored: u64,
+    /// The last version that may be on flash: it was to be written, whatever came of it.
+    offered: Cell<u64>,
+    /// The flash does not take the ledger.
+    pub(super) failing: bool,
     /// The last change that has to be on flash before the lanes' files change: a loss of numbers.
     urgent: u64,
     /// What is on flash is no gap at all.
@@ -62,7 +67,18 @@ impl Ledger {
     /// A ledger whose numbers begin here.
     pub(super) fn new(first: u64) -> Self {
         let (open, last_sent) = (Vec::new(), HashMap::new());
-        Ledger { next: first, open, last_sent, version: 0, stored: 0, urgent: 0, stored_empty: true, hurry: false }
+        Ledger {
+            next: first,
+            open,
+            last_sent,
+            version: 0,
+            stored: 0,
+            offered: Cell::new(0),
+            failing: false,
+            urgent: 0,
+            stored_empty: true,
+            hurry: false,
+        }
     }
 
     /// The gaps of earlier starts, as the flash has them.
@@ -91,11 +107,12 @@ impl Ledger {
     }
 
     fn may_go(&self, open: &Open) -> bool {
-        open.since > self.stored || open.version <= self.stored
+        open.since > self.offered.get() || open.version <= self.stored
     }
 
     /// All gaps, to be stored under this version.
     pub(super) fn snapshot(&self) -> (u64, impl Iterator<Item = &Gap>) {
+        self.offered.set(self.version);
         (self.version, self.open.iter().map(|open| &open.gap))
     }
 
@@ -108,6 +125,7 @@ impl Ledger {
     /// This version is on flash; it had so many gaps.
     pub(super) fn stored(&mut self, version: u64, gaps: usize) {
         self.stored = version;
+        self.failing = false;
         self.stored_empty = gaps == 0;
     }
 
@@ -138,9 +156,17 @@ impl Ledger {
             if open.handed || !(open.frozen || self.due(open, now) <= now) {
                 continue;
             }
-            let may_go = self.may_go(open);
+            let may_go = self.may_go(open) || self.failing;
+            let offered = self.offered.get();
+            let renumber = self.failing && !self.may_go(open) && open.since <= offered;
+            let (version, next) = (self.version + 1, self.next);
             let open = self.open.get_mut(place)?;
             open.frozen = true;
+            if renumber {
+                // The flash may have another content under this number, and does not take this one.
+                (open.gap.n, open.since, open.version) = (next, version, version);
+                (self.version, self.next) = (version, next + 1);
+            }
             if may_go {
                 open.handed = true;
                 self.last_sent.insert(kind(&open.gap), now);
@@ -160,7 +186,8 @@ impl Ledger {
     /// When [`Ledger::next`] may have something that it does not have now.
     pub(super) fn next_due(&self, now: Duration) -> Option<Duration> {
         // For one that has to be stored first, the reader is woken.
-        let waiting = self.open.iter().filter(|open| !open.handed && (!open.frozen || self.may_go(open)));
+        let goes = |open: &Open| !open.frozen || self.failing || self.may_go(open);
+        let waiting = self.open.iter().filter(|open| !open.handed && goes(open));
         waiting.map(|open| self.due(open, now)).min()
     }
 

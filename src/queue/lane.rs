@@ -190,6 +190,7 @@ impl Log {
     pub(super) fn push_none(&mut self, now: Duration, source: Source, end: End) -> u64 {
         let seq = self.next_seq();
         self.slots.push_back(Slot { payload: None, pushed: now, source });
+        self.ram_bytes += SLOT_BYTES;
         self.totals.add(end, 1);
         self.tidy(false);
         seq
@@ -326,7 +327,8 @@ impl Log {
             Some(slot) => {
                 let Some(payload) = slot.payload.take() else { return false };
                 let bytes = SLOT_BYTES + payload.len();
-                self.ram_bytes -= bytes;
+                // The slot itself stays until those before it are gone.
+                self.ram_bytes -= payload.len();
                 if number.seq > self.settled {
                     self.fresh -= 1;
                     self.fresh_bytes -= bytes;
@@ -355,7 +357,7 @@ impl Log {
         let behind = usize::try_from((last + 1).saturating_sub(self.first)).unwrap_or(0);
         for slot in self.slots.iter_mut().take(behind) {
             if let Some(payload) = slot.payload.take() {
-                self.ram_bytes -= SLOT_BYTES + payload.len();
+                self.ram_bytes -= payload.len();
             }
         }
         self.tidy(false);
@@ -448,8 +450,9 @@ impl Log {
                 if self.first > self.settled || (self.first >= self.needed_from && !in_need) {
                     break;
                 }
-                self.ram_bytes -= SLOT_BYTES + payload.len();
+                self.ram_bytes -= payload.len();
             }
+            self.ram_bytes -= SLOT_BYTES;
             self.slots.pop_front();
             self.first += 1;
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::feed::Stream;
 use super::lane::End;
 use super::state::State;
-use super::{Queue, each_lane};
+use super::{Queue, Sync, each_lane};
 use crate::model::{Body, Bucket, Gap, GapCause, Lane, Number, Rate, Reading, Record};
 
 /// Each so many records, one is telemetry while any waits: a flood of alarms does not silence all else.
@@ -132,7 +132,8 @@ impl Reader {
         // With `always`, what is live shows that there is a backlog: all of that has to be on flash first.
         let log = state.lane(Lane::Telemetry);
         log.oldest_fresh();
-        let backlog_is_safe = !log.is_always() || log.settled() + 1 >= self.marks[Lane::Telemetry.index()].seq;
+        let backlog_is_safe =
+            log.config.sync != Sync::Always || log.settled() + 1 >= self.marks[Lane::Telemetry.index()].seq;
         if backlog_is_safe && let Some(record) = self.take(state, Stream::Live) {
             return Some(record);
         }
@@ -263,7 +264,11 @@ impl Reader {
         if let Some((_, _, payload)) = state.lookup.found.take_if(|(of, found, _)| (*of, *found) == (lane, number)) {
             return payload.as_deref().map_or(Wanted::Gone, here);
         }
+        if state.lookup.pending {
+            return Wanted::Soon;
+        }
         state.lookup.wanted = Some((lane, number));
+        state.lookup.pending = true;
         drop(state);
         self.queue.knock();
         Wanted::Soon
@@ -273,8 +278,10 @@ impl Reader {
     /// time has come.
     pub fn next_due(&self, now: Duration) -> Option<Duration> {
         let mut state = self.queue.state();
+        // While a record is looked up, others may have to wait for it; its coming wakes the reader.
+        let pending = state.lookup.pending;
         let (feed, log) = state.feed(Stream::Backlog);
-        let replay = feed.seek(log).filter(|_| !self.held).map(|_| self.replay.next(now));
+        let replay = feed.seek(log).filter(|_| !self.held && !pending).map(|_| self.replay.next(now));
         replay.into_iter().chain(state.gaps.next_due(now)).min()
     }
 

@@ -42,6 +42,8 @@ pub(super) struct State {
 #[derive(Debug, Default)]
 pub(super) struct Lookup {
     pub(super) wanted: Option<(Lane, Number)>,
+    /// The keeper has not answered yet.
+    pub(super) pending: bool,
     /// What the flash has for it; `None`: nothing.
     pub(super) found: Option<(Lane, Number, Option<Vec<u8>>)>,
 }
@@ -130,7 +132,14 @@ impl State {
 
     /// Whether so much waits in RAM that it is to be written before its time.
     pub(super) fn is_pressed(&self) -> bool {
-        self.sources.any_full() || self.lanes.iter().map(Log::fresh_bytes).sum::<usize>() > self.max_memory / 4
+        // What stays in RAM presses nobody to write.
+        let written = self.lanes.iter().filter(|log| !log.stays_in_ram()).map(Log::fresh_bytes).sum::<usize>();
+        written > self.max_memory / 4 || (self.sources.any_full() && !self.fills_ram())
+    }
+
+    /// Whether there are records in RAM that will not be on flash: dropping the oldest bounds those.
+    fn fills_ram(&self) -> bool {
+        self.lanes.iter().any(|log| log.stays_in_ram() && log.fresh_bytes() > 0)
     }
 
     /// Whether the flash has not answered for long.
@@ -140,11 +149,7 @@ impl State {
 
     /// Which sources have to wait; `None`: none has to.
     pub(super) fn crowded(&self, now: Duration) -> Option<Vec<bool>> {
-        if !self.sources.any_full() || self.is_stuck(now) {
-            return None;
-        }
-        // What will not be on flash is bounded by dropping the oldest.
-        if self.lanes.iter().any(|log| log.stays_in_ram() && log.fresh_bytes() > 0) {
+        if !self.sources.any_full() || self.is_stuck(now) || self.fills_ram() {
             return None;
         }
         Some(self.sources.full())
@@ -206,7 +211,7 @@ impl State {
 
     /// Whether the keeper has to be woken for what was just pushed.
     pub(super) fn is_due_earlier(&mut self, lane: Lane, source: Source) -> bool {
-        let crowded = self.sources.is_full(source) || self.is_pressed();
+        let crowded = (self.sources.is_full(source) && !self.fills_ram()) || self.is_pressed();
         let log = &mut self.lanes[lane.index()];
         if log.trouble.is_some() || log.config.sync == Sync::Never {
             return false;

@@ -53,6 +53,17 @@ struct Active {
     sealed: bool,
 }
 
+/// What a segment turned out to be.
+#[derive(Debug)]
+enum Is {
+    /// Of a newer version.
+    Newer(u32),
+    /// There are records in it. Without its head nobody knows from where on their numbers were.
+    Full { seal: Seal, size: u64, has_head: bool },
+    /// Nothing of this queue is in it.
+    Empty { size: u64 },
+}
+
 /// What was found of a lane.
 #[derive(Debug, Default)]
 pub(super) struct LaneFound {
@@ -119,33 +130,30 @@ impl Files {
         let mut newest = true;
         let mut headless = Vec::new();
         for id in ids.into_iter().rev() {
-            let name = self.name(id);
-            let mut head = [0; FRAMES as usize];
-            let read = disk.read(&name, 0, &mut head)?;
-            let whole = |seal: &Seal| bound.is_none_or(|bound| seal.last < bound);
-            let seal = match format::read_head(id, head.get(..read).unwrap_or_default()) {
-                Head::Newer(version) => {
+            match self.open_segment(disk, id, bound, newest, bug) {
+                Ok(Is::Newer(version)) => {
+                    let name = self.name(id);
                     tracing::warn!(LANE = %self.lane, "{name} is of version {version}, which this program does not know; it is left alone");
                     found.newer += 1;
                     continue;
                 }
-                Head::Sealed(seal) if newest => Some(self.reopen(disk, id, seal, bug)?),
-                Head::Sealed(seal) if whole(&seal) => Some(seal),
-                Head::Sealed(Seal { first, .. }) => self.survey(disk, id, (Some(first), bound), newest, bug)?,
-                Head::Open(first) => {
-                    if first.is_none() {
-                        headless.push(id);
-                    }
-                    self.survey(disk, id, (first, bound), newest, bug)?
-                }
-            };
-            let size = disk.size(&name)?;
-            match seal {
-                Some(seal) => {
+                Ok(Is::Full { seal, size, has_head }) => {
                     bound = Some(seal.first);
                     found.segments.push_front(Segment::new(id, size, seal));
+                    if !has_head {
+                        headless.push(id);
+                    }
                 }
-                None => attempt(self.recycle(disk, &name, size), "an empty segment could not be removed"),
+                Ok(Is::Empty { size }) => {
+                    let name = self.name(id);
+                    attempt(self.recycle(disk, &name, size), "an empty segment could not be removed");
+                }
+                // One bad place of the flash must not cost all others. The next start tries it again.
+                Err(error) => {
+                    let name = self.name(id);
+                    tracing::error!(LANE = %self.lane, "{name} can't be read, and is left alone: {error}");
+                    continue;
+                }
             }
             newest = false;
         }
@@ -162,8 +170,36 @@ impl Files {
         if !seeded(bug, Bug::FolderNotSynced) {
             attempt(disk.sync_folder(&self.folder), "the queue's folder could not be synced");
         }
-        self.read_cursor(disk, &mut found.segments)?;
+        self.read_cursor(disk, &mut found.segments);
         Ok(found)
+    }
+
+    /// What there is in a segment.
+    fn open_segment(
+        &mut self,
+        disk: &mut dyn Disk,
+        id: u64,
+        bound: Option<Number>,
+        newest: bool,
+        bug: Option<Bug>,
+    ) -> io::Result<Is> {
+        let name = self.name(id);
+        let mut head = [0; FRAMES as usize];
+        let read = disk.read(&name, 0, &mut head)?;
+        let size = disk.size(&name)?;
+        let whole = |seal: &Seal| bound.is_none_or(|bound| seal.last < bound);
+        let mut has_head = true;
+        let seal = match format::read_head(id, head.get(..read).unwrap_or_default()) {
+            Head::Newer(version) => return Ok(Is::Newer(version)),
+            Head::Sealed(seal) if newest => Some(self.reopen(disk, id, seal, bug)?),
+            Head::Sealed(seal) if whole(&seal) => Some(seal),
+            Head::Sealed(Seal { first, .. }) => self.survey(disk, id, (Some(first), bound), newest, bug)?,
+            Head::Open(first) => {
+                has_head = first.is_some();
+                self.survey(disk, id, (first, bound), newest, bug)?
+            }
+        };
+        Ok(seal.map_or(Is::Empty { size }, |seal| Is::Full { seal, size, has_head }))
     }
 
     /// Reads a segment that was not sealed. What is found of it must be on flash before anybody counts on it: it may
@@ -216,11 +252,16 @@ impl Files {
         disk.sync(&name)
     }
 
-    fn read_cursor(&mut self, disk: &mut dyn Disk, segments: &mut VecDeque<Segment>) -> io::Result<()> {
+    fn read_cursor(&mut self, disk: &mut dyn Disk, segments: &mut VecDeque<Segment>) {
         let mut bytes = vec![0; usize::try_from(2 * SLOT).unwrap_or_default()];
         let read = match disk.read(&self.file("cursor"), 0, &mut bytes) {
-            Err(error) if error.kind() == ErrorKind::NotFound => 0,
-            other => other?,
+            Ok(read) => read,
+            Err(error) => {
+                if error.kind() != ErrorKind::NotFound {
+                    tracing::error!(LANE = %self.lane, "the queue's cursor can't be read: {error}");
+                }
+                0
+            }
         };
         self.cursor = bytes.get(..read).and_then(Cursor::decode).unwrap_or_default();
         for range in &self.cursor.ranges {
@@ -232,7 +273,6 @@ impl Files {
                 segment.ended.add(*range);
             }
         }
-        Ok(())
     }
 
     /// From this start on, ids are greater than all that any start before gave: a spare segment may still hold frames
@@ -281,8 +321,9 @@ impl Files {
         let mut written = u64::from(FRAMES);
         let mut made = Ok(());
         if self.spare == Some(size) {
-            disk.rename(&self.file(SPARE), &name)?;
+            // Whatever comes of it: the next one does without.
             self.spare = None;
+            disk.rename(&self.file(SPARE), &name)?;
         } else {
             if disk.free()? < keep_free.saturating_add(size) {
                 return Err(WriteError::Full);
@@ -386,36 +427,45 @@ impl Files {
     }
 
     fn recycle(&mut self, disk: &mut dyn Disk, name: &str, size: u64) -> io::Result<()> {
-        if self.spare.is_none() && size == self.size {
-            disk.rename(name, &self.file(SPARE))?;
-            self.spare = Some(size);
-            Ok(())
+        let done = if self.spare.is_none() && size == self.size {
+            disk.rename(name, &self.file(SPARE)).inspect(|()| self.spare = Some(size))
         } else {
             disk.remove(name)
+        };
+        match done {
+            // A step before this one failed after it was done; or somebody else removed it.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            done => done,
         }
     }
 
     /// Gives the spare segment's room back.
     pub(super) fn drop_spare(&mut self, disk: &mut dyn Disk) -> io::Result<()> {
         match self.spare.take() {
-            Some(_) => disk.remove(&self.file(SPARE)),
+            Some(_) => match disk.remove(&self.file(SPARE)) {
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+                done => done,
+            },
             None => Ok(()),
         }
     }
 
     /// Writes the cursor.
     pub(super) fn write_cursor(&mut self, disk: &mut dyn Disk, cursor: Cursor) -> io::Result<u64> {
-        self.cursor = Cursor { serial: self.cursor.serial + 1, ..cursor };
-        let (at, bytes) = self.cursor.encode();
+        // Counted on only once it is there: the next one must not go over the other slot, which is whole.
+        let cursor = Cursor { serial: self.cursor.serial + 1, ..cursor };
+        let (at, bytes) = cursor.encode();
         let name = self.file("cursor");
-        if self.cursor.serial == 1 {
+        let is_new = disk.size(&name).unwrap_or(0) < 2 * SLOT;
+        if is_new {
             fill(disk, &name, 2 * SLOT)?;
         }
         disk.write(&name, at, &bytes)?;
         disk.sync(&name)?;
-        if self.cursor.serial == 1 {
+        if is_new {
             disk.sync_folder(&self.folder)?;
         }
+        self.cursor = cursor;
         Ok(bytes.len() as u64)
     }
 

@@ -334,7 +334,10 @@ impl Keeper {
         let wanted = self.queue.state().lookup.wanted.take();
         let Some((lane, number)) = wanted else { return };
         let payload = self.find(lane, number);
-        self.queue.state().lookup.found = Some((lane, number, payload));
+        let mut state = self.queue.state();
+        state.lookup.found = Some((lane, number, payload));
+        state.lookup.pending = false;
+        drop(state);
         self.queue.shared.filled.notify_one();
     }
 
@@ -727,6 +730,7 @@ impl Keeper {
         let disk = &mut self.kit.disk;
         if let Err(error) = disk.write(name, 0, &bytes).and_then(|()| disk.sync(name)) {
             disk.forget(name);
+            self.queue.state().gaps.failing = true;
             return Err(error.into());
         }
         self.kit.serial = serial;
@@ -763,6 +767,14 @@ impl Keeper {
             problems.insert(key, Problem { code: "queue", text, since });
             !same
         });
+        // Where it takes at least that: the next start has to know that there were records in RAM alone.
+        let keep = &self.kit.lanes[lane.index()];
+        if keep.cursor_stale
+            && keep.opened
+            && let Err(error) = self.write_cursor(lane, now)
+        {
+            tracing::debug!("nor the cursor: {error}");
+        }
         self.queue.shared.room.notify_one();
     }
 
