@@ -94,6 +94,17 @@ impl Segment {
         Segment { id, size, seal, ended: Ranges::default(), damaged: 0, told: Vec::new(), dropping: false }
     }
 
+    /// What of it has come to its end, as the cursor is told. Of one that is about to be dropped that is all, so that it
+    /// does not come again, and is not told again, where the process dies before its file is gone.
+    pub(super) fn ends(&self) -> Vec<Range> {
+        let Seal { first, last, count, .. } = self.seal;
+        if self.dropping && first.epoch == last.epoch {
+            vec![Range { first, last: last.seq, records: count }]
+        } else {
+            self.ended.iter().collect()
+        }
+    }
+
     /// Records that wait.
     pub(super) fn waiting(&self) -> u32 {
         if self.dropping {

@@ -58,14 +58,16 @@ impl Ranges {
         self.ranges.insert(first, (last, records));
     }
 
-    /// How many numbers between these two, which are not meant themselves, are in a range.
+    /// How many records between these two, which are not meant themselves, have ended: at most so many numbers, and where
+    /// a range is all between them, as many records as it stands for.
     pub(super) fn between(&self, after: Number, until: Number) -> u64 {
         let width = |range: Range| {
             let epoch = range.first.epoch;
             let from = if epoch == after.epoch { range.first.seq.max(after.seq + 1) } else { range.first.seq };
             let to = if epoch == until.epoch { range.last.min(until.seq.saturating_sub(1)) } else { range.last };
             let inside = (after.epoch..=until.epoch).contains(&epoch);
-            if inside { (to + 1).saturating_sub(from) } else { 0 }
+            let numbers = if inside { (to + 1).saturating_sub(from) } else { 0 };
+            numbers.min(u64::from(range.records))
         };
         self.iter().map(width).sum()
     }

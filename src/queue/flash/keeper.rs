@@ -638,7 +638,7 @@ impl Keeper {
             high: if settled.seq > 0 { settled } else { self.kit.lanes[lane.index()].files.cursor.high },
             ram: log.trouble.is_some(),
             always: log.config.sync == Sync::Always,
-            ranges: log.segments.iter().flat_map(|segment| segment.ended.iter()).collect(),
+            ranges: log.segments.iter().flat_map(Segment::ends).collect(),
         };
         log.ends_untold = 0;
         // Before the cursor says that a record has ended, the ledger has to say how.
