@@ -1,6 +1,6 @@
 //! A million records that wait: how long the start takes, what it costs in memory, and how fast they leave.
 //!
-//!     cargo bench --bench queue
+//!     cargo bench --profile release --bench queue
 //!
 //! The records are written by the queue itself. Then the real gateway starts on them, with a real mosquitto and a
 //! window of 100, and drains them without a limit (`replay = { rate = "off" }`). Beside it, in the same run, a bare
