@@ -13,6 +13,8 @@
 #[expect(dead_code, reason = "the system tests use more of it")]
 #[path = "../../tests/it/support/broker.rs"]
 mod broker;
+#[path = "../../tests/it/support/child.rs"]
+mod child;
 #[path = "../gateway/counter.rs"]
 mod counter;
 #[expect(dead_code, reason = "the system tests use more of it")]
@@ -24,10 +26,11 @@ mod volume;
 #[path = "../../tests/it/support/wait.rs"]
 mod wait;
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use broker::Mosquitto;
+use child::{Killed, signal};
 use counter::Counter;
 use pty::Pty;
 use sluicegate::model::{Body, DeviceName, Lane, PointName, Problems, Quality, Reading, Size, Span, Value, time};
@@ -48,22 +51,6 @@ const VOLUME: u64 = 768 << 20;
 
 /// What mke2fs leaves for the kernel to do later would be counted as ours.
 const AT_ONCE: [&str; 2] = ["-E", "lazy_itable_init=0,lazy_journal_init=0"];
-
-/// A child that does not outlive the benchmark.
-#[derive(Debug)]
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        if self.0.kill().is_ok() {
-            drop(self.0.wait());
-        }
-    }
-}
-
-fn signal(child: &Child, signal: rustix::process::Signal) {
-    rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).unwrap();
-}
 
 fn main() {
     println!("{:<46} {:>10} {:>12} {:>10}", "bytes for a reading of 100", "ext4", "no journal", "times");

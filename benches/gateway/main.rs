@@ -15,6 +15,8 @@ mod broker;
 #[expect(dead_code, reason = "the system tests use more of it")]
 #[path = "../../tests/it/support/certs.rs"]
 mod certs;
+#[path = "../../tests/it/support/child.rs"]
+mod child;
 #[expect(dead_code, reason = "the system tests use more of it")]
 #[path = "../../tests/it/support/pty.rs"]
 mod pty;
@@ -30,6 +32,7 @@ use std::time::{Duration, Instant};
 
 use broker::Mosquitto;
 use certs::Authority;
+use child::{Killed, signal};
 use counter::Counter;
 use pty::Pty;
 
@@ -38,22 +41,6 @@ const READINGS: usize = 50_000;
 
 /// Lines for the latency, 5 ms apart.
 const SINGLE: usize = 1_000;
-
-/// A child that does not outlive the benchmark.
-#[derive(Debug)]
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        if self.0.kill().is_ok() {
-            drop(self.0.wait());
-        }
-    }
-}
-
-fn signal(child: &Child, signal: rustix::process::Signal) {
-    rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).unwrap();
-}
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();

@@ -11,6 +11,8 @@
 #[expect(dead_code, reason = "the system tests use more of it")]
 #[path = "../../tests/it/support/broker.rs"]
 mod broker;
+#[path = "../../tests/it/support/child.rs"]
+mod child;
 #[path = "../gateway/counter.rs"]
 mod counter;
 #[path = "../../tests/it/support/wait.rs"]
@@ -21,6 +23,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use broker::Mosquitto;
+use child::{Killed, signal};
 use counter::Counter;
 use rumqttc::{AsyncClient, MqttOptions, QoS};
 use sluicegate::model::{Body, DeviceName, Lane, PointName, Problems, Quality, Reading, Size, Span, Value, time};
@@ -36,22 +39,6 @@ const WINDOW: u16 = 100;
 
 /// As long as the gateway's payload for one of the records.
 const PAYLOAD: &str = r#"{"ts":"2026-11-22T10:00:00.123Z","value":123456,"unit":"Cel","quality":"good","lane":"telemetry","epoch":123456,"seq":123456,"late":true}"#;
-
-/// A child that does not outlive the benchmark.
-#[derive(Debug)]
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        if self.0.kill().is_ok() {
-            drop(self.0.wait());
-        }
-    }
-}
-
-fn signal(child: &Child, signal: rustix::process::Signal) {
-    rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).unwrap();
-}
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
