@@ -149,8 +149,6 @@ pub(super) struct Log {
     pub(super) trouble: Option<String>,
     /// Records that were found on flash.
     pub(super) at_start: u64,
-    /// Segments of a newer version, which are left alone.
-    pub(super) newer: usize,
     pub(super) totals: Totals,
     /// So many ends of records on flash are not in the cursor yet.
     pub(super) ends_untold: u32,
@@ -178,7 +176,6 @@ impl Log {
             told: 0,
             trouble: None,
             at_start: 0,
-            newer: 0,
             totals: Totals::default(),
             ends_untold: 0,
             oldest_on_flash: None,

@@ -64,14 +64,6 @@ enum Is {
     Empty { size: u64 },
 }
 
-/// What was found of a lane.
-#[derive(Debug, Default)]
-pub(super) struct LaneFound {
-    pub(super) segments: VecDeque<Segment>,
-    /// Segments of a newer version, which are left alone.
-    pub(super) newer: usize,
-}
-
 /// Why something could not be written.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum WriteError {
@@ -109,7 +101,7 @@ impl Files {
 
     /// Looks through the folder. What can only be read is read; what has to be written for that is tried and not
     /// insisted on.
-    pub(super) fn open(&mut self, disk: &mut dyn Disk, bug: Option<Bug>) -> io::Result<LaneFound> {
+    pub(super) fn open(&mut self, disk: &mut dyn Disk, bug: Option<Bug>) -> io::Result<VecDeque<Segment>> {
         let mut ids = Vec::new();
         let mut foreign = 0;
         for name in disk.list(&self.folder)? {
@@ -125,7 +117,7 @@ impl Files {
         }
         ids.sort_unstable();
         self.next_id = ids.last().map_or(1, |last| last + 1);
-        let mut found = LaneFound::default();
+        let mut segments = VecDeque::new();
         let mut bound: Option<Number> = None;
         let mut newest = true;
         let mut headless = Vec::new();
@@ -134,12 +126,11 @@ impl Files {
                 Ok(Is::Newer(version)) => {
                     let name = self.name(id);
                     tracing::warn!(LANE = %self.lane, "{name} is of version {version}, which this program does not know; it is left alone");
-                    found.newer += 1;
                     continue;
                 }
                 Ok(Is::Full { seal, size, has_head }) => {
                     bound = Some(seal.first);
-                    found.segments.push_front(Segment::new(id, size, seal));
+                    segments.push_front(Segment::new(id, size, seal));
                     if !has_head {
                         headless.push(id);
                     }
@@ -160,7 +151,7 @@ impl Files {
         // Without a head nobody knows how many numbers were before the first that can be read: all may have been that
         // are in no segment before.
         let mut before = Number::default();
-        for segment in &mut found.segments {
+        for segment in &mut segments {
             let first = &mut segment.seal.first;
             if headless.contains(&segment.id) {
                 first.seq = if before.epoch == first.epoch { before.seq + 1 } else { 1 };
@@ -170,8 +161,8 @@ impl Files {
         if !seeded(bug, Bug::FolderNotSynced) {
             attempt(disk.sync_folder(&self.folder), "the queue's folder could not be synced");
         }
-        self.read_cursor(disk, &mut found.segments);
-        Ok(found)
+        self.read_cursor(disk, &mut segments);
+        Ok(segments)
     }
 
     /// What there is in a segment.
@@ -217,16 +208,31 @@ impl Files {
         let Some(mut seal) = survey else { return Ok(None) };
         // Where the first ones are damaged, the header tells from where on their numbers were.
         seal.first = first.map_or(seal.first, |first| first.min(seal.first));
-        let size = disk.size(&name)?;
-        if newest && bound.is_none() && size == self.size && u64::from(seal.end) < size {
-            if !seeded(bug, Bug::TrustsTheCache) {
-                attempt(disk.sync(&name), "a segment could not be synced");
-            }
-            self.active = Some(Active { id, size, seal, dated: seal.newest > 0, sealed: false });
-        } else {
+        if !(newest && bound.is_none() && self.fill_on(disk, id, seal, false, bug)?) {
             attempt(self.seal(disk, id, &seal), "a segment could not be sealed");
         }
         Ok(Some(seal))
+    }
+
+    /// The segment gets what comes next, where it has room. False: it has none, or is not as large as it should be.
+    fn fill_on(
+        &mut self,
+        disk: &mut dyn Disk,
+        id: u64,
+        seal: Seal,
+        sealed: bool,
+        bug: Option<Bug>,
+    ) -> io::Result<bool> {
+        let name = self.name(id);
+        let size = disk.size(&name)?;
+        let has_room = size == self.size && u64::from(seal.end) < size;
+        if has_room {
+            if !seeded(bug, Bug::TrustsTheCache) {
+                attempt(disk.sync(&name), "a segment could not be synced");
+            }
+            self.active = Some(Active { id, size, seal, dated: seal.newest > 0, sealed });
+        }
+        Ok(has_room)
     }
 
     /// The newest segment was sealed at a stop. It may have got more since, and is filled on; or it has lost its end.
@@ -235,11 +241,7 @@ impl Files {
         let found = walk::survey(disk, &name, id, None, seeded(bug, Bug::CutAtDamage))?;
         let Some(found) = found.filter(|found| found.count >= seal.count) else { return Ok(seal) };
         let found = Seal { first: seal.first, ..found };
-        let size = disk.size(&name)?;
-        if size == self.size && u64::from(found.end) < size {
-            attempt(disk.sync(&name), "a segment could not be synced");
-            self.active = Some(Active { id, size, seal: found, dated: found.newest > 0, sealed: true });
-        } else if found != seal {
+        if !self.fill_on(disk, id, found, true, bug)? && found != seal {
             attempt(self.seal(disk, id, &found), "a segment could not be sealed");
         }
         Ok(found)
@@ -378,8 +380,8 @@ impl Files {
         bytes: &[u8],
         bug: Option<Bug>,
     ) -> io::Result<()> {
-        let Some(active) = &mut self.active else { return Err(io::Error::other("there is no segment")) };
-        let name = format!("{}/{:016x}.seg", self.folder, active.id);
+        let Some(active) = self.active else { return Err(io::Error::other("there is no segment")) };
+        let name = self.name(active.id);
         if active.sealed {
             let (at, seal) = format::no_seal();
             disk.write(&name, at, &seal)?;
@@ -388,9 +390,8 @@ impl Files {
         if !seeded(bug, Bug::NotSynced) {
             disk.sync(&name)?;
         }
-        active.sealed = false;
-        active.seal = batch.seal;
-        active.dated = batch.seal.newest > 0;
+        let dated = batch.seal.newest > 0;
+        self.active = Some(Active { seal: batch.seal, dated, sealed: false, ..active });
         Ok(())
     }
 
@@ -432,20 +433,13 @@ impl Files {
         } else {
             disk.remove(name)
         };
-        match done {
-            // A step before this one failed after it was done; or somebody else removed it.
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            done => done,
-        }
+        gone(done)
     }
 
     /// Gives the spare segment's room back.
     pub(super) fn drop_spare(&mut self, disk: &mut dyn Disk) -> io::Result<()> {
         match self.spare.take() {
-            Some(_) => match disk.remove(&self.file(SPARE)) {
-                Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-                done => done,
-            },
+            Some(_) => gone(disk.remove(&self.file(SPARE))),
             None => Ok(()),
         }
     }
@@ -484,6 +478,14 @@ impl Files {
 pub(super) fn attempt(done: io::Result<()>, what: &str) {
     if let Err(error) = done {
         tracing::warn!("{what}: {error}");
+    }
+}
+
+/// What is not there needs no removal: a step before this one failed after it was done, or somebody else removed it.
+fn gone(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        done => done,
     }
 }
 

@@ -3,6 +3,7 @@
 //! A round reads what the reader waits for, makes room, writes what is due, notes what came to its end, and frees what
 //! is not needed any more. It holds the queue's lock only to look and to note, never while it waits for the flash.
 
+use std::collections::VecDeque;
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tokio::sync::watch;
 
 use super::cursor::Cursor;
 use super::disk::Disk;
-use super::files::{Files, LaneFound, WriteError, attempt, fill, seeded};
+use super::files::{Files, WriteError, attempt, fill, seeded};
 use super::ledger;
 use super::walk::Place;
 use super::{Bug, MAX_PAYLOAD};
@@ -51,7 +52,7 @@ const ROOM_FOR_OTHERS: u64 = 2;
 pub(in crate::queue) struct Found {
     disk: Box<dyn Disk>,
     config: Config,
-    lanes: [(Files, Result<LaneFound, std::io::Error>); 3],
+    lanes: [(Files, Result<VecDeque<Segment>, std::io::Error>); 3],
     gaps: Vec<Gap>,
     serial: u64,
     bug: Option<Bug>,
@@ -121,9 +122,8 @@ impl Found {
     }
 
     pub(in crate::queue) fn highest_epoch(&self) -> u64 {
-        let of = |(files, found): &(Files, Result<LaneFound, _>)| {
-            let segments = found.as_ref().map(|found| &found.segments);
-            segments.map_or(files.cursor.high, |segments| files.highest(segments)).epoch
+        let of = |(files, found): &(Files, Result<VecDeque<Segment>, _>)| {
+            found.as_ref().map_or(files.cursor.high, |segments| files.highest(segments)).epoch
         };
         self.lanes.iter().map(of).max().unwrap_or_default()
     }
@@ -143,7 +143,7 @@ impl Found {
             let mut known = files.cursor.high;
             let opened = match found {
                 Ok(found) => {
-                    known = files.highest(&found.segments);
+                    known = files.highest(&found);
                     adopt(state, lane, found);
                     true
                 }
@@ -170,11 +170,10 @@ impl Found {
 }
 
 /// The lane's segments become part of the queue.
-fn adopt(state: &mut State, lane: Lane, found: LaneFound) {
+fn adopt(state: &mut State, lane: Lane, found: VecDeque<Segment>) {
     let log = state.lane(lane);
-    log.at_start += found.segments.iter().map(|segment| u64::from(segment.waiting())).sum::<u64>();
-    log.segments = found.segments;
-    log.newer = found.newer;
+    log.at_start += found.iter().map(|segment| u64::from(segment.waiting())).sum::<u64>();
+    log.segments = found;
 }
 
 fn read_ledger(disk: &mut dyn Disk) -> Option<(u64, Vec<Gap>)> {
