@@ -151,7 +151,7 @@ pub(super) struct Log {
     pub(super) at_start: u64,
     pub(super) totals: Totals,
     /// So many ends of records on flash are not in the cursor yet.
-    pub(super) ends_untold: u32,
+    pub(super) ends_untold: u64,
     /// When the oldest record on flash was taken, as of the last time the keeper looked, and its number.
     pub(super) oldest_on_flash: Option<(Number, Timestamp)>,
 }
@@ -378,7 +378,7 @@ impl Log {
         };
         // Never more ends than the seal has counted records.
         let ended = segment.waiting() > 0 && segment.ended.insert(number);
-        self.ends_untold += u32::from(ended);
+        self.ends_untold += u64::from(ended);
         ended
     }
 
@@ -506,7 +506,7 @@ impl Log {
             segment.damaged += count;
         }
         self.totals.damaged += u64::from(count);
-        self.ends_untold += count;
+        self.ends_untold += u64::from(count);
         (count > 0).then_some((count, after, until))
     }
 

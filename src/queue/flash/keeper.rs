@@ -10,11 +10,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::cursor::Cursor;
-use super::disk::Disk;
 use super::files::{Files, WriteError, attempt, fill, seeded};
 use super::ledger;
 use super::walk::Place;
 use super::{Bug, MAX_PAYLOAD};
+use crate::disk::Disk;
 use crate::model::{Body, Gap, GapCause, GapRange, Lane, Number, Problem, Problems, Timestamp, time};
 use crate::queue::feed::Stream;
 use crate::queue::lane::{End, Segment};
@@ -26,7 +26,7 @@ pub(super) const COMMIT: usize = 256 << 10;
 
 /// The cursor is written so long after the first end that it does not know, or after so many.
 const CURSOR_EVERY: Duration = Duration::from_secs(10);
-const CURSOR_ENDS: u32 = 10_000;
+const CURSOR_ENDS: u64 = 10_000;
 
 /// A gap that nothing waits for is on flash after so long.
 const LEDGER_EVERY: Duration = Duration::from_secs(10);
