@@ -7,6 +7,7 @@ pub mod cli;
 pub mod command;
 pub mod config;
 pub mod device;
+pub mod disk;
 pub mod link;
 pub mod model;
 pub mod queue;

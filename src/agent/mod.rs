@@ -168,6 +168,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit
 
     let (commands_tx, commands) = mpsc::channel(COMMANDS);
     let (refusals_tx, refusals) = mpsc::channel(REFUSALS);
+    let (_router_changes, router_changes) = mpsc::channel(1);
     let router = command::Router::new(command::Parts {
         config: config.command,
         points: guards,
@@ -178,6 +179,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit
         outcomes,
         refusals: refusals_tx,
         epoch: before.epoch,
+        changes: router_changes,
         pulse: router_pulse,
         stop: stop_commands.clone(),
     });

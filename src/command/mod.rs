@@ -22,8 +22,8 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{
-    Answer, Arrival, Command, CommandId, DeviceName, DeviceState, DeviceStates, Outcome, Point, PointName, Reason,
-    Value, Verdict, Write, WriteError, time,
+    Answer, Arrival, Cause, Command, CommandId, DeviceName, DeviceState, DeviceStates, Outcome, Point, PointName,
+    Reason, Value, Verdict, Write, WriteError, time,
 };
 use crate::task::Pulse;
 pub use config::{Config, PointConfig};
@@ -60,10 +60,23 @@ pub struct Parts {
     pub refusals: mpsc::Sender<Outcome>,
     /// The epoch of this start: it is part of the ids that the router makes.
     pub epoch: u64,
+    /// What changes while the gateway runs.
+    pub changes: mpsc::Receiver<Change>,
     /// The loop's sign of life.
     pub pulse: Pulse,
     /// Take no new commands, and end when those under way have ended.
     pub stop: CancellationToken,
+}
+
+/// A new config, all of it. An output that is in both keeps its state and its timers.
+#[derive(Debug)]
+pub struct Change {
+    /// `[command]`.
+    pub config: Config,
+    /// The points, with their guards.
+    pub points: Vec<(Point, PointConfig)>,
+    /// Where each device takes its writes.
+    pub devices: HashMap<DeviceName, mpsc::Sender<Write>>,
 }
 
 /// Takes commands to their devices, and brings the outcomes back.
@@ -90,11 +103,7 @@ struct Open {
 impl Router {
     /// A router.
     pub fn new(mut parts: Parts) -> Self {
-        let mut guards: BTreeMap<String, BTreeMap<String, Guard>> = BTreeMap::new();
-        for (point, config) in std::mem::take(&mut parts.points) {
-            let device = guards.entry(point.device.to_string()).or_default();
-            device.insert(point.name.to_string(), Guard::new(point, config));
-        }
+        let guards = guards(std::mem::take(&mut parts.points));
         let memory = Memory::new(parts.config.remember.0);
         let (retained, open) = (HashSet::new(), HashMap::new());
         Router { parts, guards, memory, retained, open, next_ticket: 0, made_ids: 0 }
@@ -116,6 +125,11 @@ impl Router {
                 Some(answer) = self.parts.answers.recv() => self.answer(answer).await,
                 () = sleep_until(due), if due.is_some() => self.overdue().await,
                 () = self.parts.stop.cancelled(), if !stopping => {}
+                Some(change) = self.parts.changes.recv() => {
+                    self.parts.config = change.config;
+                    self.parts.devices = change.devices;
+                    self.guards = guards(change.points);
+                }
                 command = self.parts.commands.recv() => match command {
                     Some(command) => self.command(command).await,
                     None => return,
@@ -205,7 +219,7 @@ impl Router {
         let ticket = self.next_ticket;
         self.next_ticket = self.next_ticket.wrapping_add(1);
         let Accepted { device, values, deadline } = accepted;
-        let write = Write { ticket, id: id.clone(), values, deadline };
+        let write = Write { ticket, cause: Cause::Command(id.clone()), values, deadline };
         let Some(way) = self.parts.devices.get(&device) else {
             // A device with points has a way; the configs of both come from one table.
             return self.refuse(Outcome::of(&command, Verdict::Rejected(Reason::Unknown), None));
@@ -222,6 +236,7 @@ impl Router {
 
     async fn answer(&mut self, answer: Answer) {
         match answer {
+            Answer::Opened { .. } => {}
             Answer::Began { ticket } => {
                 if let Some(open) = self.open.get_mut(&ticket) {
                     open.began = true;
@@ -288,6 +303,15 @@ impl Router {
         CommandId::new(&format!("auto-{}-{}", self.parts.epoch, self.made_ids))
             .expect("two numbers and a word are short and printable")
     }
+}
+
+fn guards(points: Vec<(Point, PointConfig)>) -> judge::Guards {
+    let mut guards = judge::Guards::new();
+    for (point, config) in points {
+        let device = guards.entry(point.device.to_string()).or_default();
+        device.insert(point.name.to_string(), Guard::new(point, config));
+    }
+    guards
 }
 
 async fn sleep_until(due: Option<Duration>) {

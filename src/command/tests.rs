@@ -56,6 +56,7 @@ fn bench() -> Bench {
         commands: commands_rx,
         outcomes: outcomes_tx,
         refusals: refusals_tx,
+        changes: mpsc::channel(1).1,
         epoch: 7,
         pulse: Pulse::new("router"),
         stop: stop.clone(),

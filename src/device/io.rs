@@ -121,6 +121,17 @@ impl DeviceIo {
         }
     }
 
+    /// The device was opened, and those of its outputs that can be asked have these raw values.
+    pub async fn opened(&mut self, outputs: Vec<(PointName, Value)>) {
+        let mut values = Vec::with_capacity(outputs.len());
+        for (point, raw) in outputs {
+            self.output(&point, &raw, Cause::Start).await;
+            let value = self.rules.get(&point).and_then(|rules| rules.cook(&raw).value);
+            values.extend(value.map(|value| (point, value)));
+        }
+        self.tell(Answer::Opened { device: self.device.clone(), outputs: values });
+    }
+
     /// An output was set to this raw value. Always a reading, whatever the point's rules say.
     pub async fn output(&mut self, point: &PointName, raw: &Value, cause: Cause) {
         let at = time::now();
@@ -211,14 +222,14 @@ impl DeviceIo {
     }
 
     /// A write is over: the raw values as read back, or as written where the device can't be asked. On success each
-    /// value becomes a reading with the command as its cause.
+    /// value becomes a reading with the cause of the write.
     pub async fn answer(&mut self, write: Write, result: Result<Vec<(PointName, Value)>, WriteError>) {
         let cooked = match result {
             Err(error) => Err(error),
             Ok(raw) => {
                 let mut values = Vec::with_capacity(raw.len());
                 for (point, raw) in raw {
-                    let cause = Cause::Command(write.id.clone());
+                    let cause = write.cause.clone();
                     let value = self.rules.get(&point).and_then(|rules| rules.cook(&raw).value);
                     self.output(&point, &raw, cause).await;
                     values.extend(value.map(|value| (point, value)));

@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Built, Config, Kind, Plan, PointRulesConfig, PointSpec, Spec, Supervisor, Wiring, kind};
 use crate::model::{
-    Answer, Arrival, CommandId, Declaration, DeviceName, DeviceState, DeviceStates, Fault, Point, PointName, Quality,
-    Reading, Value, Write, keys, time,
+    Answer, Arrival, Cause, CommandId, Declaration, DeviceName, DeviceState, DeviceStates, Fault, Point, PointName,
+    Quality, Reading, Value, Write, keys, time,
 };
 use crate::task::TaskSet;
 
@@ -154,7 +154,8 @@ impl Rig {
         let values = values.iter().map(|(name, value)| (PointName::new(name).unwrap(), value.clone())).collect();
         let id = CommandId::new(&format!("c-{}", self.ticket)).unwrap();
         let deadline = time::uptime() + DEADLINE;
-        self.writes.send(Write { ticket: self.ticket, id, values, deadline }).await.unwrap();
+        let cause = Cause::Command(id);
+        self.writes.send(Write { ticket: self.ticket, cause, values, deadline }).await.unwrap();
         loop {
             let answer = timeout(DEADLINE, self.answers.recv()).await.expect("an answer in time").unwrap();
             if matches!(answer, Answer::Ended { ticket, .. } if ticket == self.ticket) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{PointName, Timestamp, Value, time};
+use super::{Cause, DeviceName, PointName, Timestamp, Value, time};
 
 /// A command's id: the sender's own, or one the gateway made for a bare value.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -80,17 +80,24 @@ pub struct ReplyTo {
 pub struct Write {
     /// Names this request in its answers.
     pub ticket: u32,
-    /// The command behind it.
-    pub id: CommandId,
+    /// Why the outputs are to change: the command, or the rule, behind it.
+    pub cause: Cause,
     /// Points and their values, in the points' own units and types.
     pub values: Vec<(PointName, Value)>,
     /// Not to be begun after this, by `CLOCK_BOOTTIME`.
     pub deadline: Duration,
 }
 
-/// What a device says to a [`Write`]. Exactly one `Ended` follows each, unless the driver was lost.
+/// What a device says of its outputs. Exactly one `Ended` follows each [`Write`], unless the driver was lost.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
+    /// The device was opened, and its outputs are so. An output that is not named can't be asked.
+    Opened {
+        /// Which device.
+        device: DeviceName,
+        /// Its outputs.
+        outputs: Vec<(PointName, Value)>,
+    },
     /// From here on the write may have had its effect.
     Began {
         /// Which one.
@@ -117,6 +124,15 @@ pub enum WriteError {
     /// It began, and nobody knows how it ended.
     #[error("{0}")]
     Unknown(String),
+}
+
+/// How this process takes over the outputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Takeover {
+    /// The one before came to a clean stop in the same boot: outputs keep their values.
+    Keep,
+    /// The first of a boot, or after a crash, a kill or a hang: outputs go to their safe values before anything else.
+    Safe,
 }
 
 /// What became of a command.

@@ -19,7 +19,7 @@ mod value;
 
 pub use bucket::Bucket;
 pub use codec::NotABody;
-pub use command::{Answer, Command, CommandId, Outcome, Reason, ReplyTo, Verdict, Write, WriteError};
+pub use command::{Answer, Command, CommandId, Outcome, Reason, ReplyTo, Takeover, Verdict, Write, WriteError};
 pub use keys::keys;
 pub use names::{DeviceName, GatewayId, NameError, PointName, RESERVED_NAMES};
 pub use point::{Declaration, Fault, Point, PointKey};

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::feed::Stream;
-use super::flash::fake::{Failing, Fake};
 use super::tests::reading;
 use super::*;
+use crate::disk::fake::{Failing, Fake};
 use crate::model::{Gap, Rate, Record, Size, Timestamp, Value};
 
 const EPOCH: u64 = 7 << 16;
@@ -322,7 +322,7 @@ fn a_segment_that_somebody_removed_is_no_trouble() {
     let mut start = Start::on(&disk, 8, Some(Previous { epoch: EPOCH, clean: true }));
     let records = start.read();
     for name in disk.names().into_iter().filter(|name| name.ends_with(".seg")) {
-        flash::Disk::remove(&mut disk.clone(), &name).unwrap();
+        crate::disk::Disk::remove(&mut disk.clone(), &name).unwrap();
     }
     for record in &records {
         start.reader.acked(record.lane, record.number);

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use tokio::sync::watch;
 
-use super::flash::{Disk, Folder, Found, Keeper};
+use super::flash::{Found, Keeper};
 use super::{Config, LaneStatus, Opened, Queue};
+use crate::disk::{Disk, Folder};
 use crate::model::{Body, Lane, Number, Problems, Rate, Record, time};
 
 /// The queue of a gateway that does not run, or of one that does and is not to be disturbed.

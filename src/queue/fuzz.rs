@@ -1,8 +1,8 @@
 //! For the fuzzer in `tests/fuzz`: a queue on files that nobody wrote. Checksums are all right in this build, or hardly
 //! any input would come further than to them.
 
-use super::flash::fake::Fake;
 use super::*;
+use crate::disk::fake::Fake;
 use crate::model::{DeviceName, PointName, Quality, Rate, Value};
 
 /// The files whose content is given, in this order, each as a length of 2 bytes and so many bytes.

@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
+use crate::disk::Folder;
 use crate::model::{Body, GapCause, GapRange, Lane, Number, Problems, Reading, time};
 pub use config::{Config, Keep, LaneConfig, PointConfig, Sync};
 pub use dump::Look;
@@ -181,7 +182,7 @@ impl Keeping {
 impl Queue {
     /// Looks through the queue's folder. Nothing in it keeps the gateway from starting.
     pub fn open(config: &Config, folder: &Path) -> Opened {
-        Opened { config: config.clone(), found: Found::open(config, Box::new(flash::Folder::new(folder))) }
+        Opened { config: config.clone(), found: Found::open(config, Box::new(Folder::new(folder))) }
     }
 
     /// Takes a record in, from the device at this place of the intake. What has to go for it goes now, and is told in a

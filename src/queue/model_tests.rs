@@ -18,9 +18,9 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config as RunnerConfig, RngAlgorithm, TestError, TestRng, TestRunner};
 
 use super::flash::Bug;
-use super::flash::fake::{Failing, Fake};
 use super::tests::reading;
 use super::*;
+use crate::disk::fake::{Failing, Fake};
 use crate::model::{Gap, Rate, Record, Size, Timestamp, Value};
 
 /// Steps of one run, between two fresh starts.

@@ -2,9 +2,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::flash::fake::{Failing, Fake};
 use super::lane::SLOT_BYTES;
 use super::*;
+use crate::disk::fake::{Failing, Fake};
 use crate::model::{DeviceName, Gap, PointName, Quality, Rate, Record, Size, Span, Value};
 
 const EPOCH: u64 = 5 << 16;

@@ -9,20 +9,21 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 /// The rooms, and whom each may name. A room names only rooms that stand below it.
-const RULE: [(&str, &[&str]); 13] = [
+const RULE: [(&str, &[&str]); 14] = [
     ("main", &["cli"]),
     // The crate's root declares the rooms and says nothing else.
     ("lib", &[]),
-    ("cli", &["agent", "config", "device", "uplink", "queue", "command", "service", "link", "task", "model"]),
-    ("agent", &["config", "device", "uplink", "queue", "command", "service", "link", "task", "model"]),
+    ("cli", &["agent", "config", "device", "uplink", "queue", "command", "service", "link", "disk", "task", "model"]),
+    ("agent", &["config", "device", "uplink", "queue", "command", "service", "link", "disk", "task", "model"]),
     ("config", &["device", "uplink", "queue", "command", "service", "link", "task", "model"]),
     ("device", &["link", "task", "model"]),
     // The one exception among the rooms in the middle: the uplink holds a reader of the queue.
     ("uplink", &["queue", "link", "task", "model"]),
-    ("queue", &["task", "model"]),
-    ("command", &["task", "model"]),
+    ("queue", &["disk", "task", "model"]),
+    ("command", &["disk", "task", "model"]),
     ("service", &[]),
     ("link", &["task", "model"]),
+    ("disk", &[]),
     ("task", &[]),
     ("model", &[]),
 ];

@@ -24,7 +24,7 @@ use self::chips::Chip;
 use self::config::{Choice, Config, PointConfig};
 use self::tap::{Tap, Taps};
 use super::{Ask, Built, DeviceError, DeviceIo, Driver, Kind, Run, Shape, Spec, Write, WriteError};
-use crate::model::{self, Cause, Fault, PointName, Value, ValueType};
+use crate::model::{self, Fault, PointName, Value, ValueType};
 
 /// Lines of GPIO chips.
 pub(super) const KIND: Kind = Kind {
@@ -161,13 +161,16 @@ impl Gpio {
 
     async fn life(&self, io: &mut DeviceIo) -> Result<(), DeviceError> {
         let mut taps = self.open().await?;
-        io.online();
+        let mut inputs = Vec::new();
+        let mut outputs = Vec::new();
         for tap in taps.iter_mut() {
-            let level = tap.ask()?;
-            match tap.is_output() {
-                true => io.output(tap.name(), &Value::Bool(level), Cause::Start).await,
-                false => io.report(tap.name(), &Value::Bool(level)).await,
-            }
+            let level = Value::Bool(tap.ask()?);
+            if tap.is_output() { &mut outputs } else { &mut inputs }.push((tap.name().clone(), level));
+        }
+        io.opened(outputs).await;
+        io.online();
+        for (name, level) in inputs {
+            io.report(&name, &level).await;
         }
         let mut checked = Instant::now();
         loop {
@@ -222,7 +225,7 @@ async fn set(taps: &mut Taps, io: &mut DeviceIo, write: Write) -> Result<(), Dev
                 trouble = Some(format!(
                     "`{name}` still reads {level} after it was set: is it driven from outside, or shorted?"
                 ));
-                io.output(&name, &Value::Bool(level), Cause::Command(write.id.clone())).await;
+                io.output(&name, &Value::Bool(level), write.cause.clone()).await;
                 break;
             }
             Err(error) => {

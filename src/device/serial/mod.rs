@@ -116,6 +116,8 @@ impl Driver for Serial {
 impl Serial {
     async fn life(&self, io: &mut DeviceIo) -> Result<(), DeviceError> {
         let mut port = Port::open(&self.config).await?;
+        // What the outputs behind the port are, nobody can say before they are written.
+        io.opened(Vec::new()).await;
         if self.config.silence.is_none() {
             io.online();
         }

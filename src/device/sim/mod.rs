@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use self::config::{Config, PointConfig, Wave};
 use self::wave::Signal;
 use super::{Ask, Built, DeviceError, DeviceIo, Driver, Kind, Run, Shape, Spec, Write, WriteError};
-use crate::model::{self, Cause, Fault, PointName, Value, ValueType, time};
+use crate::model::{self, Fault, PointName, Value, ValueType, time};
 
 /// Simulated devices.
 pub(super) const KIND: Kind = Kind {
@@ -80,10 +80,9 @@ impl Driver for Sim {
 
 impl Sim {
     async fn life(&self, io: &mut DeviceIo) -> Result<(), DeviceError> {
+        let switches = self.points.iter().filter(|point| point.config.wave == Wave::Switch);
+        io.opened(switches.map(|point| (point.name.clone(), point.first.clone())).collect()).await;
         io.online();
-        for point in self.points.iter().filter(|point| point.config.wave == Wave::Switch) {
-            io.output(&point.name, &point.first, Cause::Start).await;
-        }
         let start = Instant::now();
         let mut sources: Vec<Source<'_>> = self.points.iter().filter_map(|point| Source::new(point, start)).collect();
         loop {
@@ -162,7 +161,7 @@ async fn at(moment: Option<Instant>) {
 mod tests {
     use super::*;
     use crate::device::testing::{Rig, faults, good};
-    use crate::model::{Answer, Arrival};
+    use crate::model::{Answer, Arrival, Cause};
 
     #[tokio::test]
     async fn a_fast_counter_keeps_its_pace_and_leaves_no_hole() {

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 
 use super::cursor::{Cursor, SLOT};
-use super::disk::Disk;
 use super::format::{self, FRAMES, Head, Seal, frame_size};
 use super::walk::{self, Chunk, Damage, Place};
 use super::{Bug, keeper};
+use crate::disk::Disk;
 use crate::model::{Body, Lane, Number};
 use crate::queue::LaneConfig;
 use crate::queue::lane::{Batch, Log, Segment};

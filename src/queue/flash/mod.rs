@@ -17,16 +17,12 @@
 //! durable.
 
 mod cursor;
-mod disk;
-#[cfg(any(test, fuzzing))]
-pub(super) mod fake;
 mod files;
 mod format;
 mod keeper;
 mod ledger;
 mod walk;
 
-pub(super) use disk::{Disk, Folder};
 pub(super) use format::{MAX_PAYLOAD, Seal};
 pub(super) use keeper::{Found, Keeper};
 pub(super) use ledger::MOST as MOST_GAPS;

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 
-use super::disk::Disk;
 use super::format::{self, FRAMES, Parsed, Seal, frame_size};
+use crate::disk::Disk;
 use crate::model::{Body, Number};
 
 /// What is read at once: cheap in memory, and enough for the fastest line.

@@ -1,10 +1,13 @@
-//! The files under the queue: the few things that are asked of a file system.
+//! Files that must outlive a power cut: the few things that the queue and the journal of commands ask of a file system.
 //!
-//! A trait, because what a power cut leaves behind can't be had from a real file system in a test: the fake one beside
-//! the tests drops, reorders and tears every write that was not synced. Files are named by their path below the queue's
-//! folder, such as `telemetry/0000000000000001.seg`.
+//! A trait, because what a power cut leaves behind can't be had from a real file system in a test: `fake` drops, reorders
+//! and tears every write that was not synced. Files are named by their path below a root, such as
+//! `telemetry/0000000000000001.seg`.
 //!
-//! Every call blocks; they are made by the keeper's thread only.
+//! Every call blocks: they are made by threads of their own. Knows nothing of what stands in the files.
+
+#[cfg(any(test, fuzzing))]
+pub mod fake;
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -14,7 +17,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// A folder with files.
-pub(in crate::queue) trait Disk: Send + Debug {
+pub trait Disk: Send + Debug {
     /// The plain files of a folder, which is made if it is not there.
     fn list(&mut self, folder: &str) -> io::Result<Vec<String>>;
     /// The file's size.
@@ -39,7 +42,7 @@ pub(in crate::queue) trait Disk: Send + Debug {
 
 /// The real one. Keeps the files open that it uses.
 #[derive(Debug)]
-pub(in crate::queue) struct Folder {
+pub struct Folder {
     root: PathBuf,
     open: HashMap<String, Open>,
 }
@@ -56,12 +59,13 @@ struct Open {
 const OPEN: usize = 16;
 
 impl Folder {
-    pub(in crate::queue) fn new(root: &Path) -> Self {
+    /// The files below this folder.
+    pub fn new(root: &Path) -> Self {
         Folder { root: root.to_owned(), open: HashMap::new() }
     }
 
     /// Whether there is this folder.
-    pub(in crate::queue) fn has(&self, folder: &str) -> bool {
+    pub fn has(&self, folder: &str) -> bool {
         self.root.join(folder).is_dir()
     }
 

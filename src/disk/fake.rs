@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::disk::Disk;
+use super::Disk;
 
 /// Blocks are written or not, one by one.
 const BLOCK: usize = 512;
 
+/// The fake one; a clone is the same disk.
 #[derive(Debug, Clone, Default)]
-pub(in crate::queue) struct Fake(Arc<Mutex<Inner>>);
+pub struct Fake(Arc<Mutex<Inner>>);
 
 #[derive(Debug, Default, Clone)]
 struct Inner {
@@ -50,7 +51,7 @@ enum Change {
 
 /// How it fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::queue) enum Failing {
+pub enum Failing {
     /// Writes and syncs fail, and what they were about is lost.
     Io,
     /// Syncs fail: the system took what was written, and the flash does not.
@@ -60,7 +61,8 @@ pub(in crate::queue) enum Failing {
 }
 
 impl Fake {
-    pub(in crate::queue) fn new() -> Self {
+    /// An empty one.
+    pub fn new() -> Self {
         Self::default()
     }
 
@@ -69,33 +71,37 @@ impl Fake {
     }
 
     /// A disk of its own with the same content.
-    pub(in crate::queue) fn copy(&self) -> Self {
+    pub fn copy(&self) -> Self {
         Fake(Arc::new(Mutex::new(self.inner().clone())))
     }
 
     /// The process dies before the operation after so many.
-    pub(in crate::queue) fn set_fuse(&self, operations: Option<u64>) {
+    pub fn set_fuse(&self, operations: Option<u64>) {
         self.inner().fuse = operations;
     }
 
-    pub(in crate::queue) fn is_dead(&self) -> bool {
+    /// Whether the process died by the fuse.
+    pub fn is_dead(&self) -> bool {
         self.inner().fuse == Some(0)
     }
 
-    pub(in crate::queue) fn operations(&self) -> u64 {
+    /// Operations that changed anything, so far.
+    pub fn operations(&self) -> u64 {
         self.inner().operations
     }
 
-    pub(in crate::queue) fn set_capacity(&self, bytes: Option<usize>) {
+    /// Bytes of all files together; what is more finds it full.
+    pub fn set_capacity(&self, bytes: Option<usize>) {
         self.inner().capacity = bytes;
     }
 
-    pub(in crate::queue) fn set_failing(&self, failing: Option<Failing>) {
+    /// How it fails from now on.
+    pub fn set_failing(&self, failing: Option<Failing>) {
         self.inner().failing = failing;
     }
 
     /// The power is cut. `chance` gives a random number.
-    pub(in crate::queue) fn cut(&self, mut chance: impl FnMut() -> u32) {
+    pub fn cut(&self, mut chance: impl FnMut() -> u32) {
         let mut inner = self.inner();
         for (name, change) in std::mem::take(&mut inner.changes) {
             // A change of a name happens or it does not; one by one, in any choice.
@@ -128,13 +134,13 @@ impl Fake {
     }
 
     /// All of a file.
-    pub(in crate::queue) fn content(&self, name: &str) -> Vec<u8> {
+    pub fn content(&self, name: &str) -> Vec<u8> {
         let inner = self.inner();
         inner.names.get(name).map(|file| inner.files[file].seen.clone()).unwrap_or_default()
     }
 
     /// Puts something else into a file, durably.
-    pub(in crate::queue) fn replace(&self, name: &str, bytes: Vec<u8>) {
+    pub fn replace(&self, name: &str, bytes: Vec<u8>) {
         let mut inner = self.inner();
         let file = match inner.names.get(name) {
             Some(file) => *file,
@@ -145,7 +151,7 @@ impl Fake {
     }
 
     /// One bit of a file turns over by itself.
-    pub(in crate::queue) fn rot(&self, name: &str, at: usize) {
+    pub fn rot(&self, name: &str, at: usize) {
         let mut inner = self.inner();
         if let Ok(content) = inner.file(name) {
             for bytes in [&mut content.seen, &mut content.kept] {
@@ -156,7 +162,8 @@ impl Fake {
         }
     }
 
-    pub(in crate::queue) fn names(&self) -> Vec<String> {
+    /// The files there are.
+    pub fn names(&self) -> Vec<String> {
         self.inner().names.keys().cloned().collect()
     }
 }
