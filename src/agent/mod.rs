@@ -20,9 +20,10 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::command::{Journal, Queued};
 use crate::config::Config;
 use crate::device::{Supervisor, Wiring};
-use crate::model::{Problem, Problems, time};
+use crate::model::{Lane, Problem, Problems, Takeover, time};
 use crate::queue::{Intake, Opened, Previous, Queue, Route, Taps};
 use crate::service::control::{self, Control};
 use crate::service::{Notifier, Signals, resident_memory};
@@ -169,7 +170,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit
     let (commands_tx, commands) = mpsc::channel(COMMANDS);
     let (refusals_tx, refusals) = mpsc::channel(REFUSALS);
     let (_router_changes, router_changes) = mpsc::channel(1);
-    let router = command::Router::new(command::Parts {
+    let (heard_tx, heard) = watch::channel(Duration::ZERO);
+    let (command_problems_tx, command_problems) = watch::channel(Problems::new());
+    let outcome_lane = queue.clone();
+    let parts = command::Parts {
         config: config.command,
         points: guards,
         devices: ways,
@@ -179,10 +183,15 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit
         outcomes,
         refusals: refusals_tx,
         epoch: before.epoch,
+        queued: Box::new(move || queued(&outcome_lane)),
+        heard,
+        takeover: Takeover::Safe,
+        problems: command_problems_tx,
         changes: router_changes,
         pulse: router_pulse,
         stop: stop_commands.clone(),
-    });
+    };
+    let router = command::Router::new(parts, Journal::open(&config.gateway.state_directory));
     core.spawn("router", router.run());
 
     let (status_tx, mut status) = watch::channel(uplink::Status::Starting);
@@ -199,7 +208,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit
         reader: queue.reader(&config.queue),
         states: supervisor.states(),
         last,
-        problems: vec![own_problems, queue_problems, clock_problems],
+        problems: vec![own_problems, queue_problems, clock_problems, command_problems],
         commands: commands_tx,
         refusals,
         status: status_tx,
@@ -209,6 +218,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit
         farewell: FAREWELL,
         clock: clock_changes.clone(),
         clock_wait: config.clock.wait.0,
+        heard: heard_tx,
     });
     core.spawn("uplink", uplink.run());
     // To the end: what goes out last is dated as well.
@@ -336,6 +346,13 @@ fn begin(config: &Config) -> anyhow::Result<(State, Opened, state::Before, Probl
     let random = u16::try_from(random_number()? >> 48).unwrap_or_default();
     let before = state.count(random, opened.highest_epoch());
     Ok((state, opened, before, problems))
+}
+
+/// How the lane of outcomes is.
+fn queued(queue: &Queue) -> Queued {
+    let status = queue.status();
+    let lane = status.iter().find(|lane| lane.lane == Lane::Outcome);
+    lane.map(|lane| Queued { durable: lane.durable, waiting: lane.depth }).unwrap_or_default()
 }
 
 fn raise(problems: &mut Problems, text: String) {

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::PointConfig;
-use crate::model::{Command, DeviceName, Outcome, Point, PointName, Rate, Reason, Timestamp, Value};
+use super::outputs::Setting;
+use crate::model::{Command, DeviceName, Outcome, Point, Rate, Reason, Span, Timestamp, Value};
 
 /// One point, as far as its commands are concerned.
 #[derive(Debug)]
@@ -19,10 +20,15 @@ pub(super) struct Guard {
 #[derive(Debug, PartialEq)]
 pub(super) struct Accepted {
     pub(super) device: DeviceName,
-    pub(super) values: Vec<(PointName, Value)>,
-    /// Not to be begun after this, by `CLOCK_BOOTTIME`.
-    pub(super) deadline: Duration,
+    pub(super) settings: Vec<Setting>,
+    /// What the device has to act.
+    pub(super) timeout: Duration,
+    /// When it ends to be valid, by `CLOCK_BOOTTIME`.
+    pub(super) expires: Duration,
 }
+
+/// The shortest and the longest `for`.
+const LEASE: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(7 * 24 * 3600);
 
 /// A command that may not.
 #[derive(Debug)]
@@ -67,6 +73,28 @@ impl Guard {
         Err(Refused::Because(Reason::Stale, text))
     }
 
+    /// How long the value is to last: the command's `for`, or the point's `pulse`.
+    fn lease(&self, value: &Value, asked: Option<Duration>) -> Result<Option<Duration>, Refused> {
+        let name = &self.point.name;
+        let refused = |text: String| Err(Refused::Because(Reason::Range, text));
+        let is_on = self.point.safe.as_ref().is_some_and(|safe| safe != value);
+        let Some(lease) = asked else {
+            return Ok(self.config.pulse.map(|pulse| pulse.0).filter(|_| is_on));
+        };
+        if !is_on {
+            return refused(format!("{name}: `for` needs a point with a safe value, and another value than that"));
+        }
+        let shown = Span(lease);
+        if !LEASE.contains(&lease) {
+            return refused(format!("{name}: `for` is {shown}: expected 10ms to 7d"));
+        }
+        match (self.config.max_on, self.config.min_on) {
+            (Some(max), _) if shown > max => refused(format!("{name}: `for` is {shown}, and `max_on` is {max}")),
+            (_, Some(min)) if shown < min => refused(format!("{name}: `for` is {shown}, and `min_on` is {min}")),
+            _ => Ok(Some(lease)),
+        }
+    }
+
     fn rate_left(&mut self, now: Duration) -> bool {
         let Some(Rate::Limit { count, per }) = self.config.rate else { return true };
         while self.acted.front().is_some_and(|acted| now.saturating_sub(*acted) >= per) {
@@ -86,7 +114,7 @@ pub(super) fn judge(
     command: &Command,
     now: &Timestamp,
     remember: Duration,
-) -> Result<(DeviceName, Accepted), Refused> {
+) -> Result<Accepted, Refused> {
     let unknown = |what: String| Refused::Because(Reason::Unknown, format!("there is no {what}"));
     let device = guards.get(&command.device).ok_or_else(|| unknown(format!("device `{}`", command.device)))?;
     let guard_of = |point: &str| {
@@ -108,22 +136,23 @@ pub(super) fn judge(
     for (point, value) in values {
         let guard = guard_of(point)?;
         guard.fresh(command, now)?;
-        typed.push((guard.point.name.clone(), guard.value(value)?));
+        let value = guard.value(value)?;
+        let lease = guard.lease(&value, command.lease)?;
+        if typed.iter().any(|setting: &Setting| setting.point == guard.point.name) {
+            return Err(Refused::Because(Reason::Type, format!("{point} is there twice")));
+        }
+        typed.push(Setting { point: guard.point.name.clone(), value, lease });
         timeout = timeout.max(guard.config.timeout.0);
         name = Some(guard.point.device.clone());
     }
     let Some(name) = name else {
         return Err(Refused::Because(Reason::Type, "a command needs a value".to_owned()));
     };
-    if command.lease.is_some() {
-        return Err(Refused::Because(Reason::Range, "`for` is not supported by this version".to_owned()));
-    }
-    let deadline = deadline(command, now, remember)?.min(now.uptime + timeout);
-    Ok((name.clone(), Accepted { device: name, values: typed, deadline }))
+    Ok(Accepted { device: name, settings: typed, timeout, expires: expires(command, now, remember)? })
 }
 
 /// When the command ends to be valid.
-fn deadline(command: &Command, now: &Timestamp, remember: Duration) -> Result<Duration, Refused> {
+fn expires(command: &Command, now: &Timestamp, remember: Duration) -> Result<Duration, Refused> {
     let too_long = |left: Duration| {
         let (left, remember) = (left.as_secs(), remember.as_secs());
         let text = format!("it is valid for {left} s, but ids are remembered for {remember} s only");

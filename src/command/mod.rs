@@ -1,46 +1,48 @@
-//! Commands: judged, sent to their device once, and answered.
+//! Commands: judged, written down, sent to their device once, and answered; and the rules of outputs.
 //!
-//! The [`Router`] is one task. A command is judged ([`judge`]) against the point it is for; what is refused is
-//! answered at once and forgotten. What is accepted is remembered by its id ([`memory`]), so that a second one of the
-//! same id does not act, and handed to its device with a deadline. A device's answer becomes the outcome; where none
-//! comes, the router says `expired` if the device had not begun, else `unknown`.
+//! The [`Router`] is one task around a state machine: [`dispatch`] decides what becomes of each command, [`judge`] whether
+//! it may act (functions of command, point and time), [`outputs`] what an output may do and when it goes to its safe value
+//! by itself. [`memory`] knows ids, so that none acts twice, and [`mod@journal`] keeps them on flash: a command is there
+//! before its device gets it, and its outcome before anybody is told. What is refused is answered at once and forgotten.
+//! A device's answer becomes the outcome; where none comes, it is `expired` if the device had not begun, else `unknown`;
+//! and `unknown` too where the process ended in between.
 //!
-//! In this version ids are remembered in RAM: a command that was under way when the process ended is not answered, and
-//! its id is not known to the next process.
-//!
-//! Knows neither MQTT nor buses.
+//! docs/COMMANDS.md is the contract. Knows neither MQTT nor buses.
 
 mod config;
+mod dispatch;
+mod journal;
 mod judge;
 mod memory;
+mod outputs;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::HashMap;
+use std::fmt;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{
-    Answer, Arrival, Cause, Command, CommandId, DeviceName, DeviceState, DeviceStates, Outcome, Point, PointName,
-    Reason, Value, Verdict, Write, WriteError, time,
+    Answer, Arrival, Command, DeviceName, DeviceStates, Outcome, Point, Problem, Problems, Takeover, Write, time,
 };
 use crate::task::Pulse;
-pub use config::{Config, PointConfig};
-use judge::{Accepted, Guard, Refused};
-use memory::{Memory, Seen};
+pub use config::{Config, Interlock, LinkLoss, PointConfig, Then};
+use dispatch::{Dispatcher, Effect};
+pub use journal::Journal;
+use journal::{Report, Writing};
+use judge::Guard;
 
-/// Commands that may be under way in all devices together.
-const MAX_OPEN: usize = 256;
+/// What an outcome may take in its lane, in bytes: a payload of a command, its texts, and where the answer goes.
+pub const MAX_OUTCOME: u64 = 12 << 10;
 
-/// An answer may come this much after the deadline: until then the device may not have had the time to tell.
-const GRACE: Duration = Duration::from_secs(1);
+/// The lane of outcomes has room for so many, and so never drops one for want of bytes.
+pub const MAX_OPEN: u64 = dispatch::MAX_OPEN as u64;
 
-/// Contents of retained commands that were refused; a broker repeats them at each connection.
-const MAX_RETAINED: usize = 1024;
+/// How often the queue is asked whether it keeps the outcomes that it was given.
+const ASK_QUEUE: Duration = Duration::from_secs(1);
 
 /// All that a router is made of.
-#[derive(Debug)]
 pub struct Parts {
     /// `[command]`.
     pub config: Config,
@@ -54,10 +56,18 @@ pub struct Parts {
     pub states: watch::Receiver<DeviceStates>,
     /// Commands as they arrive.
     pub commands: mpsc::Receiver<Command>,
-    /// Outcomes of accepted commands, to the queue.
+    /// Outcomes of accepted commands, to the queue. Nobody else puts anything into their lane.
     pub outcomes: mpsc::Sender<Arrival>,
+    /// What the queue keeps of them.
+    pub queued: Box<dyn Fn() -> Queued + Send>,
     /// Outcomes of refused commands and those repeated to duplicates; what finds no place is lost.
     pub refusals: mpsc::Sender<Outcome>,
+    /// When the broker was heard last, by `CLOCK_BOOTTIME`; zero: never.
+    pub heard: watch::Receiver<Duration>,
+    /// How the outputs are taken over.
+    pub takeover: Takeover,
+    /// What a person should look at.
+    pub problems: watch::Sender<Problems>,
     /// The epoch of this start: it is part of the ids that the router makes.
     pub epoch: u64,
     /// What changes while the gateway runs.
@@ -66,6 +76,15 @@ pub struct Parts {
     pub pulse: Pulse,
     /// Take no new commands, and end when those under way have ended.
     pub stop: CancellationToken,
+}
+
+/// The lane of outcomes, as the queue has it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Queued {
+    /// So many of the outcomes of this start, the first ones, are on flash or acknowledged.
+    pub durable: u64,
+    /// So many wait for the broker, those of earlier starts included.
+    pub waiting: u64,
 }
 
 /// A new config, all of it. An output that is in both keeps its state and its timers.
@@ -83,236 +102,124 @@ pub struct Change {
 #[derive(Debug)]
 pub struct Router {
     parts: Parts,
-    guards: BTreeMap<String, BTreeMap<String, Guard>>,
-    memory: Memory,
-    retained: HashSet<u64>,
-    open: HashMap<u32, Open>,
-    next_ticket: u32,
-    made_ids: u64,
-}
-
-/// A command that its device has.
-#[derive(Debug)]
-struct Open {
-    command: Command,
-    id: CommandId,
-    began: bool,
-    deadline: Duration,
+    dispatcher: Dispatcher,
+    journal: Writing,
+    report: Report,
 }
 
 impl Router {
-    /// A router.
-    pub fn new(mut parts: Parts) -> Self {
-        let guards = guards(std::mem::take(&mut parts.points));
-        let memory = Memory::new(parts.config.remember.0);
-        let (retained, open) = (HashSet::new(), HashMap::new());
-        Router { parts, guards, memory, retained, open, next_ticket: 0, made_ids: 0 }
+    /// A router that goes on from what the run before left in the journal.
+    pub fn new(mut parts: Parts, mut journal: Journal) -> Self {
+        let (config, points) = (parts.config.clone(), std::mem::take(&mut parts.points));
+        let found = journal.take_found();
+        let dispatcher = Dispatcher::new(config, points, found, parts.takeover, parts.epoch, &time::now(), None);
+        Router { parts, dispatcher, journal: journal.start(), report: Report::default() }
     }
 
     /// Runs until it is told to stop and no command is under way.
     pub async fn run(mut self) {
-        let mut tick = tokio::time::interval(Pulse::EVERY);
+        let mut tick = tokio::time::interval(Pulse::EVERY.min(ASK_QUEUE));
+        let mut stopping = false;
+        self.parts.states.mark_changed();
         loop {
             self.parts.pulse.beat();
-            let stopping = self.parts.stop.is_cancelled();
-            if stopping && self.open.is_empty() {
-                return;
+            self.act().await;
+            if stopping && self.dispatcher.is_idle() {
+                break;
             }
-            let due = self.open.values().map(|open| open.deadline + GRACE).min();
+            let due = self.dispatcher.due();
             tokio::select! {
                 // Answers first: a command that waits must not be judged by an older state of things.
                 biased;
-                Some(answer) = self.parts.answers.recv() => self.answer(answer).await,
-                () = sleep_until(due), if due.is_some() => self.overdue().await,
-                () = self.parts.stop.cancelled(), if !stopping => {}
+                Some(answer) = self.parts.answers.recv() => self.dispatcher.answer(answer, &time::now()),
+                report = self.journal.changed(), if self.report.failed.as_deref() != Some(GONE) => {
+                    self.report = report.unwrap_or_else(|_| Report { failed: Some(GONE.to_owned()), ..self.report });
+                    self.dispatcher.journalled(&self.report, &time::now());
+                    self.tell_problems();
+                }
+                Ok(()) = self.parts.states.changed() => {
+                    let states = self.parts.states.borrow_and_update().clone();
+                    self.dispatcher.states(&states, &time::now());
+                }
+                Ok(()) = self.parts.heard.changed() => {
+                    let heard = *self.parts.heard.borrow_and_update();
+                    self.dispatcher.heard(heard);
+                }
+                () = sleep_until(due), if due.is_some() => self.dispatcher.tick(&time::now()),
+                () = self.parts.stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    self.dispatcher.stop(&time::now());
+                }
                 Some(change) = self.parts.changes.recv() => {
-                    self.parts.config = change.config;
                     self.parts.devices = change.devices;
-                    self.guards = guards(change.points);
+                    self.dispatcher.change(change.config, change.points, &time::now());
                 }
                 command = self.parts.commands.recv() => match command {
-                    Some(command) => self.command(command).await,
-                    None => return,
+                    Some(command) => {
+                        self.dispatcher.queued((self.parts.queued)());
+                        self.dispatcher.command(command, &time::now());
+                    }
+                    None => break,
                 },
-                _ = tick.tick() => {}
-            }
-        }
-    }
-
-    async fn command(&mut self, command: Command) {
-        match self.judge(&command) {
-            Ok(accepted) => self.send(command, accepted).await,
-            Err(Refused::Silently) => {}
-            Err(Refused::Again(first)) => {
-                let again = Outcome { reply: command.reply, ..*first };
-                self.refuse(again);
-            }
-            Err(Refused::Because(reason, text)) => {
-                tracing::info!(
-                    DEVICE = command.device,
-                    POINT = command.point,
-                    ID = command.id.as_ref().map(CommandId::as_str),
-                    "command rejected: {}: {text}",
-                    reason.word()
-                );
-                self.refuse(Outcome::of(&command, Verdict::Rejected(reason), Some(text)));
-            }
-        }
-    }
-
-    /// The checks, in an order in which the first that fails explains the most.
-    fn judge(&mut self, command: &Command) -> Result<Accepted, Refused> {
-        let now = time::now();
-        if self.parts.stop.is_cancelled() {
-            return Err(Refused::Because(Reason::Stopping, "the gateway stops".to_owned()));
-        }
-        if command.retained {
-            return Err(self.refuse_retained(command));
-        }
-        if let Some(id) = &command.id {
-            match self.memory.seen(id, now.uptime) {
-                Seen::Never => {}
-                // Its outcome will come.
-                Seen::UnderWay => return Err(Refused::Silently),
-                Seen::Ended(first) => return Err(Refused::Again(first)),
-            }
-        }
-        let (device, accepted) = judge::judge(&mut self.guards, command, &now, self.parts.config.remember.0)?;
-        match self.parts.states.borrow().get(&device) {
-            Some(DeviceState::Online) => {}
-            Some(DeviceState::Offline { why, .. }) => {
-                return Err(Refused::Because(Reason::Offline, format!("the device does not answer: {why}")));
-            }
-            Some(DeviceState::Starting) | None => {
-                return Err(Refused::Because(Reason::Offline, "the device has not answered yet".to_owned()));
-            }
-        }
-        if self.open.len() >= MAX_OPEN {
-            let text = format!("{MAX_OPEN} commands are under way");
-            return Err(Refused::Because(Reason::Full, text));
-        }
-        if command.id.is_some() && !self.memory.has_room(now.uptime) {
-            let text = "as many command ids are remembered as there may be; try again later".to_owned();
-            return Err(Refused::Because(Reason::Full, text));
-        }
-        judge::spend(&mut self.guards, command, now.uptime)?;
-        Ok(accepted)
-    }
-
-    /// A retained command never acts, and is refused once for each content.
-    fn refuse_retained(&mut self, command: &Command) -> Refused {
-        let mut hasher = DefaultHasher::new();
-        format!("{:?}", (&command.device, &command.point, &command.values, &command.id)).hash(&mut hasher);
-        if self.retained.len() >= MAX_RETAINED {
-            self.retained.clear();
-        }
-        if self.retained.insert(hasher.finish()) {
-            let text = "a command must not be published as retained; clear the topic with an empty retained message";
-            Refused::Because(Reason::Retained, text.to_owned())
-        } else {
-            Refused::Silently
-        }
-    }
-
-    async fn send(&mut self, command: Command, accepted: Accepted) {
-        let id = command.id.clone().unwrap_or_else(|| self.make_id());
-        let ticket = self.next_ticket;
-        self.next_ticket = self.next_ticket.wrapping_add(1);
-        let Accepted { device, values, deadline } = accepted;
-        let write = Write { ticket, cause: Cause::Command(id.clone()), values, deadline };
-        let Some(way) = self.parts.devices.get(&device) else {
-            // A device with points has a way; the configs of both come from one table.
-            return self.refuse(Outcome::of(&command, Verdict::Rejected(Reason::Unknown), None));
-        };
-        if way.try_send(write).is_err() {
-            let text = "the device has as many commands waiting as it may".to_owned();
-            return self.refuse(Outcome::of(&command, Verdict::Rejected(Reason::Busy), Some(text)));
-        }
-        if command.id.is_some() {
-            self.memory.accepted(id.clone(), time::uptime());
-        }
-        self.open.insert(ticket, Open { command, id, began: false, deadline });
-    }
-
-    async fn answer(&mut self, answer: Answer) {
-        match answer {
-            Answer::Opened { .. } => {}
-            Answer::Began { ticket } => {
-                if let Some(open) = self.open.get_mut(&ticket) {
-                    open.began = true;
+                _ = tick.tick() => {
+                    if self.dispatcher.is_telling() {
+                        self.dispatcher.queued((self.parts.queued)());
+                    }
+                    self.dispatcher.tick(&time::now());
                 }
             }
-            Answer::Ended { ticket, result } => {
-                let Some(open) = self.open.remove(&ticket) else {
-                    tracing::warn!("a device answered a command after its outcome was told");
-                    return;
-                };
-                let (verdict, text, values) = match result {
-                    Ok(values) => (Verdict::Done, None, values),
-                    Err(WriteError::Expired) => (Verdict::Expired, Some(WriteError::Expired.to_string()), Vec::new()),
-                    Err(WriteError::Failed(text)) => (Verdict::Failed, Some(text), Vec::new()),
-                    Err(WriteError::Unknown(text)) => (Verdict::Unknown, Some(text), Vec::new()),
-                };
-                self.end(open, verdict, text, values).await;
+        }
+        self.dispatcher.leave(&time::now());
+        self.act().await;
+        self.journal.close().await;
+    }
+
+    /// Does what the dispatcher wants.
+    async fn act(&mut self) {
+        while let Some(effect) = self.dispatcher.next_effect() {
+            match effect {
+                Effect::Journal(job) => self.journal.push(job),
+                Effect::Write(device, write) => {
+                    let ticket = write.ticket;
+                    if self.parts.devices.get(&device).is_none_or(|way| way.try_send(write).is_err()) {
+                        self.dispatcher.not_taken(ticket, &time::now());
+                    }
+                }
+                Effect::Outcome(outcome) => {
+                    if self.parts.outcomes.send(Arrival::Outcome(outcome)).await.is_err() {
+                        tracing::error!("the outcome of a command came after the end of the queue");
+                    }
+                }
+                Effect::Refusal(outcome) => {
+                    if self.parts.refusals.try_send(outcome).is_err() {
+                        tracing::debug!("too many refusals at once: one is not told");
+                    }
+                }
             }
         }
     }
 
-    /// Tells the outcome of those whose device said nothing in time.
-    async fn overdue(&mut self) {
-        let now = time::uptime();
-        let late: Vec<u32> =
-            self.open.iter().filter(|(_, open)| now >= open.deadline + GRACE).map(|(ticket, _)| *ticket).collect();
-        for ticket in late {
-            let Some(open) = self.open.remove(&ticket) else { continue };
-            // A device does not begin after the deadline, so what had not begun by now never will.
-            let (verdict, text) = if open.began {
-                (Verdict::Unknown, "the device began and did not say how it ended")
-            } else {
-                (Verdict::Expired, "the device did not begin in time")
-            };
-            self.end(open, verdict, Some(text.to_owned()), Vec::new()).await;
-        }
-    }
-
-    async fn end(&mut self, open: Open, verdict: Verdict, text: Option<String>, values: Vec<(PointName, Value)>) {
-        let Open { command, id, .. } = open;
-        let remembered = command.id.is_some();
-        let outcome = Outcome { id, values, ..Outcome::of(&command, verdict, text) };
-        tracing::info!(
-            DEVICE = outcome.device, POINT = outcome.point, ID = %outcome.id,
-            "command {}{}", verdict.word(), outcome.text.as_ref().map(|text| format!(": {text}")).unwrap_or_default()
-        );
-        if remembered {
-            self.memory.ended(&outcome);
-        }
-        if self.parts.outcomes.send(Arrival::Outcome(outcome)).await.is_err() {
-            tracing::error!("the outcome of a command came after the end of the queue");
-        }
-    }
-
-    fn refuse(&self, outcome: Outcome) {
-        if self.parts.refusals.try_send(outcome).is_err() {
-            tracing::debug!("too many refusals at once: one is not told");
-        }
-    }
-
-    /// An id for a command that came without one. It can't be repeated, so it need not be remembered.
-    fn make_id(&mut self) -> CommandId {
-        self.made_ids += 1;
-        CommandId::new(&format!("auto-{}-{}", self.parts.epoch, self.made_ids))
-            .expect("two numbers and a word are short and printable")
+    fn tell_problems(&self) {
+        let text = self
+            .dispatcher
+            .trouble()
+            .map(|why| format!("the journal of commands can't be written, so outputs can only be made safe: {why}"));
+        self.parts.problems.send_if_modified(|problems| {
+            let key = ("commands", String::new());
+            match text {
+                None => problems.remove(&key).is_some(),
+                Some(text) if problems.get(&key).is_some_and(|known| known.text == text) => false,
+                Some(text) => {
+                    problems.insert(key, Problem { code: "commands", text, since: time::now() });
+                    true
+                }
+            }
+        });
     }
 }
 
-fn guards(points: Vec<(Point, PointConfig)>) -> judge::Guards {
-    let mut guards = judge::Guards::new();
-    for (point, config) in points {
-        let device = guards.entry(point.device.to_string()).or_default();
-        device.insert(point.name.to_string(), Guard::new(point, config));
-    }
-    guards
-}
+/// Why nothing is ever written any more.
+const GONE: &str = "its thread has ended";
 
 async fn sleep_until(due: Option<Duration>) {
     if let Some(due) = due {
@@ -320,5 +227,13 @@ async fn sleep_until(due: Option<Duration>) {
     }
 }
 
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod model_tests;
 #[cfg(test)]
 mod tests;

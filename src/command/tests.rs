@@ -1,5 +1,7 @@
 use super::*;
-use crate::model::{Rate, Span, Timestamp, ValueType};
+use crate::disk::fake::{Failing, Fake};
+use crate::model::{CommandId, DeviceState, PointName, Rate, Reason, Span, Timestamp, Value, ValueType, Verdict};
+use judge::Refused;
 
 const WALL: Duration = Duration::from_secs(1_795_341_600);
 
@@ -16,6 +18,10 @@ fn point(name: &str, writable: bool, value_type: ValueType) -> Point {
     }
 }
 
+fn output(name: &str) -> Point {
+    Point { safe: Some(Value::Bool(false)), ..point(name, true, ValueType::Bool) }
+}
+
 struct Bench {
     commands: mpsc::Sender<Command>,
     writes: mpsc::Receiver<Write>,
@@ -24,14 +30,28 @@ struct Bench {
     refusals: mpsc::Receiver<Outcome>,
     states: watch::Sender<DeviceStates>,
     stop: CancellationToken,
+    heard: watch::Sender<Duration>,
+    problems: watch::Receiver<Problems>,
+    disk: Fake,
     _router: crate::task::Owned<()>,
 }
 
 fn bench() -> Bench {
+    bench_on(Fake::new(), Takeover::Safe)
+}
+
+fn bench_on(disk: Fake, takeover: Takeover) -> Bench {
+    bench_with(disk, takeover, &[("relay", false), ("horn", false), ("lamp", false)])
+}
+
+/// `opened`: what the device says of its outputs when it is opened.
+fn bench_with(disk: Fake, takeover: Takeover, opened: &[(&str, bool)]) -> Bench {
     let device = DeviceName::new("tank").unwrap();
     let (commands, commands_rx) = mpsc::channel(32);
     let (writes_tx, writes) = mpsc::channel(2);
     let (answers, answers_rx) = mpsc::channel(64);
+    let outputs = opened.iter().map(|(point, value)| (PointName::new(point).unwrap(), Value::Bool(*value))).collect();
+    answers.try_send(Answer::Opened { device: device.clone(), outputs }).unwrap();
     let (outcomes_tx, outcomes) = mpsc::channel(64);
     let (refusals_tx, refusals) = mpsc::channel(64);
     let (states, states_rx) = watch::channel([(device.clone(), DeviceState::Online)].into());
@@ -40,15 +60,23 @@ fn bench() -> Bench {
         command_max_age: Some(Span::secs(10)),
         timeout: Span::secs(2),
         rate: Some(Rate::Limit { count: 3, per: Duration::from_secs(3600) }),
+        ..PointConfig::default()
     };
+    let loss = LinkLoss { then: Then::Safe, after: Span::secs(1) };
     let quick = PointConfig { timeout: Span(Duration::from_millis(20)), ..PointConfig::default() };
-    let router = Router::new(Parts {
+    let (heard, heard_rx) = watch::channel(Duration::ZERO);
+    let (problems_tx, problems) = watch::channel(Problems::new());
+    let journal = Journal::on(Box::new(disk.clone()), None);
+    let parts = Parts {
         config: Config::default(),
         points: vec![
             (point("valve", true, ValueType::Int), PointConfig::default()),
             (point("guarded", true, ValueType::Bool), guarded),
             (point("quick", true, ValueType::Bool), quick),
             (point("level", false, ValueType::Float), PointConfig::default()),
+            (output("relay"), PointConfig { max_on: Some(Span::secs(3600)), ..PointConfig::default() }),
+            (output("horn"), PointConfig { pulse: Some(Span(Duration::from_millis(20))), ..PointConfig::default() }),
+            (output("lamp"), PointConfig { on_stop: Then::Safe, on_link_loss: Some(loss), ..PointConfig::default() }),
         ],
         devices: [(device, writes_tx)].into(),
         answers: answers_rx,
@@ -57,12 +85,17 @@ fn bench() -> Bench {
         outcomes: outcomes_tx,
         refusals: refusals_tx,
         changes: mpsc::channel(1).1,
+        queued: Box::new(Queued::default),
+        heard: heard_rx,
+        takeover,
+        problems: problems_tx,
         epoch: 7,
         pulse: Pulse::new("router"),
         stop: stop.clone(),
-    });
+    };
+    let router = Router::new(parts, journal);
     let _router = crate::task::Owned::spawn(router.run());
-    Bench { commands, writes, answers, outcomes, refusals, states, stop, _router }
+    Bench { commands, writes, answers, outcomes, refusals, states, stop, heard, problems, disk, _router }
 }
 
 fn command(point: &str, value: Value, id: Option<&str>) -> Command {
@@ -195,9 +228,10 @@ async fn a_rate_and_a_full_device_refuse_what_is_too_much() {
         assert_eq!(bench.outcome().await.verdict, Verdict::Done);
     }
     assert_eq!(bench.rejection(command("guarded", Value::Bool(true), None)).await, Reason::Rate);
-    bench.send(command("valve", Value::Int(1), None)).await;
-    bench.send(command("valve", Value::Int(2), None)).await;
-    assert_eq!(bench.rejection(command("valve", Value::Int(3), None)).await, Reason::Busy);
+    for value in 0..8 {
+        bench.send(command("valve", Value::Int(value), None)).await;
+    }
+    assert_eq!(bench.rejection(command("valve", Value::Int(9), None)).await, Reason::Busy);
 }
 
 #[tokio::test]
@@ -232,4 +266,135 @@ async fn a_stop_waits_for_commands_under_way() {
     assert_eq!(bench.rejection(command("valve", Value::Int(2), Some("b"))).await, Reason::Stopping);
     bench.answers.send(Answer::Ended { ticket: write.ticket, result: Ok(write.values) }).await.unwrap();
     assert_eq!(bench.outcome().await.verdict, Verdict::Done);
+}
+
+fn on(value: bool, id: &str) -> Command {
+    command("relay", Value::Bool(value), Some(id))
+}
+
+impl Bench {
+    /// The next write, which is done at once: its cause and its value.
+    async fn acted(&mut self) -> (String, Value) {
+        let write = self.done().await;
+        (write.cause.to_string(), write.values[0].1.clone())
+    }
+
+    async fn end(mut self) -> Fake {
+        self.stop.cancel();
+        self._router.ended().await.unwrap();
+        self.disk.clone()
+    }
+}
+
+#[tokio::test]
+async fn a_lease_ends_at_the_safe_value_and_the_cause_is_told() {
+    let mut bench = bench();
+    let mut leased = on(true, "a");
+    leased.lease = Some(Duration::from_millis(20));
+    bench.send(leased.clone()).await;
+    assert_eq!(bench.acted().await, ("command:a".to_owned(), Value::Bool(true)));
+    assert_eq!(bench.outcome().await.verdict, Verdict::Done);
+    assert_eq!(bench.acted().await, ("lease".to_owned(), Value::Bool(false)));
+    // `pulse` is a default `for`; a command to the safe value has none.
+    bench.send(command("horn", Value::Bool(true), Some("b"))).await;
+    assert_eq!(bench.acted().await.0, "command:b");
+    assert_eq!(bench.acted().await, ("lease".to_owned(), Value::Bool(false)));
+    leased.id = CommandId::new("c");
+    for (reason, point, value, lease) in [
+        (Reason::Range, "relay", true, Duration::from_millis(1)),
+        (Reason::Range, "relay", true, Duration::from_secs(3601)),
+        (Reason::Range, "relay", false, Duration::from_secs(1)),
+        (Reason::Range, "guarded", true, Duration::from_secs(1)),
+    ] {
+        let refused = Command { lease: Some(lease), ..command(point, Value::Bool(value), Some("c")) };
+        assert_eq!(bench.rejection(refused).await, reason, "{point} {value} {lease:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_output_of_which_nobody_knows_the_value_is_made_safe_first() {
+    let mut bench = bench_with(Fake::new(), Takeover::Safe, &[("lamp", true)]);
+    let mut safe: Vec<(String, Value)> = Vec::new();
+    for _ in 0..2 {
+        safe.push(bench.acted().await);
+    }
+    assert!(safe.iter().all(|(cause, value)| cause == "start" && *value == Value::Bool(false)), "{safe:?}");
+}
+
+#[tokio::test]
+async fn an_accepted_command_is_on_flash_before_its_device_gets_it_and_unknown_after_a_crash() {
+    let mut bench = bench();
+    bench.send(on(true, "a")).await;
+    let write = bench.writes.recv().await.unwrap();
+    assert_eq!(write.cause.to_string(), "command:a");
+    let disk = bench.disk.clone();
+    assert!(String::from_utf8_lossy(&disk.content("commands/journal")).contains('a'));
+    drop(bench);
+    disk.cut(|| 7);
+    let mut bench = bench_on(disk, Takeover::Safe);
+    let outcome = bench.outcome().await;
+    assert_eq!((outcome.id.as_str(), outcome.verdict), ("a", Verdict::Unknown));
+    bench.send(on(true, "a")).await;
+    let again = bench.refusals.recv().await.unwrap();
+    assert_eq!((again.verdict, again.text), (Verdict::Unknown, outcome.text), "it does not act");
+}
+
+#[tokio::test]
+async fn a_planned_restart_leaves_outputs_as_they_are_and_their_times_go_on() {
+    let mut bench = bench();
+    let mut leased = on(true, "a");
+    leased.lease = Some(Duration::from_millis(300));
+    bench.send(leased).await;
+    bench.done().await;
+    assert_eq!(bench.outcome().await.verdict, Verdict::Done);
+    let disk = bench.end().await;
+    let mut bench = bench_with(disk, Takeover::Keep, &[("relay", true), ("horn", false)]);
+    assert_eq!(bench.acted().await, ("lease".to_owned(), Value::Bool(false)));
+    // Its outcome is known as well.
+    bench.send(on(true, "a")).await;
+    assert_eq!(bench.refusals.recv().await.unwrap().verdict, Verdict::Done);
+}
+
+#[tokio::test]
+async fn without_a_journal_only_safe_values_are_set() {
+    let mut bench = bench();
+    bench.disk.set_failing(Some(Failing::Io));
+    assert_eq!(bench.rejection(on(true, "a")).await, Reason::Storage);
+    assert!(
+        bench.problems.wait_for(|problems| !problems.is_empty()).await.unwrap().keys().any(|key| key.0 == "commands")
+    );
+    bench.send(on(false, "b")).await;
+    assert_eq!(bench.acted().await, ("command:b".to_owned(), Value::Bool(false)));
+    assert_eq!(bench.outcome().await.verdict, Verdict::Done);
+    bench.disk.set_failing(None);
+    bench.problems.wait_for(Problems::is_empty).await.unwrap();
+    bench.send(on(true, "c")).await;
+    assert_eq!(bench.acted().await.0, "command:c");
+}
+
+#[tokio::test]
+async fn a_journal_of_a_later_version_is_not_touched() {
+    let disk = Fake::new();
+    disk.replace("commands/journal", b"SGCMDS\x02\0later".to_vec());
+    let mut bench = bench_on(disk, Takeover::Safe);
+    bench.send(on(true, "a")).await;
+    let refused = bench.refusals.recv().await.unwrap();
+    assert_eq!(refused.verdict, Verdict::Rejected(Reason::Storage));
+    assert!(refused.text.unwrap().contains("commands/journal is of version 2, which a later sluicegate wrote"));
+    let disk = bench.end().await;
+    assert_eq!(disk.content("commands/journal"), b"SGCMDS\x02\0later");
+}
+
+#[tokio::test]
+async fn an_output_goes_safe_at_the_loss_of_the_link_and_at_the_stop() {
+    let mut bench = bench();
+    bench.send(command("lamp", Value::Bool(true), Some("a"))).await;
+    assert_eq!(bench.acted().await.0, "command:a");
+    assert_eq!(bench.acted().await, ("link".to_owned(), Value::Bool(false)), "a second after the command");
+    bench.heard.send_replace(time::uptime() + Duration::from_secs(3600));
+    bench.send(command("lamp", Value::Bool(true), Some("b"))).await;
+    assert_eq!(bench.acted().await.0, "command:b");
+    bench.stop.cancel();
+    assert_eq!(bench.acted().await, ("stop".to_owned(), Value::Bool(false)));
+    bench._router.ended().await.unwrap();
 }

@@ -209,7 +209,7 @@ impl Reader<'_> {
         let point = Point { device: device.clone(), name, value_type, unit, min, max, safe, writable };
         faults.extend(declaration_faults(&point));
         faults.extend(rules.check(&point));
-        faults.extend(command.check());
+        faults.extend(command.check(&point));
         if !point.writable {
             let guards = model::keys::<command::PointConfig>().iter().chain(&["safe"]);
             for key in guards.filter(|key| written.iter().any(|written| written == *key)) {

@@ -30,7 +30,7 @@ pub use print::print;
 pub use sources::{Places, Sources};
 
 use crate::device::{KINDS, Kind, Plan};
-use crate::model::{Fault, Point};
+use crate::model::{Fault, Point, Size, Span};
 use crate::{command, link, queue, uplink};
 use error::Finding;
 use sources::Merged;
@@ -145,11 +145,47 @@ fn compose(table: &toml::Table, sources: &Sources, kinds: &'static [&'static Kin
     checked("health", health.as_ref().map(uplink::HealthConfig::check));
     checked("clock", clock.as_ref().map(Clock::check));
     let devices = devices::devices(&subtable(table, "device", &mut findings), kinds, &mut findings);
+    check_together(&devices, mqtt.as_ref(), queue.as_ref(), &mut findings);
     let config = || {
         let (gateway, mqtt, queue, command) = (gateway?, mqtt?, queue?, command?);
         Some(Config { gateway, mqtt, queue, command, health: health?, clock: clock?, devices })
     };
     (config(), findings)
+}
+
+/// What only shows where rooms meet.
+fn check_together(
+    devices: &[Device],
+    mqtt: Option<&link::Config>,
+    queue: Option<&queue::Config>,
+    findings: &mut Vec<Finding>,
+) {
+    let points = devices.iter().flat_map(|device| &device.points);
+    let least = mqtt.map(|mqtt| Span(mqtt.keep_alive.0 * 3 / 2));
+    for PointPlan { point, command, .. } in points.clone() {
+        if let (Some(loss), Some(least)) = (&command.on_link_loss, least)
+            && loss.after < least
+        {
+            let path = ["device", point.device.as_str(), devices::POINT, point.name.as_str(), "on_link_loss", "after"];
+            let text = format!(
+                "`{}`: expected at least {least}, which is 1.5 times mqtt.keep_alive: sooner nobody can know that the \
+                 link is lost",
+                loss.after
+            );
+            findings.push(Finding::value(&path, text));
+        }
+    }
+    let room = Size(command::MAX_OPEN * command::MAX_OUTCOME);
+    if let Some(queue) = queue
+        && queue.outcome.max_bytes < room
+        && points.clone().any(|plan| plan.point.writable)
+    {
+        let text = format!(
+            "`{}`: expected at least {room}, so that no answer to a command is dropped",
+            queue.outcome.max_bytes
+        );
+        findings.push(Finding::value(&["queue", "outcome", "max_bytes"], text));
+    }
 }
 
 fn section<T: DeserializeOwned>(table: &toml::Table, name: &str, findings: &mut Vec<Finding>) -> Option<T> {

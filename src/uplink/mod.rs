@@ -120,7 +120,12 @@ pub struct Parts {
     pub clock: watch::Receiver<u32>,
     /// How long after the first connection readings wait for the clock to be set.
     pub clock_wait: Duration,
+    /// Gets when the broker was heard last, by `CLOCK_BOOTTIME`; not more often than each half second.
+    pub heard: watch::Sender<Duration>,
 }
+
+/// Who watches the link needs no finer grain.
+const HEARD_GRAIN: Duration = Duration::from_millis(500);
 
 /// How the link is.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -281,6 +286,18 @@ impl Shared {
                 Some(outcome) = self.parts.refusals.recv() => self.keep_refusal(outcome),
             }
         }
+    }
+
+    /// The broker has shown that it is there.
+    fn heard(&self) {
+        let now = time::uptime();
+        self.parts.heard.send_if_modified(|heard| {
+            let news = now.saturating_sub(*heard) >= HEARD_GRAIN;
+            if news {
+                *heard = now;
+            }
+            news
+        });
     }
 
     /// Until when readings wait for the clock to be set; `None` when they don't: it is, or they have waited long enough.

@@ -24,7 +24,7 @@ interval = "10s"
 [queue]
 telemetry = {{ max_bytes = "16MiB", sync = "100ms" }}
 alarm.max_bytes = "1MiB"
-outcome.max_bytes = "1MiB"
+outcome.max_bytes = "3MiB"
 keep_free = "4MiB"
 max_memory = "256KiB"
 replay = {{ rate = "off" }}

@@ -183,6 +183,9 @@ impl<'a> Session<'a> {
     }
 
     fn handle(&mut self, event: Event, episode: &mut Episode) -> Result<(), LinkError> {
+        if event != Event::Parted {
+            self.shared.heard();
+        }
         match event {
             Event::Up(limits) => {
                 self.kept.url_works();
