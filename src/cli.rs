@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 use tracing::Level;
 
-use crate::agent::{self, Exit, StateError};
+use crate::agent::{self, Exit, Handed, StateError};
 use crate::config::{self, Config, Sources};
 use crate::device::KINDS;
 use crate::model::Lane;
@@ -79,6 +79,8 @@ enum Command {
 /// Runs the program.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    // Before the config is read: outputs are safe also where it turns out to be wrong.
+    let handed = if matches!(arguments.command, Command::Run) { Handed::take() } else { Handed::default() };
     let sources = Sources::of_process(arguments.config.as_deref());
     match arguments.command {
         Command::ListKinds { kind } => list_kinds(kind.as_deref()),
@@ -92,7 +94,7 @@ pub fn main() -> ExitCode {
         command => match config::load(&sources) {
             Ok(config) => {
                 log::start(if matches!(command, Command::Run) { arguments.log } else { Level::ERROR });
-                start(command, config)
+                start(command, config, handed)
             }
             Err(errors) => wrong(&errors),
         },
@@ -131,12 +133,12 @@ fn list_kinds(kind: Option<&str>) -> ExitCode {
     }
 }
 
-fn start(command: Command, config: Config) -> ExitCode {
+fn start(command: Command, config: Config, handed: Handed) -> ExitCode {
     // Two threads: one may wait for a slow disk or name server while the other carries readings.
     let daemon = matches!(command, Command::Run);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let result = runtime.context("no runtime").and_then(|runtime| {
-        let result = runtime.block_on(act(command, config));
+        let result = runtime.block_on(act(command, config, handed));
         // All that must end has ended. A name server that does not answer keeps its thread for a minute and more, and
         // nobody waits for what it says.
         runtime.shutdown_background();
@@ -156,9 +158,9 @@ fn start(command: Command, config: Config) -> ExitCode {
     }
 }
 
-async fn act(command: Command, config: Config) -> anyhow::Result<ExitCode> {
+async fn act(command: Command, config: Config, handed: Handed) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Run => match agent::run(config, CancellationToken::new()).await? {
+        Command::Run => match agent::run(config, handed, CancellationToken::new()).await? {
             Exit::Stopped => Ok(ExitCode::SUCCESS),
             Exit::Broken(_) => Ok(ExitCode::from(SOFTWARE)),
         },

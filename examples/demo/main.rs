@@ -18,7 +18,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Parser;
 use serde_json::Value;
-use sluicegate::agent::{self, Exit};
+use sluicegate::agent::{self, Exit, Handed};
 use sluicegate::config::{self, Sources};
 use sluicegate::service::control::{self, Question};
 use sluicegate::task::Owned;
@@ -116,7 +116,7 @@ async fn play(arguments: Arguments) -> anyhow::Result<()> {
     let (waiting_tx, waiting) = mpsc::channel(1);
     let _station = Owned::spawn(station.run());
     let _asker = Owned::spawn(ask(control, waiting_tx));
-    let gateway = Owned::spawn(agent::run(config, stop.clone()));
+    let gateway = Owned::spawn(agent::run(config, Handed::default(), stop.clone()));
     let stage = Stage {
         settings: Settings { port: broker.port(), ..settings },
         tap: broker.tap(),

@@ -1,4 +1,4 @@
-//! What the kernel says of its clock. The only unsafe code of the gateway: neither the standard library nor rustix or nix
+//! What the kernel says of its clock, by unsafe code: neither the standard library nor rustix or nix
 //! has `adjtimex`.
 #![expect(unsafe_code, reason = "a system call that no safe crate has")]
 

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ANSWERS, ARRIVALS, STOP_BUDGET, WRITES, answers, clock, control_path};
 use crate::config::Config;
-use crate::device::{Supervisor, Wiring};
+use crate::device::{Held, Supervisor, Wiring};
 use crate::model::{Arrival, DeviceState};
 use crate::service::Signals;
 use crate::service::control::{self, Question};
@@ -37,7 +37,7 @@ pub async fn try_device(config: Config, name: &str, mut line: impl FnMut(&str) -
     }
     clock::look_once(config.clock);
     let stop = CancellationToken::new();
-    let supervisor = Supervisor::new(stop.clone());
+    let supervisor = Supervisor::new(Held::nothing(), stop.clone());
     let mut tasks = TaskSet::new();
     let (arrivals, mut readings) = mpsc::channel(ARRIVALS);
     // Nobody commands here; the ends are kept so that the driver does not take it for the end.

@@ -6,6 +6,7 @@
 mod answers;
 mod check;
 mod clock;
+mod handed;
 mod kernel_clock;
 mod looker;
 mod queue;
@@ -22,17 +23,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::command::{Journal, Queued};
 use crate::config::Config;
-use crate::device::{Supervisor, Wiring};
+use crate::device::{Held, Supervisor, Wiring};
 use crate::model::{Lane, Problem, Problems, Takeover, time};
 use crate::queue::{Intake, Opened, Previous, Queue, Route, Taps};
 use crate::service::control::{self, Control};
-use crate::service::{Notifier, Signals, resident_memory};
+use crate::service::{self, Notifier, Signals, resident_memory};
 use crate::task::{Ended, Pulse, TaskSet};
 use crate::uplink::{RunBefore, Start, Uplink};
 use crate::{command, uplink};
 use answers::Answers;
 pub use check::{check_broker, check_devices};
 use clock::Clock;
+pub use handed::Handed;
 pub use looker::try_device;
 pub use queue::{dump_queue, show_queue};
 use state::State;
@@ -52,6 +54,9 @@ const REFUSALS: usize = 64;
 
 /// Answers of all devices: two for each write that may be under way.
 const ANSWERS: usize = 1024;
+
+/// Descriptors of outputs on their way to systemd; then the driver that opens its lines waits.
+const DESCRIPTORS: usize = 8;
 
 /// Readings that one who looks on may be behind.
 const LOOK: usize = 64;
@@ -95,11 +100,11 @@ pub fn control_path(config: &Config) -> PathBuf {
     if of_unit.exists() && !beside.exists() { of_unit } else { beside }
 }
 
-/// Runs the gateway until a signal ends it, or `stop` does.
+/// Runs the gateway until a signal ends it, or `stop` does. `handed` is what the process before left.
 ///
 /// # Errors
 /// When another process runs on the same state directory, or the system refuses signals.
-pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit> {
+pub async fn run(config: Config, handed: Handed, stop: CancellationToken) -> anyhow::Result<Exit> {
     let mut signals = Signals::new().context("signals can't be taken over")?;
     let mut notifier = Notifier::default();
     let (mut state, opened, before, state_problem) = begin(&config)?;
@@ -130,8 +135,20 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit
         note(state.begin(), &problems);
     }
 
+    // Outputs, as the process before left them.
+    let (descriptors, takeover, mark) = handed.resolve(&config.gateway.state_directory);
+    match (descriptors.len(), takeover) {
+        (0, _) => {}
+        (count, Takeover::Keep) => tracing::info!("{count} outputs are taken over and keep their values"),
+        (count, Takeover::Safe) => tracing::warn!("{count} outputs were set to safe: there was no clean stop before"),
+    }
+    let (descriptors_tx, descriptors_rx) = mpsc::channel(DESCRIPTORS);
+    let held = Held::new(descriptors, takeover, descriptors_tx);
+    let mut storing = TaskSet::new();
+    storing.spawn("descriptors", service::store(descriptors_rx));
+
     // Devices, each with a channel of its own in both directions.
-    let supervisor = Supervisor::new(stop_devices.clone());
+    let supervisor = Supervisor::new(held, stop_devices.clone());
     let mut device_tasks = TaskSet::new();
     let (answers_tx, answers_rx) = mpsc::channel(ANSWERS);
     let mut sources = Vec::new();
@@ -157,6 +174,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit
         supervisor.start(&mut device_tasks, device.plan, wiring);
     }
     drop(answers_tx);
+    supervisor.release_unwanted().await;
 
     // The router's outcomes reach the queue like readings do.
     let (outcomes, outcome_source) = mpsc::channel(ARRIVALS);
@@ -185,7 +203,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit
         epoch: before.epoch,
         queued: Box::new(move || queued(&outcome_lane)),
         heard,
-        takeover: Takeover::Safe,
+        takeover,
         problems: command_problems_tx,
         changes: router_changes,
         pulse: router_pulse,
@@ -225,7 +243,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit
     core.spawn("clock", clock.run(stop_uplink.clone()));
 
     // People may ask from here on.
-    let runtime = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
+    let runtime = service::runtime_directory();
     let control_path = control::path(runtime.as_deref(), &config.gateway.state_directory);
     let control = match Control::open(&control_path) {
         Ok(control) => Some(control),
@@ -299,9 +317,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit
     wait_for(&mut core, "router", deadline - FAREWELL * 2).await;
     stop_devices.cancel();
     late(device_tasks.drain(deadline - FAREWELL - FAREWELL / 2).await);
+    // What is held is systemd's by then.
+    drop(supervisor);
     wait_for(&mut core, "intake", deadline - FAREWELL - FAREWELL / 2).await;
     stop_uplink.cancel();
     late(core.drain(deadline).await);
+    late(storing.drain(deadline).await);
     drop(asked);
     let waiting: u64 = queue.status().iter().map(|lane| lane.depth).sum();
     let kept = tokio::time::timeout(CLOSE, keeping.close()).await.unwrap_or(false);
@@ -318,6 +339,11 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit
         }
     };
     note(state.end(reason, kept), &problems);
+    if exit == Exit::Stopped
+        && let Err(error) = handed::leave_mark(&mark)
+    {
+        tracing::warn!("the next start will take this stop for a crash: {}: {error}", mark.display());
+    }
     Ok(exit)
 }
 

@@ -198,9 +198,9 @@ impl Dispatcher {
                 Entry::Accepted { at, named, unknown } => self.memory.accepted(at, named, true, unknown, now),
                 Entry::Ended(outcome) => self.memory.ended(&outcome),
                 Entry::Told(id) => self.memory.told(&id),
-                Entry::Held(held) => {
-                    if takeover == Takeover::Keep && held.boot == now.boot {
-                        self.outputs.restore(&held);
+                Entry::Left(left) => {
+                    if takeover == Takeover::Keep && left.boot == now.boot {
+                        self.outputs.restore(&left);
                     }
                 }
             }
@@ -328,8 +328,8 @@ impl Dispatcher {
             // The last chance for what has ended and could not be written.
             self.replace_journal();
         }
-        for held in self.outputs.held(now.boot) {
-            Entry::Held(held).frame(&mut self.storage.lazy);
+        for left in self.outputs.left(now.boot) {
+            Entry::Left(left).frame(&mut self.storage.lazy);
         }
         if !self.storage.foreign {
             self.flush_lazy();

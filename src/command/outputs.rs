@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::PointConfig;
 use super::config::Then;
-use super::journal::{Bug, Held, seeded};
+use super::journal::{Bug, Left, seeded};
 use crate::model::{BootId, Cause, DeviceName, Point, PointKey, PointName, Reason, Value};
 
 /// A change to the safe value that failed is tried again after this time.
@@ -115,28 +115,28 @@ impl Outputs {
     }
 
     /// How an output was left by the run before, in this boot.
-    pub(super) fn restore(&mut self, held: &Held) {
-        if let Some(output) = self.outputs.get_mut(&held.key) {
-            output.value = Some(held.value.clone());
-            output.state = if held.value == output.safe {
-                State::Safe { since: held.since }
+    pub(super) fn restore(&mut self, left: &Left) {
+        if let Some(output) = self.outputs.get_mut(&left.key) {
+            output.value = Some(left.value.clone());
+            output.state = if left.value == output.safe {
+                State::Safe { since: left.since }
             } else {
-                State::On { since: held.since, until: held.until }
+                State::On { since: left.since, until: left.until }
             };
         }
     }
 
     /// How outputs are, for the next run.
-    pub(super) fn held(&self, boot: BootId) -> Vec<Held> {
-        let held = |(key, output): (&PointKey, &Output)| {
+    pub(super) fn left(&self, boot: BootId) -> Vec<Left> {
+        let left = |(key, output): (&PointKey, &Output)| {
             let (since, until) = match output.state {
                 State::Unknown => return None,
                 State::Safe { since } => (since, None),
                 State::On { since, until } => (since, until),
             };
-            Some(Held { key: key.clone(), value: output.value.clone()?, since, until, boot })
+            Some(Left { key: key.clone(), value: output.value.clone()?, since, until, boot })
         };
-        self.outputs.iter().filter_map(held).collect()
+        self.outputs.iter().filter_map(left).collect()
     }
 
     /// A device was opened; these of its outputs have these values.
@@ -400,10 +400,10 @@ impl Output {
             _ => return Ok(()),
         };
         let Some(least) = least else { return Ok(()) };
-        let held = now.saturating_sub(since);
-        if held >= least.0 {
+        let lasted = now.saturating_sub(since);
+        if lasted >= least.0 {
             return Ok(());
         }
-        Err(format!("`{name}` is {how} for {:.1} s, and must be for {least} (`{key}`)", held.as_secs_f64()))
+        Err(format!("`{name}` is {how} for {:.1} s, and must be for {least} (`{key}`)", lasted.as_secs_f64()))
     }
 }

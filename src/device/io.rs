@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::allowance::Allowance;
 use super::point::{Cooked, Rules};
-use super::{DeviceError, Write, WriteError};
+use super::{DeviceError, Held, Write, WriteError};
 use crate::model::{
     Answer, Arrival, Cause, DeviceName, DeviceState, DeviceStates, PointName, Rate, Reading, Timestamp, Value, time,
 };
@@ -23,6 +23,7 @@ pub struct DeviceIo {
     writes: mpsc::Receiver<Write>,
     answers: mpsc::Sender<Answer>,
     states: Arc<watch::Sender<DeviceStates>>,
+    held: Held,
     stop: CancellationToken,
     allowance: Allowance,
     /// Readings on their way to the intake, oldest first.
@@ -58,16 +59,22 @@ impl DeviceIo {
         writes: mpsc::Receiver<Write>,
         answers: mpsc::Sender<Answer>,
         states: Arc<watch::Sender<DeviceStates>>,
+        held: Held,
         stop: CancellationToken,
     ) -> Self {
         let allowance = Allowance::new(max_rate);
         let (ready, open, lost, tell_at) = (VecDeque::new(), None, BTreeMap::new(), Duration::ZERO);
-        DeviceIo { device, rules, arrivals, writes, answers, states, stop, allowance, ready, open, lost, tell_at }
+        DeviceIo { device, rules, arrivals, writes, answers, states, held, stop, allowance, ready, open, lost, tell_at }
     }
 
     /// The device's name.
     pub fn device(&self) -> &DeviceName {
         &self.device
+    }
+
+    /// What outlives this life of the driver: the descriptors of its outputs, and how they are taken over.
+    pub fn held(&self) -> &Held {
+        &self.held
     }
 
     /// The device answers. Cheap when it is known already.

@@ -14,6 +14,7 @@
 mod access;
 mod allowance;
 mod gpio;
+mod held;
 mod io;
 mod point;
 mod serial;
@@ -24,6 +25,7 @@ mod testing;
 
 use std::fmt;
 use std::future::Future;
+use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -33,6 +35,7 @@ use serde::de::DeserializeOwned;
 use crate::model::{Declaration, DeviceName, Fault, PointName, Rate, ValueType};
 
 pub use crate::model::{Write, WriteError};
+pub use held::{Change, Held};
 pub use io::{Ask, DeviceIo};
 pub use point::{Config as PointRulesConfig, Rules};
 pub use supervisor::{Plan, Supervisor, Wiring};
@@ -117,12 +120,27 @@ pub trait Driver: Send + Sync + 'static {
     /// When the device can't be opened or was lost. The supervisor runs it again later.
     fn run<'a>(&'a self, io: &'a mut DeviceIo) -> Run<'a, ()>;
 
+    /// Whether the output that is [`Held`] by this name is one of its points. What no driver wants is set to its safe
+    /// value and let go.
+    fn wants(&self, _held: &str) -> bool {
+        false
+    }
+
     /// Tries what the config names, for `check --devices`: opens it where that changes nothing, and never requests an
     /// output. The text says what was found.
     ///
     /// # Errors
     /// When the device can't be opened: why, and what to do.
     fn probe(&self) -> Run<'_, String>;
+}
+
+/// Sets the output that a descriptor was stored for to the safe value that the name holds; false: the name tells none.
+/// For who has no config yet.
+///
+/// # Errors
+/// When the chip refuses, or is gone.
+pub fn make_safe(name: &str, descriptor: BorrowedFd<'_>) -> std::io::Result<bool> {
+    gpio::make_safe(name, descriptor)
 }
 
 /// Why a driver ended. The supervisor publishes the text and tries again.

@@ -1,8 +1,9 @@
 //! Starts drivers, restarts those that end, and publishes whether each device answers.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -10,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::point::{Config as PointRulesConfig, Rules};
-use super::{DeviceError, DeviceIo, Driver};
+use super::{DeviceError, DeviceIo, Driver, Held};
 use crate::model::{Answer, Arrival, DeviceName, DeviceState, DeviceStates, Point, Rate, Write, time};
 use crate::task::{self, TaskSet};
 
@@ -49,16 +50,18 @@ pub struct Wiring {
 }
 
 /// Starts the devices and keeps them going.
-#[derive(Debug)]
 pub struct Supervisor {
     states: Arc<watch::Sender<DeviceStates>>,
+    held: Held,
     stop: CancellationToken,
+    /// Those that were started; what has ended is gone from here by itself.
+    drivers: Mutex<Vec<Weak<dyn Driver>>>,
 }
 
 impl Supervisor {
-    /// A supervisor whose devices end at `stop`.
-    pub fn new(stop: CancellationToken) -> Self {
-        Supervisor { states: Arc::new(watch::Sender::default()), stop }
+    /// A supervisor whose devices end at `stop`, and whose outputs are `held`.
+    pub fn new(held: Held, stop: CancellationToken) -> Self {
+        Supervisor { states: Arc::new(watch::Sender::default()), held, stop, drivers: Mutex::default() }
     }
 
     /// The states of all devices, as they change.
@@ -81,10 +84,45 @@ impl Supervisor {
             wiring.writes,
             wiring.answers,
             Arc::clone(&self.states),
+            self.held.clone(),
             self.stop.clone(),
         );
         io.set_state(DeviceState::Starting);
+        self.drivers().push(Arc::downgrade(&plan.driver));
         tasks.spawn(format!("device-{}", plan.device), supervise(plan.driver, io));
+    }
+}
+
+impl Supervisor {
+    /// Sets the outputs that are held and that no driver wants to their safe values, and lets them go: the config has
+    /// them no more. Called when all devices are started, and after some were ended.
+    pub async fn release_unwanted(&self) {
+        for name in self.held.names() {
+            let wanted = {
+                let mut drivers = self.drivers();
+                drivers.retain(|driver| driver.strong_count() > 0);
+                drivers.iter().filter_map(Weak::upgrade).any(|driver| driver.wants(&name))
+            };
+            if wanted || self.held.is_in_use(&name) {
+                continue;
+            }
+            let safe = self.held.get(&name).map(|descriptor| super::make_safe(&name, descriptor.as_fd()));
+            match safe {
+                Some(Err(error)) => tracing::warn!("{name} can't be set to its safe value: {error}"),
+                _ => tracing::info!("{name} is no output any more: safe, and let go"),
+            }
+            self.held.release(&name).await;
+        }
+    }
+
+    fn drivers(&self) -> MutexGuard<'_, Vec<Weak<dyn Driver>>> {
+        self.drivers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Supervisor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Supervisor").field("held", &self.held).finish_non_exhaustive()
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{Built, Config, Kind, Plan, PointRulesConfig, PointSpec, Spec, Supervisor, Wiring, kind};
+use super::{Built, Config, Held, Kind, Plan, PointRulesConfig, PointSpec, Spec, Supervisor, Wiring, kind};
 use crate::model::{
     Answer, Arrival, Cause, CommandId, Declaration, DeviceName, DeviceState, DeviceStates, Fault, Point, PointName,
     Quality, Reading, Value, Write, keys, time,
@@ -103,7 +103,7 @@ impl Rig {
         let (to_router, answers) = mpsc::channel(64);
         let stop = CancellationToken::new();
         let mut tasks = TaskSet::new();
-        let supervisor = Supervisor::new(stop.clone());
+        let supervisor = Supervisor::new(Held::nothing(), stop.clone());
         let states = supervisor.states();
         supervisor.start(&mut tasks, plan, Wiring { arrivals: to_intake, writes: from_router, answers: to_router });
         Rig { arrivals, writes, answers, states, device, stop, tasks, ticket: 0 }

@@ -45,6 +45,33 @@ fn systemd_is_told_when_it_is_ready_alive_and_about_to_stop() {
 }
 
 #[test]
+fn a_clean_stop_leaves_its_mark_and_a_kill_leaves_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let runtime = folder.path().join("runtime");
+    std::fs::create_dir(&runtime).unwrap();
+    let port = free_port();
+    let with_unit = [("RUNTIME_DIRECTORY", runtime.to_str().unwrap())];
+    for (environment, mark) in
+        [(&with_unit[..], runtime.join("clean-stop")), (&[], folder.path().join("state/clean-stop"))]
+    {
+        let control = mark.with_file_name("control.sock");
+        let start = || {
+            let agent = Agent::start_with(folder.path(), &config(port), environment);
+            until("the control socket", || control.exists());
+            agent
+        };
+        let mut agent = start();
+        assert!(agent.stop().success());
+        assert!(mark.exists(), "{}", agent.log());
+        let mut agent = start();
+        assert!(!mark.exists(), "it speaks for one start");
+        agent.kill();
+        assert!(!mark.exists());
+        std::fs::remove_file(&control).unwrap();
+    }
+}
+
+#[test]
 fn the_running_gateway_answers_status_and_try() {
     let folder = tempfile::tempdir().unwrap();
     let broker = Mosquitto::start(folder.path());

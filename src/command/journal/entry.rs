@@ -23,7 +23,7 @@ pub(super) const MAX_ENTRY: usize = 64 << 10;
 const ACCEPTED: u8 = 1;
 const ENDED: u8 = 2;
 const TOLD: u8 = 3;
-const HELD: u8 = 4;
+const LEFT: u8 = 4;
 
 /// One entry.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,12 +42,12 @@ pub(in crate::command) enum Entry {
     /// The queue keeps the outcome of this command.
     Told(CommandId),
     /// At a clean stop: how an output was left.
-    Held(Held),
+    Left(Left),
 }
 
 /// How an output was left at a clean stop.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::command) struct Held {
+pub(in crate::command) struct Left {
     pub(in crate::command) key: PointKey,
     pub(in crate::command) value: Value,
     /// Since when it is on, or at its safe value, by `CLOCK_BOOTTIME`.
@@ -77,12 +77,12 @@ impl Entry {
                 out.push(TOLD);
                 out.extend_from_slice(id.as_str().as_bytes());
             }
-            Entry::Held(held) => {
-                out.push(HELD);
-                out.extend_from_slice(&held.boot.0.to_le_bytes());
-                put_time(out, held.since);
-                put_time(out, held.until.unwrap_or(Duration::MAX));
-                Body::Reading(held.reading()).encode(out);
+            Entry::Left(left) => {
+                out.push(LEFT);
+                out.extend_from_slice(&left.boot.0.to_le_bytes());
+                put_time(out, left.since);
+                put_time(out, left.until.unwrap_or(Duration::MAX));
+                Body::Reading(left.reading()).encode(out);
             }
         }
         let length = u32::try_from(out.len() - start - FRAME).unwrap_or(u32::MAX);
@@ -101,12 +101,12 @@ impl Entry {
             }
             ENDED => outcome(rest).map(Entry::Ended),
             TOLD => CommandId::new(std::str::from_utf8(rest).ok()?).map(Entry::Told),
-            HELD => {
+            LEFT => {
                 let (boot, rest) = rest.split_first_chunk()?;
                 let (since, rest) = time(rest)?;
                 let (until, rest) = time(rest)?;
                 let Ok(Body::Reading(reading)) = Body::decode(rest) else { return None };
-                Some(Entry::Held(Held {
+                Some(Entry::Left(Left {
                     key: reading.key(),
                     value: reading.value?,
                     since,
@@ -119,7 +119,7 @@ impl Entry {
     }
 }
 
-impl Held {
+impl Left {
     fn reading(&self) -> Reading {
         Reading {
             device: self.key.0.clone(),
@@ -218,13 +218,13 @@ mod tests {
             reply: None,
         };
         let key = PointKey(DeviceName::new("tank").unwrap(), PointName::new("valve").unwrap());
-        let held = |until| Held { key: key.clone(), value: Value::Int(40), since: at.uptime, until, boot: BootId(7) };
+        let left = |until| Left { key: key.clone(), value: Value::Int(40), since: at.uptime, until, boot: BootId(7) };
         vec![
             Entry::Accepted { at, named: true, unknown: outcome.clone() },
             Entry::Ended(Outcome { verdict: Verdict::Done, ..outcome }),
             Entry::Told(CommandId::new("c-1").unwrap()),
-            Entry::Held(held(Some(Duration::from_secs(99)))),
-            Entry::Held(held(None)),
+            Entry::Left(left(Some(Duration::from_secs(99)))),
+            Entry::Left(left(None)),
         ]
     }
 

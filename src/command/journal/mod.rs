@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-pub(super) use self::entry::{Entry, Held};
+pub(super) use self::entry::{Entry, Left};
 use self::file::File;
 pub(super) use self::file::Found;
 use crate::disk::Folder;

@@ -1,6 +1,7 @@
 //! Lines through the character device, uAPI version 2 (Linux 5.10) or 1.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -14,9 +15,11 @@ use tokio::io::unix::AsyncFd;
 
 use super::chips::{self, Chip, only};
 use super::config::{Bias, ChipLine, Drive, Number, Place, PointConfig};
+use super::kept;
 use super::line::{Edge, Line, Skill, watch};
-use super::{CLASS, DEVICES, Want};
-use crate::device::access;
+use super::name::Name;
+use super::{CLASS, DEVICES, Levels, Want};
+use crate::device::{Held, access};
 use crate::model::{Timestamp, time};
 
 /// Edges the kernel keeps for a line until they are read: half a second of a bouncing contact.
@@ -112,19 +115,58 @@ fn info(at: &ChipLine) -> io::Result<line::Info> {
     gpiocdev::Chip::from_path(&at.chip).and_then(|chip| chip.line_info(at.offset)).map_err(|error| cause(&error))
 }
 
-/// Requests a line. An output has its level from the first moment on.
-pub(super) fn request(want: &Want, chips: &[Chip]) -> Result<Box<dyn Line>, String> {
+/// Requests a line, or takes it over where it is held as it is wanted. An output has its level from the first moment on.
+pub(super) async fn request(want: &Want, chips: &[Chip], held: &Held) -> Result<Box<dyn Line>, String> {
     let at = locate(&want.config.line, chips)?;
+    let output = want.output.map(|levels| name(want, levels, &at, chips));
+    match kept::adopt(node(&at), at.offset, output.as_ref(), held).await {
+        Ok(Some(line)) => return Ok(Box::new(line)),
+        Ok(None) => {}
+        Err(error) => return Err(explain(want, &at, &error)),
+    }
     let abi = gpiocdev::Chip::from_path(&at.chip).and_then(|chip| chip.detect_abi_version());
     let abi = abi.map_err(|error| format!("{}: {error}", at.chip))?;
     let skill = Skill { edges: true, debounced: abi == AbiVersion::V2 };
-    match ask(want, &at, abi, skill) {
+    if let Some(name) = &output {
+        let line = match ask(want, &at, abi, skill).and_then(|request| request.as_fd().try_clone_to_owned()) {
+            Ok(descriptor) => kept::hold(name, descriptor, held).await,
+            Err(error) => Err(error),
+        };
+        return line.map(|line| Box::new(line) as Box<dyn Line>).map_err(|error| explain(want, &at, &error));
+    }
+    match ask(want, &at, abi, skill).and_then(|request| input(request, abi, skill)) {
         Ok(line) => Ok(line),
         // No interrupt for this line: it is asked for its level instead.
-        Err(error) if want.output.is_none() && is_without_interrupt(&error) => {
-            ask(want, &at, abi, Skill { edges: false, ..skill }).map_err(|error| explain(want, &at, &error))
+        Err(error) if is_without_interrupt(&error) => {
+            let skill = Skill { edges: false, ..skill };
+            let asked = ask(want, &at, abi, skill).and_then(|request| input(request, abi, skill));
+            asked.map_err(|error| explain(want, &at, &error))
         }
         Err(error) => Err(explain(want, &at, &error)),
+    }
+}
+
+/// Whether this name is that of a line in this place.
+pub(super) fn is_at(name: &Name, place: &Place, chips: &[Chip]) -> bool {
+    locate(place, chips).is_ok_and(|at| name.is_at(node(&at), at.offset))
+}
+
+/// The chip's character device, below `/dev`.
+fn node(at: &ChipLine) -> &str {
+    at.chip.rsplit('/').next().unwrap_or(&at.chip)
+}
+
+/// What an output is held as.
+fn name(want: &Want, levels: Levels, at: &ChipLine, chips: &[Chip]) -> Name {
+    let label = chips.iter().find(|chip| chip.path == Path::new(&at.chip)).map(|chip| chip.label.clone());
+    Name {
+        node: node(at).to_owned(),
+        label: label.unwrap_or_default(),
+        offset: at.offset,
+        safe: levels.safe,
+        active_low: want.config.active_low,
+        drive: want.config.drive.unwrap_or(Drive::PushPull),
+        bias: want.config.bias.unwrap_or(Bias::AsIs),
     }
 }
 
@@ -135,14 +177,14 @@ fn is_without_interrupt(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(ENXIO | ENODEV | EINVAL | ENOTSUPP))
 }
 
-fn ask(want: &Want, at: &ChipLine, abi: AbiVersion, skill: Skill) -> io::Result<Box<dyn Line>> {
+fn ask(want: &Want, at: &ChipLine, abi: AbiVersion, skill: Skill) -> io::Result<Request> {
     let PointConfig { active_low, bias, drive, debounce, .. } = &want.config;
     let mut builder = Request::builder();
     let consumer: String = format!("sluicegate:{}", want.point).chars().take(CONSUMER).collect();
     builder.on_chip(&at.chip).with_line(at.offset).with_consumer(consumer).using_abi_version(abi);
     match want.output {
-        Some(level) => {
-            builder.as_output(level.into());
+        Some(levels) => {
+            builder.as_output(levels.first.into());
             if let Some(drive) = drive {
                 builder.with_drive(match drive {
                     Drive::PushPull => line::Drive::PushPull,
@@ -173,13 +215,16 @@ fn ask(want: &Want, at: &ChipLine, abi: AbiVersion, skill: Skill) -> io::Result<
         Some(Bias::PullUp) => Some(line::Bias::PullUp),
         Some(Bias::PullDown) => Some(line::Bias::PullDown),
     });
-    let request = builder.request().map_err(|error| cause(&error))?;
+    builder.request().map_err(|error| cause(&error))
+}
+
+fn input(request: Request, abi: AbiVersion, skill: Skill) -> io::Result<Box<dyn Line>> {
     let flags = fcntl_getfl(&request)?;
     fcntl_setfl(&request, flags | OFlags::NONBLOCK)?;
     let buffer = vec![0; request.edge_event_u64_size() * EVENTS];
     let descriptor = match watch(request, Interest::READABLE) {
         Ok(watched) => Descriptor::Watched(watched),
-        // An output of version 1 has nothing to tell, and so can't be watched.
+        // An input of version 1 without edges has nothing to tell, and so can't be watched.
         Err((request, error)) if error.kind() == io::ErrorKind::PermissionDenied => Descriptor::Mute(request),
         Err((_, error)) => return Err(error),
     };
@@ -204,7 +249,7 @@ fn explain(want: &Want, at: &ChipLine, error: &io::Error) -> String {
     }
 }
 
-/// A requested line.
+/// An input in use.
 struct CdevLine {
     descriptor: Descriptor,
     buffer: Vec<u64>,
@@ -233,8 +278,8 @@ impl Line for CdevLine {
         self.request().lone_value().map(bool::from).map_err(|error| cause(&error))
     }
 
-    fn set(&self, level: bool) -> io::Result<()> {
-        self.request().set_lone_value(level.into()).map_err(|error| cause(&error))
+    fn set(&self, _: bool) -> io::Result<()> {
+        Err(io::Error::other("it is an input"))
     }
 
     fn poll_edges(&mut self, context: &mut Context<'_>, edges: &mut Vec<Edge>) -> Poll<io::Result<()>> {

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::Levels;
 use crate::model::{Declaration, Fault, Span, ValueType};
 
 /// The keys of the device's table that are this kind's own.
@@ -44,7 +45,7 @@ pub(super) struct PointConfig {
     pub debounce: Option<Span>,
     /// Outputs: how the line is driven; character device only.
     pub drive: Option<Drive>,
-    /// Outputs: the first value; default: `safe`.
+    /// Outputs: the first value of a line that was not held before; default: `safe`.
     pub initial: Option<bool>,
 }
 
@@ -171,10 +172,10 @@ impl PointConfig {
         faults
     }
 
-    /// An output's first level.
-    pub(super) fn first(&self, declaration: &Declaration) -> Option<bool> {
+    /// An output's levels.
+    pub(super) fn levels(&self, declaration: &Declaration) -> Option<Levels> {
         let safe = declaration.safe.as_ref().and_then(|safe| safe.convert(ValueType::Bool).ok());
         let safe = matches!(safe, Some(crate::model::Value::Bool(true)));
-        self.is_output().then(|| self.initial.unwrap_or(safe))
+        self.is_output().then(|| Levels { first: self.initial.unwrap_or(safe), safe })
     }
 }

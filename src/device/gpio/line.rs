@@ -47,8 +47,8 @@ pub(super) struct Skill {
 /// Puts a descriptor under the runtime's watch; gives it back where the kernel can't watch it.
 pub(super) fn watch<T: AsRawFd>(inner: T, interest: Interest) -> Result<AsyncFd<T>, (T, io::Error)> {
     #[expect(unsafe_code, reason = "tokio asks for the promise that the descriptor stays open and the same")]
-    // SAFETY: `T` is a `File` or a `gpiocdev::Request`, which own one descriptor each from their making to their drop,
-    // and `AsyncFd` owns them; nothing here replaces what is inside.
+    // SAFETY: `T` is a `File`, an `Output` over one or a `gpiocdev::Request`, which own one descriptor each from their
+    // making to their drop, and `AsyncFd` owns them; nothing here replaces what is inside.
     let watched = unsafe { AsyncFd::register_with_interest(inner, interest) };
     watched.map_err(tokio::io::unix::AsyncFdRegisterError::into_parts)
 }

@@ -4,13 +4,16 @@
 //! which. One device uses one way for all of its lines. A point's level is read when the device starts, then on edges,
 //! and now and then besides, so that a missed edge or a chip that went away does not stay unnoticed.
 //!
-//! An output is requested with its first level, so that no other one is seen on it; what the pin does when the line is
-//! given back is the chip's business on the character device, while in sysfs the line stays exported and holds.
+//! An output is requested with its first level, so that no other one is seen on it. What the pin does when the line is
+//! given back is the chip's business on the character device: so its descriptor is [held](super::Held) (`kept`), and
+//! taken over by the next driver and the next process. In sysfs the line stays exported, which holds it as well.
 
 mod cdev;
 mod chips;
 mod config;
+mod kept;
 mod line;
+mod name;
 mod sysfs;
 mod tap;
 
@@ -22,8 +25,9 @@ use tokio::time::{Instant, sleep_until};
 
 use self::chips::Chip;
 use self::config::{Choice, Config, PointConfig};
+pub(super) use self::kept::make_safe;
 use self::tap::{Tap, Taps};
-use super::{Ask, Built, DeviceError, DeviceIo, Driver, Kind, Run, Shape, Spec, Write, WriteError};
+use super::{Ask, Built, DeviceError, DeviceIo, Driver, Held, Kind, Run, Shape, Spec, Write, WriteError};
 use crate::model::{self, Fault, PointName, Value, ValueType};
 
 /// Lines of GPIO chips.
@@ -54,8 +58,17 @@ const POLL: Duration = Duration::from_millis(100);
 struct Want {
     point: PointName,
     config: PointConfig,
-    /// An output's first level.
-    output: Option<bool>,
+    /// An output's levels.
+    output: Option<Levels>,
+}
+
+/// The levels of an output that are known beforehand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Levels {
+    /// When it is requested anew.
+    first: bool,
+    /// When it is taken over from a process that crashed.
+    safe: bool,
 }
 
 #[derive(Debug)]
@@ -91,7 +104,7 @@ fn build(spec: Spec) -> Result<Built, Vec<Fault>> {
         }
         let value_type = point.declaration.value_type.or(Some(ValueType::Bool));
         shapes.push(Shape { writable: keys.is_output(), value_type, holds: true });
-        wants.push(Want { output: keys.first(&point.declaration), point: point.name, config: keys });
+        wants.push(Want { output: keys.levels(&point.declaration), point: point.name, config: keys });
     }
     let driver = Arc::new(Gpio { choice: config.backend, wants });
     if faults.is_empty() { Ok(Built { driver, points: shapes }) } else { Err(faults) }
@@ -100,6 +113,17 @@ fn build(spec: Spec) -> Result<Built, Vec<Fault>> {
 impl Driver for Gpio {
     fn run<'a>(&'a self, io: &'a mut DeviceIo) -> Run<'a, ()> {
         Box::pin(self.life(io))
+    }
+
+    fn wants(&self, held: &str) -> bool {
+        let Ok(name) = held.parse::<name::Name>() else { return false };
+        match self.backend() {
+            Ok(Backend::Cdev(chips)) => self.wants.iter().any(|want| cdev::is_at(&name, &want.config.line, &chips)),
+            // Another way to the line must not find it in use.
+            Ok(Backend::Sysfs) => false,
+            // It can't be told now.
+            Err(_) => true,
+        }
     }
 
     fn probe(&self) -> Run<'_, String> {
@@ -146,13 +170,14 @@ impl Gpio {
         }
     }
 
-    async fn open(&self) -> Result<Taps, DeviceError> {
+    async fn open(&self, held: &Held) -> Result<Taps, DeviceError> {
+        kept::sort_out(held).await;
         let backend = self.backend().map_err(DeviceError::Open)?;
         let mut taps = Taps::default();
         for want in &self.wants {
             let line = match &backend {
-                Backend::Cdev(chips) => cdev::request(want, chips),
-                Backend::Sysfs => sysfs::request(want).await,
+                Backend::Cdev(chips) => cdev::request(want, chips, held).await,
+                Backend::Sysfs => sysfs::request(want, held).await,
             };
             taps.push(Tap::new(want, line.map_err(|text| want.failed(&text))?));
         }
@@ -160,7 +185,7 @@ impl Gpio {
     }
 
     async fn life(&self, io: &mut DeviceIo) -> Result<(), DeviceError> {
-        let mut taps = self.open().await?;
+        let mut taps = self.open(io.held()).await?;
         let mut inputs = Vec::new();
         let mut outputs = Vec::new();
         for tap in taps.iter_mut() {

@@ -1,8 +1,8 @@
 //! Lines through `/sys/class/gpio`, for kernels older than the character device.
 //!
 //! The crate sysfs_gpio does the control; levels and edges go through the line's `value` file, which stays open. An
-//! output stays exported when the driver ends: that is what holds its level. sysfs does not keep two programs from
-//! having the same line.
+//! output stays exported when the driver ends: that is what holds its level, until a driver finds it so. sysfs does not
+//! keep two programs from having the same line.
 
 use std::fs::{self, File, OpenOptions};
 use std::future::Future;
@@ -21,9 +21,9 @@ use tokio::time::{Instant, sleep};
 use super::chips::{self, only};
 use super::config::{ChipLine, Number, Place};
 use super::line::{Edge, Line, Skill, watch};
-use super::{CLASS, DEVICES, Want, cdev};
-use crate::device::access;
-use crate::model::time;
+use super::{CLASS, DEVICES, Levels, Want, cdev};
+use crate::device::{Held, access};
+use crate::model::{Takeover, time};
 
 /// udev gives the files of an exported line to their group within this time, also on a busy single core.
 const UDEV_PATIENCE: Duration = Duration::from_secs(3);
@@ -88,17 +88,20 @@ fn refusal(path: &Path, error: &io::Error) -> String {
     }
 }
 
-/// Requests a line. An output that is not one yet has its level from the first moment on.
-pub(super) async fn request(want: &Want) -> Result<Box<dyn Line>, String> {
+/// Requests a line. An output that is not one yet has its level from the first moment on; one that is keeps its level or,
+/// after a crash, goes to the safe one.
+pub(super) async fn request(want: &Want, held: &Held) -> Result<Box<dyn Line>, String> {
     if let Some(key) = want.config.needs_cdev() {
         return Err(format!("`{key}` can't be set through sysfs: remove it, or use the character device"));
     }
     let number = locate(&want.config.line)?;
-    let exported = Exported::new(number, want.output.is_some())?;
+    let name = format!("sysfs {number}");
+    let exported = Exported::new(number, want)?;
+    let level = want.output.and_then(|levels| exported.level(levels, held.takeover(&name)));
     let folder = exported.folder.clone();
     let end = Instant::now() + UDEV_PATIENCE;
     let (value, edges) = loop {
-        match exported.configure(want) {
+        match exported.configure(want, level) {
             Ok(done) => break done,
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied && Instant::now() < end => {
                 sleep(UDEV_PAUSE).await;
@@ -106,6 +109,7 @@ pub(super) async fn request(want: &Want) -> Result<Box<dyn Line>, String> {
             Err(error) => return Err(refusal(&folder.join("value"), &error)),
         }
     };
+    held.taken(&name);
     let value = if edges {
         Value::Watched(watch(value, Interest::PRIORITY).map_err(|(_, error)| refusal(&folder.join("value"), &error))?)
     } else {
@@ -121,15 +125,21 @@ struct Exported {
     folder: PathBuf,
     /// To be given back at the end.
     ours: bool,
+    /// It was found as the output that it is to be.
+    was_output: bool,
 }
 
 impl Exported {
-    fn new(number: u32, stays: bool) -> Result<Self, String> {
+    fn new(number: u32, want: &Want) -> Result<Self, String> {
         let class = Path::new(CLASS);
         let pin = Pin::new(u64::from(number));
         let plain = class.join(format!("gpio{number}"));
         if pin.is_exported() {
-            return Ok(Exported { pin, folder: plain, ours: false });
+            let is = |attribute: &str, text: &str| {
+                fs::read_to_string(plain.join(attribute)).is_ok_and(|found| found.trim() == text)
+            };
+            let was_output = is("direction", "out") && is("active_low", if want.config.active_low { "1" } else { "0" });
+            return Ok(Exported { pin, folder: plain, ours: false, was_output });
         }
         let before = folders(class);
         pin.export().map_err(|error| {
@@ -147,21 +157,31 @@ impl Exported {
             let new = folders(class).into_iter().filter(|folder| !before.contains(folder)).collect();
             only(new, &format!("folder for line number {number}"), |folder: &PathBuf| folder.display().to_string())?
         };
-        Ok(Exported { pin, folder, ours: !stays })
+        Ok(Exported { pin, folder, ours: want.output.is_none(), was_output: false })
+    }
+
+    /// The level that an output is to be given; `None`: it keeps the one it has.
+    fn level(&self, levels: Levels, takeover: Takeover) -> Option<bool> {
+        match (self.was_output, takeover) {
+            (true, Takeover::Keep) => None,
+            (true, Takeover::Safe) => Some(levels.safe),
+            (false, _) => Some(levels.first),
+        }
     }
 
     /// Sets the line up; its value file, and whether it tells of edges. Done again when udev was not ready.
-    fn configure(&self, want: &Want) -> io::Result<(File, bool)> {
+    fn configure(&self, want: &Want, level: Option<bool>) -> io::Result<(File, bool)> {
         let low = want.config.active_low;
         self.by(|pin| pin.set_active_low(low), "active_low", if low { "1" } else { "0" })?;
-        let edges = match want.output {
-            Some(level) => {
-                // An output that is one already keeps its level until it is set: it must not twitch.
+        let edges = match (want.output, level) {
+            (Some(_), None) => false,
+            (Some(_), Some(level)) => {
+                // Direction and level in one: it must not twitch.
                 let (direction, word) = if level == low { (Direction::Low, "low") } else { (Direction::High, "high") };
                 self.by(|pin| pin.set_direction(direction), "direction", word)?;
                 false
             }
-            None => {
+            (None, _) => {
                 self.by(|pin| pin.set_direction(Direction::In), "direction", "in")?;
                 // Without an interrupt there is no such file.
                 match self.by(|pin| pin.set_edge(Wanted::BothEdges), "edge", "both") {

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Want;
 use super::line::{Edge, Line, Skill};
 use super::tap::{Report, Tap, Taps};
+use super::{Levels, Want};
 use crate::device::testing::faults;
 use crate::model::{PointName, time};
 
@@ -100,7 +100,8 @@ impl Line for Played {
 fn taps(config: &str, output: Option<bool>, edges: bool, debounced: bool) -> (Taps, Played) {
     let line = Played { skill: Skill { edges, debounced }, state: Arc::default() };
     let config = toml::from_str(&format!("line = \"A\"\n{config}")).unwrap();
-    let want = Want { point: PointName::new("x").unwrap(), config, output };
+    let want =
+        Want { point: PointName::new("x").unwrap(), config, output: output.map(|first| Levels { first, safe: first }) };
     let mut taps = Taps::default();
     taps.push(Tap::new(&want, Box::new(line.clone())));
     (taps, line)
