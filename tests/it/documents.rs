@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use crate::support::Agent;
 
-const DOCUMENTS: [&str; 7] = [
+const DOCUMENTS: [&str; 8] = [
     "README.md",
     "ARCHITECTURE.md",
+    "docs/COMMANDS.md",
     "docs/WIRE.md",
     "docs/DURABILITY.md",
     "docs/FLASH.md",

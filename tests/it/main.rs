@@ -6,6 +6,7 @@
 mod architecture;
 mod cli;
 mod clock;
+mod command_examples;
 mod commands;
 mod delivery;
 mod documents;
