@@ -557,7 +557,9 @@ impl Dispatcher {
 
     fn run_rule(&mut self, key: PointKey, cause: Cause, now: &Timestamp) {
         let Some((value, timeout)) = self.outputs.safe(&key) else { return };
-        tracing::info!(DEVICE = %key.0, POINT = %key.1, "to its safe value {value}: {cause}");
+        if !self.outputs.is_failing(&key) {
+            tracing::info!(DEVICE = %key.0, POINT = %key.1, "to its safe value {value}: {cause}");
+        }
         let settings = vec![Setting { point: key.1.clone(), value, lease: None }];
         let name = key.0.clone();
         self.run(&name, What::Rule(key, cause.clone()), cause, settings, now.uptime + timeout, now);
@@ -651,8 +653,7 @@ impl Dispatcher {
         match running.what {
             What::Command(open) => self.conclude(*open, verdict, text, values, now),
             What::Rule(key, cause) => {
-                self.outputs.gone(&key, end == End::Done, now.uptime);
-                if end != End::Done {
+                if self.outputs.gone(&key, end == End::Done, now.uptime) {
                     let text = text.unwrap_or_default();
                     tracing::error!(DEVICE = %key.0, POINT = %key.1, "not at its safe value ({cause}): {text}");
                 }

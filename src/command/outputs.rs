@@ -13,8 +13,8 @@ use super::config::Then;
 use super::journal::{Bug, Left, seeded};
 use crate::model::{BootId, Cause, DeviceName, Point, PointKey, PointName, Reason, Value};
 
-/// A change to the safe value that failed is tried again after this time.
-const AGAIN: Duration = Duration::from_secs(1);
+/// A change to the safe value that failed is tried again after this time, which doubles up to the second one.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// All outputs.
 #[derive(Debug)]
@@ -42,8 +42,8 @@ struct Output {
     coming: u32,
     /// The gateway itself is about to make it safe.
     going: bool,
-    /// That failed, and is tried again then.
-    again: Option<Duration>,
+    /// That failed, and is tried again then; and after which pause.
+    again: Option<(Duration, Duration)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -145,6 +145,8 @@ impl Outputs {
             let Some(output) = self.outputs.get_mut(&PointKey(device.clone(), point.clone())) else { continue };
             output.value = Some(value.clone());
             output.before = None;
+            // What failed before has another chance now.
+            output.again = None;
             output.state = match (output.state, *value == output.safe) {
                 (known @ State::Safe { .. }, true) | (known @ State::On { .. }, false) => known,
                 (_, true) => State::Safe { since: now },
@@ -314,12 +316,18 @@ impl Outputs {
         }
     }
 
-    /// That has ended.
-    pub(super) fn gone(&mut self, key: &PointKey, done: bool, now: Duration) {
-        if let Some(output) = self.outputs.get_mut(key) {
-            output.going = false;
-            output.again = (!done).then_some(now + AGAIN);
-        }
+    /// That has ended. True: it is the first failure of several.
+    pub(super) fn gone(&mut self, key: &PointKey, done: bool, now: Duration) -> bool {
+        let Some(output) = self.outputs.get_mut(key) else { return false };
+        let pause = output.again.map_or(AGAIN.0, |(_, pause)| (pause * 2).min(AGAIN.1));
+        let before = std::mem::replace(&mut output.again, (!done).then_some((now + pause, pause)));
+        output.going = false;
+        !done && before.is_none()
+    }
+
+    /// Whether the last attempt to make it safe failed.
+    pub(super) fn is_failing(&self, key: &PointKey) -> bool {
+        self.outputs.get(key).is_some_and(|output| output.again.is_some())
     }
 
     /// What makes an output safe, and how long the device has for it.
@@ -372,7 +380,7 @@ impl Outputs {
                 [lease, max_on, loss].into_iter().flatten().min_by_key(|(at, _)| *at)
             }
         };
-        next.map(|(at, cause)| (at.max(output.again.unwrap_or_default()), cause))
+        next.map(|(at, cause)| (at.max(output.again.map_or(Duration::ZERO, |(at, _)| at)), cause))
     }
 }
 

@@ -243,6 +243,7 @@ async fn set(taps: &mut Taps, io: &mut DeviceIo, write: Write) -> Result<(), Dev
     let mut done = Vec::new();
     let mut gone = Ok(());
     let mut trouble = None;
+    let mut touched = false;
     for (name, wanted) in wanted {
         match taps.set(&name, wanted) {
             Ok(level) if level == wanted || !taps.pushes(&name) => done.push((name, Value::Bool(level))),
@@ -250,6 +251,8 @@ async fn set(taps: &mut Taps, io: &mut DeviceIo, write: Write) -> Result<(), Dev
                 trouble = Some(format!(
                     "`{name}` still reads {level} after it was set: is it driven from outside, or shorted?"
                 ));
+                // It is driven all the same, so it may be on as soon as that ends.
+                touched = true;
                 io.output(&name, &Value::Bool(level), write.cause.clone()).await;
                 break;
             }
@@ -262,8 +265,15 @@ async fn set(taps: &mut Taps, io: &mut DeviceIo, write: Write) -> Result<(), Dev
     }
     let answer = match trouble {
         None => Ok(done),
-        Some(text) if done.is_empty() => Err(WriteError::Failed(text)),
-        Some(text) => Err(WriteError::Unknown(text)),
+        Some(text) if done.is_empty() && !touched => Err(WriteError::Failed(text)),
+        Some(text) => {
+            let mut said = String::new();
+            for (name, level) in done {
+                said.push_str(&format!("`{name}` was set to {level}, but "));
+                io.output(&name, &level, write.cause.clone()).await;
+            }
+            Err(WriteError::Unknown(said + &text))
+        }
     };
     io.answer(write, answer).await;
     gone
