@@ -8,20 +8,26 @@
 //!    │refused      │ its time is over, the interlock holds, a stop: `expired`, `failed`
 //! ```
 //!
-//! A device has one write at a time, in the order in which its commands came; what a rule wants goes first.
+//! [`turns`] is what happens between the second state and the fifth, [`storage`] what has to do with the journal. A device
+//! has one write at a time, in the order in which its commands came; what a rule wants goes first.
+
+mod storage;
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use super::journal::{Bug, Entry, Found, Job, Report, seeded};
+use self::storage::Storage;
+use self::turns::{Device, GRACE, Open, Running, What};
+use super::journal::{Bug, Entry, Found, Job, seeded};
 use super::judge::{self, Accepted, Guards, Refused};
 use super::memory::{Memory, Seen};
-use super::outputs::{End, Outputs, Setting, Turn};
+use super::outputs::{Outputs, Turn};
 use super::{Config, Guard, PointConfig, Queued};
 use crate::model::{
-    Answer, Cause, Command, CommandId, DeviceName, DeviceState, DeviceStates, Outcome, Point, PointKey, PointName,
-    Reason, Takeover, Timestamp, Value, Verdict, Write, WriteError,
+    Answer, Command, CommandId, DeviceName, DeviceState, DeviceStates, Outcome, Point, PointName, Reason, Takeover,
+    Timestamp, Value, Verdict, Write, WriteError,
 };
 
 /// Commands that may be open and outcomes that may wait for the broker, together.
@@ -29,9 +35,6 @@ pub(super) const MAX_OPEN: usize = 256;
 
 /// Commands that may wait for one device.
 const MAX_WAITING: usize = 8;
-
-/// An answer may come this much after the deadline: until then the device may not have had the time to tell.
-const GRACE: Duration = Duration::from_secs(1);
 
 /// After its deadline and not at it a command is over.
 const TICK: Duration = Duration::from_millis(1);
@@ -41,12 +44,6 @@ const MAX_RETAINED: usize = 1024;
 
 /// A sentence in an outcome is not longer, in bytes.
 const MAX_TEXT: usize = 500;
-
-/// The journal is written anew when it has grown by so much, and by as much as it has to keep.
-const GROWTH: usize = 64 << 10;
-
-/// The journal is tried again so long after it failed, at first and at most.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// Something to do.
 #[derive(Debug, PartialEq)]
@@ -88,64 +85,6 @@ pub(super) struct Dispatcher {
     bug: Option<Bug>,
 }
 
-/// The journal, as far as it is known here.
-#[derive(Debug, Default)]
-struct Storage {
-    /// The number of the last entry.
-    entries: u64,
-    durable: u64,
-    /// Bytes appended since it was written anew.
-    grown: usize,
-    /// Entries that may wait for the next ones.
-    lazy: Vec<u8>,
-    trouble: Option<Trouble>,
-    /// It was left by a later version, and stays so.
-    foreign: bool,
-}
-
-#[derive(Debug)]
-struct Trouble {
-    why: String,
-    /// When it is tried again; `None`: that is under way.
-    retry: Option<Duration>,
-    pause: Duration,
-}
-
-#[derive(Debug, Default)]
-struct Device {
-    /// What rules want.
-    urgent: VecDeque<(PointKey, Cause)>,
-    waiting: VecDeque<Open>,
-    running: Option<Running>,
-}
-
-/// An accepted command.
-#[derive(Debug)]
-struct Open {
-    command: Command,
-    id: CommandId,
-    settings: Vec<Setting>,
-    /// Not to be begun after this.
-    deadline: Duration,
-    /// The number of its entry, which must be on flash before it goes on; `None`: it has none.
-    entry: Option<u64>,
-}
-
-#[derive(Debug)]
-struct Running {
-    ticket: u32,
-    what: What,
-    settings: Vec<Setting>,
-    began: bool,
-    deadline: Duration,
-}
-
-#[derive(Debug)]
-enum What {
-    Command(Box<Open>),
-    Rule(PointKey, Cause),
-}
-
 impl Dispatcher {
     /// With what the run before left in the journal.
     pub(super) fn new(
@@ -182,42 +121,6 @@ impl Dispatcher {
         dispatcher.set_points(points);
         dispatcher.restore(found, takeover, now);
         dispatcher
-    }
-
-    /// Goes on from what the journal says.
-    fn restore(&mut self, found: Found, takeover: Takeover, now: &Timestamp) {
-        if found.damaged > 0 {
-            tracing::error!("{} entries of the journal of commands are damaged", found.damaged);
-        }
-        if let Some(why) = found.foreign {
-            self.storage.foreign = true;
-            self.storage.trouble = Some(Trouble { why, retry: None, pause: RETRY.0 });
-        }
-        for entry in found.entries.into_iter().filter(|_| !seeded(self.bug, Bug::Forgets)) {
-            match entry {
-                Entry::Accepted { at, named, unknown } => self.memory.accepted(at, named, true, unknown, now),
-                Entry::Ended(outcome) => self.memory.ended(&outcome),
-                Entry::Told(id) => self.memory.told(&id),
-                Entry::Left(left) => {
-                    if takeover == Takeover::Keep && left.boot == now.boot {
-                        self.outputs.restore(&left);
-                    }
-                }
-            }
-        }
-        let again = self.memory.untold();
-        let under_way = self.memory.under_way();
-        self.storage.grown = found.bytes;
-        if let Some(why) = found.trouble {
-            tracing::error!("the journal of commands can't be written: {why}");
-            self.storage.trouble = Some(Trouble { why, retry: Some(now.uptime + RETRY.0), pause: RETRY.0 });
-        }
-        for outcome in again {
-            self.tell(outcome);
-        }
-        for outcome in under_way {
-            self.finish(Outcome { timestamp: *now, ..outcome }, true);
-        }
     }
 
     fn set_points(&mut self, points: Vec<(Point, PointConfig)>) {
@@ -350,21 +253,6 @@ impl Dispatcher {
         self.outputs.heard(at);
     }
 
-    /// What the queue keeps of the outcomes.
-    pub(super) fn queued(&mut self, queued: Queued) {
-        self.queued = queued;
-        while self.untold.front().is_some_and(|(number, _)| *number <= queued.durable)
-            && let Some((_, id)) = self.untold.pop_front()
-        {
-            self.memory.told(&id);
-            Entry::Told(id).frame(&mut self.storage.lazy);
-        }
-        // They need not be on flash; but they must not wait for ever in RAM either.
-        if self.storage.lazy.len() > GROWTH && self.storage.trouble.is_none() {
-            self.flush_lazy();
-        }
-    }
-
     /// Whether outcomes are under way into the queue.
     pub(super) fn is_telling(&self) -> bool {
         !self.untold.is_empty()
@@ -491,115 +379,6 @@ impl Dispatcher {
             .expect("two numbers and a word are short and printable")
     }
 
-    /// Hands over what can be handed over, and makes safe what is to be.
-    fn advance(&mut self, now: &Timestamp) {
-        for (key, cause) in self.outputs.wants_safe(now.uptime) {
-            self.make_safe(key, cause);
-        }
-        let names: Vec<DeviceName> = self.devices.keys().cloned().collect();
-        // One that waits for others of its group has put them to work: a second round is enough for these.
-        for name in names.iter().chain(&names) {
-            self.advance_device(name, now);
-        }
-        // Only here, where all that was appended is known to the memory as well.
-        if self.storage.grown > GROWTH.max(self.memory.bytes()) && self.storage.trouble.is_none() {
-            self.replace_journal();
-        }
-    }
-
-    fn make_safe(&mut self, key: PointKey, cause: Cause) {
-        if self.outputs.is_going(&key) {
-            return;
-        }
-        self.outputs.going(&key);
-        self.devices.entry(key.0.clone()).or_default().urgent.push_back((key, cause));
-    }
-
-    fn advance_device(&mut self, name: &DeviceName, now: &Timestamp) {
-        loop {
-            let Some(device) = self.devices.get_mut(name).filter(|device| device.running.is_none()) else { return };
-            if let Some((key, cause)) = device.urgent.pop_front() {
-                self.run_rule(key, cause, now);
-                continue;
-            }
-            let Some(head) = device.waiting.front() else { return };
-            if now.uptime > head.deadline {
-                self.end_head(name, Verdict::Expired, "its time was over before its turn came".to_owned(), now);
-                continue;
-            }
-            if head.entry.is_some_and(|entry| entry > self.storage.durable) {
-                return;
-            }
-            match self.outputs.turn(name, &head.settings, now.uptime) {
-                Turn::Now => self.run_head(name, now),
-                Turn::At(_) => return,
-                Turn::After(keys) => {
-                    for key in keys {
-                        self.make_safe(key, Cause::Interlock);
-                    }
-                    // One of them may be this device's own.
-                    if self.devices.get(name).is_none_or(|device| device.urgent.is_empty()) {
-                        return;
-                    }
-                }
-                Turn::Never(text) => self.end_head(name, Verdict::Failed, text, now),
-            }
-        }
-    }
-
-    fn run_head(&mut self, name: &DeviceName, now: &Timestamp) {
-        let Some(open) = self.devices.get_mut(name).and_then(|device| device.waiting.pop_front()) else { return };
-        self.outputs.coming(name, &open.settings, false);
-        let cause = Cause::Command(open.id.clone());
-        let (settings, deadline) = (open.settings.clone(), open.deadline);
-        self.run(name, What::Command(Box::new(open)), cause, settings, deadline, now);
-    }
-
-    fn run_rule(&mut self, key: PointKey, cause: Cause, now: &Timestamp) {
-        let Some((value, timeout)) = self.outputs.safe(&key) else { return };
-        if !self.outputs.is_failing(&key) {
-            tracing::info!(DEVICE = %key.0, POINT = %key.1, "to its safe value {value}: {cause}");
-        }
-        let settings = vec![Setting { point: key.1.clone(), value, lease: None }];
-        let name = key.0.clone();
-        self.run(&name, What::Rule(key, cause.clone()), cause, settings, now.uptime + timeout, now);
-    }
-
-    fn run(
-        &mut self,
-        name: &DeviceName,
-        what: What,
-        cause: Cause,
-        settings: Vec<Setting>,
-        deadline: Duration,
-        now: &Timestamp,
-    ) {
-        let ticket = self.next_ticket;
-        self.next_ticket = self.next_ticket.wrapping_add(1);
-        self.outputs.sent(name, &settings, now.uptime);
-        let values = settings.iter().map(|setting| (setting.point.clone(), setting.value.clone())).collect();
-        self.effects.push_back(Effect::Write(name.clone(), Write { ticket, cause, values, deadline }));
-        if let Some(device) = self.devices.get_mut(name) {
-            device.running = Some(Running { ticket, what, settings, began: false, deadline });
-        }
-    }
-
-    fn end_head(&mut self, name: &DeviceName, verdict: Verdict, text: String, now: &Timestamp) {
-        let Some(open) = self.devices.get_mut(name).and_then(|device| device.waiting.pop_front()) else { return };
-        self.outputs.coming(name, &open.settings, false);
-        self.conclude(open, verdict, Some(text), Vec::new(), now);
-    }
-
-    fn fail(&mut self, open: Open, text: &str, now: &Timestamp) {
-        self.conclude(open, Verdict::Failed, Some(text.to_owned()), Vec::new(), now);
-    }
-
-    /// The device did not take the write.
-    pub(super) fn not_taken(&mut self, ticket: u32, now: &Timestamp) {
-        let error = WriteError::Failed("the device takes no commands now".to_owned());
-        self.answer(Answer::Ended { ticket, result: Err(error) }, now);
-    }
-
     /// A device says something.
     pub(super) fn answer(&mut self, answer: Answer, now: &Timestamp) {
         match answer {
@@ -626,57 +405,8 @@ impl Dispatcher {
         self.advance(now);
     }
 
-    fn running(&mut self, ticket: u32) -> Option<&mut Running> {
-        self.devices.values_mut().filter_map(|device| device.running.as_mut()).find(|running| running.ticket == ticket)
-    }
-
-    fn device_of(&self, ticket: u32) -> Option<DeviceName> {
-        let has = |device: &Device| device.running.as_ref().is_some_and(|running| running.ticket == ticket);
-        self.devices.iter().find(|(_, device)| has(device)).map(|(name, _)| name.clone())
-    }
-
-    fn end_running(
-        &mut self,
-        name: &DeviceName,
-        verdict: Verdict,
-        text: Option<String>,
-        values: Vec<(PointName, Value)>,
-        now: &Timestamp,
-    ) {
-        let Some(running) = self.devices.get_mut(name).and_then(|device| device.running.take()) else { return };
-        let end = match verdict {
-            Verdict::Done => End::Done,
-            Verdict::Unknown => End::Unknown,
-            Verdict::Failed | Verdict::Expired | Verdict::Rejected(_) => End::Untouched,
-        };
-        self.outputs.ended(name, &running.settings, end, now.uptime);
-        match running.what {
-            What::Command(open) => self.conclude(*open, verdict, text, values, now),
-            What::Rule(key, cause) => {
-                if self.outputs.gone(&key, end == End::Done, now.uptime) {
-                    let text = text.unwrap_or_default();
-                    tracing::error!(DEVICE = %key.0, POINT = %key.1, "not at its safe value ({cause}): {text}");
-                }
-            }
-        }
-    }
-
-    /// Ends the writes whose device said nothing in time.
-    fn overdue(&mut self, now: &Timestamp) {
-        let late =
-            |device: &Device| device.running.as_ref().is_some_and(|running| now.uptime >= running.deadline + GRACE);
-        let names: Vec<DeviceName> =
-            self.devices.iter().filter(|(_, device)| late(device)).map(|(name, _)| name.clone()).collect();
-        for name in names {
-            let began = self.devices.get(&name).and_then(|device| device.running.as_ref()).is_some_and(|r| r.began);
-            // A device does not begin after the deadline, so what had not begun by now never will.
-            let (verdict, text) = if began {
-                (Verdict::Unknown, "the device began and did not say how it ended")
-            } else {
-                (Verdict::Expired, "the device did not begin in time")
-            };
-            self.end_running(&name, verdict, Some(text.to_owned()), Vec::new(), now);
-        }
+    fn fail(&mut self, open: Open, text: &str, now: &Timestamp) {
+        self.conclude(open, Verdict::Failed, Some(text.to_owned()), Vec::new(), now);
     }
 
     /// A command has ended.
@@ -695,132 +425,6 @@ impl Dispatcher {
             "command {}{}", verdict.word(), outcome.text.as_ref().map(|text| format!(": {text}")).unwrap_or_default()
         );
         self.finish(outcome, open.entry.is_some());
-    }
-
-    /// The outcome is fixed here, and told once it is on flash.
-    fn finish(&mut self, outcome: Outcome, journalled: bool) {
-        if !journalled || seeded(self.bug, Bug::ToldEarly) {
-            self.memory.ended(&outcome);
-            return self.tell(outcome);
-        }
-        if self.storage.trouble.is_some() {
-            // With the next attempt to write the journal anew.
-            self.storage.entries += 1;
-            self.ending.push_back((self.storage.entries, outcome));
-        } else {
-            let number = self.journal(&Entry::Ended(outcome.clone()));
-            self.ending.push_back((number, outcome));
-        }
-    }
-
-    fn tell(&mut self, outcome: Outcome) {
-        self.told += 1;
-        self.untold.push_back((self.told, outcome.id.clone()));
-        self.effects.push_back(Effect::Outcome(outcome));
-    }
-
-    /// Appends an entry, and what could wait until now; its number.
-    fn journal(&mut self, entry: &Entry) -> u64 {
-        let mut frames = std::mem::take(&mut self.storage.lazy);
-        entry.frame(&mut frames);
-        self.append(frames)
-    }
-
-    fn flush_lazy(&mut self) {
-        let frames = std::mem::take(&mut self.storage.lazy);
-        if !frames.is_empty() {
-            self.append(frames);
-        }
-    }
-
-    fn append(&mut self, frames: Vec<u8>) -> u64 {
-        self.storage.entries += 1;
-        self.storage.grown += frames.len();
-        self.effects.push_back(Effect::Journal(Job::Append(self.storage.entries, frames)));
-        self.storage.entries
-    }
-
-    /// Writes the journal anew: what is remembered, what has just ended, and nothing else.
-    fn replace_journal(&mut self) {
-        self.storage.lazy.clear();
-        self.storage.grown = 0;
-        self.storage.entries += 1;
-        let mut frames = Vec::new();
-        self.memory.frames(&mut frames);
-        for (_, outcome) in &self.ending {
-            Entry::Ended(outcome.clone()).frame(&mut frames);
-        }
-        if let Some(trouble) = &mut self.storage.trouble {
-            trouble.retry = None;
-        }
-        self.effects.push_back(Effect::Journal(Job::Replace(self.storage.entries, frames)));
-    }
-
-    /// The journal says how far it is.
-    pub(super) fn journalled(&mut self, report: &Report, now: &Timestamp) {
-        self.storage.durable = self.storage.durable.max(report.durable);
-        while self.ending.front().is_some_and(|(number, _)| *number <= self.storage.durable)
-            && let Some((_, outcome)) = self.ending.pop_front()
-        {
-            self.memory.ended(&outcome);
-            self.tell(outcome);
-        }
-        match (&report.failed, &mut self.storage.trouble) {
-            (None, None) => {}
-            (None, Some(_)) if self.storage.foreign => {}
-            (None, trouble) => {
-                tracing::info!("the journal of commands can be written again");
-                *trouble = None;
-                // What ended while it was being written anew is not in it.
-                for (_, outcome) in std::mem::take(&mut self.ending) {
-                    let number = self.journal(&Entry::Ended(outcome.clone()));
-                    self.ending.push_back((number, outcome));
-                }
-            }
-            (Some(why), None) => {
-                tracing::error!("the journal of commands can't be written: {why}");
-                let retry = Some(now.uptime + RETRY.0);
-                self.storage.trouble = Some(Trouble { why: why.clone(), retry, pause: RETRY.0 });
-                self.without_journal(now);
-            }
-            (Some(why), Some(trouble)) => {
-                why.clone_into(&mut trouble.why);
-                if trouble.retry.is_none() {
-                    trouble.pause = (trouble.pause * 2).min(RETRY.1);
-                    trouble.retry = Some(now.uptime + trouble.pause);
-                }
-            }
-        }
-        self.advance(now);
-    }
-
-    /// The commands that wait for their entry are refused after all, but for those to safe values.
-    fn without_journal(&mut self, now: &Timestamp) {
-        let durable = self.storage.durable;
-        for name in self.devices.keys().cloned().collect::<Vec<_>>() {
-            let Some(device) = self.devices.get_mut(&name) else { continue };
-            let (refused, kept): (Vec<Open>, Vec<Open>) = device.waiting.drain(..).partition(|open| {
-                open.entry.is_some_and(|entry| entry > durable) && !self.outputs.all_safe(&name, &open.settings)
-            });
-            device.waiting = kept.into();
-            for open in device.waiting.iter_mut().filter(|open| open.entry.is_some()) {
-                // It need not wait. But it may be on flash, so what becomes of it has to be there before it is told.
-                open.entry = Some(0);
-            }
-            for open in refused {
-                self.outputs.coming(&name, &open.settings, false);
-                self.memory.revoked(&open.id);
-                let text = format!("the journal can't be written ({})", self.trouble().unwrap_or_default());
-                self.refuse(&open.command, Reason::Storage, text, now);
-            }
-        }
-    }
-}
-
-impl Device {
-    fn commands(&self) -> usize {
-        let running = matches!(self.running, Some(Running { what: What::Command(_), .. }));
-        self.waiting.len() + usize::from(running)
     }
 }
 

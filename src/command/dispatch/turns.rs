@@ -1,0 +1,213 @@
+//! Whose turn it is: each device has one write at a time, what rules want goes first.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::super::outputs::{End, Setting, Turn};
+use super::{Dispatcher, Effect};
+use crate::model::{
+    Answer, Cause, Command, CommandId, DeviceName, PointKey, PointName, Timestamp, Value, Verdict, Write, WriteError,
+};
+
+/// An answer may come this much after the deadline: until then the device may not have had the time to tell.
+pub(super) const GRACE: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Default)]
+pub(super) struct Device {
+    /// What rules want.
+    pub(super) urgent: VecDeque<(PointKey, Cause)>,
+    pub(super) waiting: VecDeque<Open>,
+    pub(super) running: Option<Running>,
+}
+
+/// An accepted command.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) command: Command,
+    pub(super) id: CommandId,
+    pub(super) settings: Vec<Setting>,
+    /// Not to be begun after this.
+    pub(super) deadline: Duration,
+    /// The number of its entry, which must be on flash before it goes on; `None`: it has none.
+    pub(super) entry: Option<u64>,
+}
+
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) ticket: u32,
+    pub(super) what: What,
+    pub(super) settings: Vec<Setting>,
+    pub(super) began: bool,
+    pub(super) deadline: Duration,
+}
+
+#[derive(Debug)]
+pub(super) enum What {
+    Command(Box<Open>),
+    Rule(PointKey, Cause),
+}
+
+impl Dispatcher {
+    /// Hands over what can be handed over, and makes safe what is to be.
+    pub(super) fn advance(&mut self, now: &Timestamp) {
+        for (key, cause) in self.outputs.wants_safe(now.uptime) {
+            self.make_safe(key, cause);
+        }
+        let names: Vec<DeviceName> = self.devices.keys().cloned().collect();
+        // One that waits for others of its group has put them to work: a second round is enough for these.
+        for name in names.iter().chain(&names) {
+            self.advance_device(name, now);
+        }
+        // Only here, where all that was appended is known to the memory as well.
+        self.compact();
+    }
+
+    pub(super) fn make_safe(&mut self, key: PointKey, cause: Cause) {
+        if self.outputs.is_going(&key) {
+            return;
+        }
+        self.outputs.going(&key);
+        self.devices.entry(key.0.clone()).or_default().urgent.push_back((key, cause));
+    }
+
+    pub(super) fn advance_device(&mut self, name: &DeviceName, now: &Timestamp) {
+        loop {
+            let Some(device) = self.devices.get_mut(name).filter(|device| device.running.is_none()) else { return };
+            if let Some((key, cause)) = device.urgent.pop_front() {
+                self.run_rule(key, cause, now);
+                continue;
+            }
+            let Some(head) = device.waiting.front() else { return };
+            if now.uptime > head.deadline {
+                self.end_head(name, Verdict::Expired, "its time was over before its turn came".to_owned(), now);
+                continue;
+            }
+            if head.entry.is_some_and(|entry| entry > self.storage.durable) {
+                return;
+            }
+            match self.outputs.turn(name, &head.settings, now.uptime) {
+                Turn::Now => self.run_head(name, now),
+                Turn::At(_) => return,
+                Turn::After(keys) => {
+                    for key in keys {
+                        self.make_safe(key, Cause::Interlock);
+                    }
+                    // One of them may be this device's own.
+                    if self.devices.get(name).is_none_or(|device| device.urgent.is_empty()) {
+                        return;
+                    }
+                }
+                Turn::Never(text) => self.end_head(name, Verdict::Failed, text, now),
+            }
+        }
+    }
+
+    pub(super) fn run_head(&mut self, name: &DeviceName, now: &Timestamp) {
+        let Some(open) = self.devices.get_mut(name).and_then(|device| device.waiting.pop_front()) else { return };
+        self.outputs.coming(name, &open.settings, false);
+        let cause = Cause::Command(open.id.clone());
+        let (settings, deadline) = (open.settings.clone(), open.deadline);
+        self.run(name, What::Command(Box::new(open)), cause, settings, deadline, now);
+    }
+
+    pub(super) fn run_rule(&mut self, key: PointKey, cause: Cause, now: &Timestamp) {
+        let Some((value, timeout)) = self.outputs.safe(&key) else { return };
+        if !self.outputs.is_failing(&key) {
+            tracing::info!(DEVICE = %key.0, POINT = %key.1, "to its safe value {value}: {cause}");
+        }
+        let settings = vec![Setting { point: key.1.clone(), value, lease: None }];
+        let name = key.0.clone();
+        self.run(&name, What::Rule(key, cause.clone()), cause, settings, now.uptime + timeout, now);
+    }
+
+    pub(super) fn run(
+        &mut self,
+        name: &DeviceName,
+        what: What,
+        cause: Cause,
+        settings: Vec<Setting>,
+        deadline: Duration,
+        now: &Timestamp,
+    ) {
+        let ticket = self.next_ticket;
+        self.next_ticket = self.next_ticket.wrapping_add(1);
+        self.outputs.sent(name, &settings, now.uptime);
+        let values = settings.iter().map(|setting| (setting.point.clone(), setting.value.clone())).collect();
+        self.effects.push_back(Effect::Write(name.clone(), Write { ticket, cause, values, deadline }));
+        if let Some(device) = self.devices.get_mut(name) {
+            device.running = Some(Running { ticket, what, settings, began: false, deadline });
+        }
+    }
+
+    pub(super) fn end_head(&mut self, name: &DeviceName, verdict: Verdict, text: String, now: &Timestamp) {
+        let Some(open) = self.devices.get_mut(name).and_then(|device| device.waiting.pop_front()) else { return };
+        self.outputs.coming(name, &open.settings, false);
+        self.conclude(open, verdict, Some(text), Vec::new(), now);
+    }
+
+    /// The device did not take the write.
+    pub(in crate::command) fn not_taken(&mut self, ticket: u32, now: &Timestamp) {
+        let error = WriteError::Failed("the device takes no commands now".to_owned());
+        self.answer(Answer::Ended { ticket, result: Err(error) }, now);
+    }
+
+    pub(super) fn running(&mut self, ticket: u32) -> Option<&mut Running> {
+        self.devices.values_mut().filter_map(|device| device.running.as_mut()).find(|running| running.ticket == ticket)
+    }
+
+    pub(super) fn device_of(&self, ticket: u32) -> Option<DeviceName> {
+        let has = |device: &Device| device.running.as_ref().is_some_and(|running| running.ticket == ticket);
+        self.devices.iter().find(|(_, device)| has(device)).map(|(name, _)| name.clone())
+    }
+
+    pub(super) fn end_running(
+        &mut self,
+        name: &DeviceName,
+        verdict: Verdict,
+        text: Option<String>,
+        values: Vec<(PointName, Value)>,
+        now: &Timestamp,
+    ) {
+        let Some(running) = self.devices.get_mut(name).and_then(|device| device.running.take()) else { return };
+        let end = match verdict {
+            Verdict::Done => End::Done,
+            Verdict::Unknown => End::Unknown,
+            Verdict::Failed | Verdict::Expired | Verdict::Rejected(_) => End::Untouched,
+        };
+        self.outputs.ended(name, &running.settings, end, now.uptime);
+        match running.what {
+            What::Command(open) => self.conclude(*open, verdict, text, values, now),
+            What::Rule(key, cause) => {
+                if self.outputs.gone(&key, end == End::Done, now.uptime) {
+                    let text = text.unwrap_or_default();
+                    tracing::error!(DEVICE = %key.0, POINT = %key.1, "not at its safe value ({cause}): {text}");
+                }
+            }
+        }
+    }
+
+    /// Ends the writes whose device said nothing in time.
+    pub(super) fn overdue(&mut self, now: &Timestamp) {
+        let late =
+            |device: &Device| device.running.as_ref().is_some_and(|running| now.uptime >= running.deadline + GRACE);
+        let names: Vec<DeviceName> =
+            self.devices.iter().filter(|(_, device)| late(device)).map(|(name, _)| name.clone()).collect();
+        for name in names {
+            let began = self.devices.get(&name).and_then(|device| device.running.as_ref()).is_some_and(|r| r.began);
+            // A device does not begin after the deadline, so what had not begun by now never will.
+            let (verdict, text) = if began {
+                (Verdict::Unknown, "the device began and did not say how it ended")
+            } else {
+                (Verdict::Expired, "the device did not begin in time")
+            };
+            self.end_running(&name, verdict, Some(text.to_owned()), Vec::new(), now);
+        }
+    }
+}
+
+impl Device {
+    pub(super) fn commands(&self) -> usize {
+        let running = matches!(self.running, Some(Running { what: What::Command(_), .. }));
+        self.waiting.len() + usize::from(running)
+    }
+}
