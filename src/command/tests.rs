@@ -398,3 +398,17 @@ async fn an_output_goes_safe_at_the_loss_of_the_link_and_at_the_stop() {
     assert_eq!(bench.acted().await, ("stop".to_owned(), Value::Bool(false)));
     bench._router.ended().await.unwrap();
 }
+
+#[tokio::test]
+async fn how_outputs_were_left_counts_for_one_start_only() {
+    let disk = bench().end().await;
+    // The device is not there in this run, so nobody knows how its outputs are at the end of it.
+    let mut bench = bench_with(disk, Takeover::Safe, &[]);
+    bench.states.send_replace(DeviceStates::new());
+    while let Ok(write) = bench.writes.try_recv() {
+        assert_eq!(write.cause.to_string(), "start");
+    }
+    let disk = bench.end().await;
+    let mut bench = bench_with(disk, Takeover::Keep, &[]);
+    assert_eq!(bench.acted().await, ("start".to_owned(), Value::Bool(false)));
+}

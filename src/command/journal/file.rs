@@ -49,7 +49,9 @@ impl File {
         // anybody acts on it.
         if found.foreign.is_none() && !seeded(bug, Bug::TrustsTheCache) {
             let mut frames = Vec::new();
-            found.entries.iter().for_each(|entry| entry.frame(&mut frames));
+            // How outputs were left counts for this start only: at its end some may be left otherwise, unknown to it.
+            let lasting = found.entries.iter().filter(|entry| !matches!(entry, Entry::Left(_)));
+            lasting.for_each(|entry| entry.frame(&mut frames));
             found.bytes = frames.len();
             found.trouble = file.replace(&frames).err().map(|error| error.to_string());
         }
