@@ -3,41 +3,39 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::wire::Identity;
-use super::{Config, Secret};
+use super::{Config, LinkError, Secret};
 
-/// What the files that a config names held when they were looked at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Files {
-    /// Of their contents, since a file may be replaced by one of the same age and size.
-    digest: u64,
-    fault: Option<String>,
-}
-
-impl Files {
-    /// Why a connection could not be made with them.
-    pub fn fault(&self) -> Option<&str> {
-        self.fault.as_deref()
-    }
-}
+/// What the files that a config names held when they were looked at: of their contents, since a file may be replaced by
+/// one of the same age and size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Files(u64);
 
 impl Config {
     /// Looks at the files that this config names: certificates, keys, passwords. Blocks on the file system.
     pub fn files(&self) -> Files {
-        let tls = self.url.0.iter().any(|url| url.scheme.is_tls()).then(|| self.tls.clone().unwrap_or_default());
+        let tls = self.tls.as_ref();
+        let secrets = self.password.iter().chain(tls.and_then(|tls| tls.key.as_ref())).filter_map(Secret::path);
+        let certificates = tls.into_iter().flat_map(|tls| tls.ca.iter().chain(&tls.cert)).cloned();
         let mut hasher = DefaultHasher::new();
-        let key = tls.as_ref().and_then(|tls| tls.key.as_ref());
-        let secrets = self.password.iter().chain(key).filter_map(Secret::path);
-        let certificates = tls.iter().flat_map(|tls| tls.ca.iter().chain(&tls.cert)).cloned();
         for path in secrets.chain(certificates) {
             let content = std::fs::read(&path).map_err(|error| error.kind());
             (path, content).hash(&mut hasher);
         }
-        let password = self.password.as_ref().map(Secret::read).transpose();
-        let fault = match password {
-            Err(error) => Some(error.to_string()),
-            Ok(_) => tls.and_then(|tls| Identity::current(&tls, None).err()).map(|error| error.to_string()),
-        };
-        Files { digest: hasher.finish(), fault }
+        Files(hasher.finish())
+    }
+
+    /// Whether a connection could be made with them. Blocks on the file system.
+    ///
+    /// # Errors
+    /// When one of them can't be read, or does not hold what it should.
+    pub fn check_files(&self) -> Result<(), LinkError> {
+        if let Some(password) = &self.password {
+            password.read().map_err(|error| LinkError::Config(error.to_string()))?;
+        }
+        if self.url.0.iter().any(|url| url.scheme.is_tls()) {
+            Identity::current(&self.tls.clone().unwrap_or_default(), None).map_err(LinkError::from)?;
+        }
+        Ok(())
     }
 }
 
@@ -52,10 +50,11 @@ mod tests {
         let text = format!("url = \"mqtt://b\"\nusername = \"u\"\npassword.file = \"{}\"", path.display());
         let config: Config = toml::from_str(&text).unwrap();
         let none = config.files();
-        assert!(none.fault().unwrap().starts_with("can't read the secret in "), "{none:?}");
+        assert!(config.check_files().unwrap_err().to_string().contains("can't read the secret in "));
         std::fs::write(&path, "one").unwrap();
         let one = config.files();
-        assert_eq!((one.fault(), one == none, one == config.files()), (None, false, true));
+        assert_eq!((one == none, one == config.files()), (false, true));
+        assert!(config.check_files().is_ok());
         std::fs::write(&path, "two").unwrap();
         assert_ne!(one, config.files());
         std::fs::write(&path, "one").unwrap();
@@ -68,7 +67,7 @@ mod tests {
         let path = folder.path().join("ca.pem");
         std::fs::write(&path, "half a certif").unwrap();
         let text = format!("url = \"mqtts://b\"\ntls.ca = \"{}\"", path.display());
-        let files = toml::from_str::<Config>(&text).unwrap().files();
-        assert!(files.fault().unwrap().ends_with("holds no certificate: expected PEM"), "{files:?}");
+        let error = toml::from_str::<Config>(&text).unwrap().check_files().unwrap_err().to_string();
+        assert!(error.ends_with("holds no certificate: expected PEM"), "{error}");
     }
 }

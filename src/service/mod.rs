@@ -10,4 +10,4 @@ mod signals;
 
 pub use memory::resident_memory;
 pub use notify::Notifier;
-pub use signals::Signals;
+pub use signals::{HangUp, Signals};

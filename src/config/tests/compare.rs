@@ -28,14 +28,8 @@ fn outline(text: &str) -> Outline {
 fn check(what: &str, by: &str, lines: &[&str], later: &[&str], fixed: &[&str]) {
     assert!(OLD.contains(what), "{what}");
     let difference = outline(OLD).compare(&outline(&OLD.replacen(what, by, 1)));
-    assert_eq!(
-        (&difference.lines()[..], &difference.later[..], &difference.fixed[..]),
-        (
-            &lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>()[..],
-            &later.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>()[..],
-            &fixed.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>()[..],
-        )
-    );
+    let found = [difference.lines(), difference.later, difference.fixed];
+    assert_eq!(found, [lines, later, fixed].map(|texts| texts.iter().map(ToString::to_string).collect::<Vec<_>>()));
 }
 
 #[test]
@@ -53,7 +47,7 @@ fn what_did_not_change_is_not_touched() {
 
 #[test]
 fn each_device_has_its_own_fate() {
-    let b = &OLD[OLD.find("[device.b]").unwrap()..];
+    let b = &format!("[device.b]{}", OLD.split_once("[device.b]").unwrap().1);
     check(b, "", &["device b: removed"], &[], &[]);
     check(b, &b.replace(".b", ".c"), &["device b: removed", "device c: added"], &[], &[]);
     check("\"sine\"", "\"ramp\"", &["device a: started anew"], &[], &[]);
