@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 use tracing::Level;
 
-use crate::agent::{self, Exit, Handed, StateError};
+use crate::agent::{self, Exit, Handed, Reloaded, StateError};
 use crate::config::{self, Config, Sources};
 use crate::device::KINDS;
 use crate::model::Lane;
@@ -60,6 +60,8 @@ enum Command {
     },
     /// Ask the running gateway how it is.
     Status,
+    /// Make the running gateway read its config again, and take over what changed.
+    Reload,
     /// Show what waits for the broker, or print it.
     Queue {
         /// Print the records that wait, a line of JSON each: of this lane, or of all.
@@ -91,10 +93,12 @@ pub fn main() -> ExitCode {
             }
             Err(errors) => wrong(&errors),
         },
+        Command::Reload => run(reload(&sources), UNAVAILABLE),
         command => match config::load(&sources) {
             Ok(config) => {
                 log::start(if matches!(command, Command::Run) { arguments.log } else { Level::ERROR });
-                start(command, config, handed)
+                let broken = if matches!(command, Command::Run) { SOFTWARE } else { UNAVAILABLE };
+                run(act(command, config, sources, handed), broken)
             }
             Err(errors) => wrong(&errors),
         },
@@ -133,12 +137,12 @@ fn list_kinds(kind: Option<&str>) -> ExitCode {
     }
 }
 
-fn start(command: Command, config: Config, handed: Handed) -> ExitCode {
+/// Runs it to its end. `broken` is the exit status of an error.
+fn run(task: impl Future<Output = anyhow::Result<ExitCode>>, broken: u8) -> ExitCode {
     // Two threads: one may wait for a slow disk or name server while the other carries readings.
-    let daemon = matches!(command, Command::Run);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let result = runtime.context("no runtime").and_then(|runtime| {
-        let result = runtime.block_on(act(command, config, handed));
+        let result = runtime.block_on(task);
         // All that must end has ended. A name server that does not answer keeps its thread for a minute and more, and
         // nobody waits for what it says.
         runtime.shutdown_background();
@@ -149,18 +153,45 @@ fn start(command: Command, config: Config, handed: Handed) -> ExitCode {
         Err(error) => {
             eprintln!("sluicegate: {error:#}");
             let locked = error.downcast_ref::<StateError>().is_some_and(|error| matches!(error, StateError::Locked(_)));
-            ExitCode::from(match (locked, daemon) {
-                (true, _) => TEMPFAIL,
-                (false, true) => SOFTWARE,
-                (false, false) => UNAVAILABLE,
-            })
+            ExitCode::from(if locked { TEMPFAIL } else { broken })
         }
     }
 }
 
-async fn act(command: Command, config: Config, handed: Handed) -> anyhow::Result<ExitCode> {
+/// Asks the daemon; what it says goes to people as `check` says it.
+async fn reload(sources: &Sources) -> anyhow::Result<ExitCode> {
+    let reloaded = match (agent::ask_to_reload(sources).await, config::load(sources)) {
+        (Ok(reloaded), _) => reloaded,
+        // Where the gateway can't even be found by the config, that is what is wrong.
+        (Err(_), Err(errors)) => return Ok(wrong(&errors)),
+        (Err(error), Ok(_)) => return Err(error),
+    };
+    match reloaded {
+        Reloaded::Refused(faults) => {
+            for fault in faults {
+                eprintln!("{fault}");
+            }
+            eprintln!("refused: the gateway goes on with the config that it has");
+            Ok(ExitCode::from(CONFIG))
+        }
+        Reloaded::Done { changed, later } => {
+            if changed.is_empty() {
+                say("nothing changed");
+            }
+            for line in changed {
+                say(&line);
+            }
+            for key in later {
+                say(&format!("{key}: takes effect at the next start"));
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+async fn act(command: Command, config: Config, sources: Sources, handed: Handed) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Run => match agent::run(config, handed, CancellationToken::new()).await? {
+        Command::Run => match agent::run(config, sources, handed, CancellationToken::new()).await? {
             Exit::Stopped => Ok(ExitCode::SUCCESS),
             Exit::Broken(_) => Ok(ExitCode::from(SOFTWARE)),
         },
@@ -201,6 +232,6 @@ async fn act(command: Command, config: Config, handed: Handed) -> anyhow::Result
             agent::dump_queue(&config, lane, say).await?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::ListKinds { .. } | Command::PrintConfig => Ok(ExitCode::SUCCESS),
+        Command::ListKinds { .. } | Command::PrintConfig | Command::Reload => Ok(ExitCode::SUCCESS),
     }
 }

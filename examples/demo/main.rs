@@ -101,7 +101,8 @@ async fn play(arguments: Arguments) -> anyhow::Result<()> {
     let folder = tempfile::tempdir().context("no folder for the gateway's state")?;
     let state = folder.path().to_str().context("the temporary folder has a strange name")?;
     let text = config(broker.port(), station.path(), state);
-    let config = match config::load(&Sources::text("the demo's config", &text)) {
+    let sources = Sources::text("the demo's config", &text);
+    let config = match config::load(&sources) {
         Ok(config) => config,
         Err(errors) => bail!("{}", errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
     };
@@ -116,7 +117,7 @@ async fn play(arguments: Arguments) -> anyhow::Result<()> {
     let (waiting_tx, waiting) = mpsc::channel(1);
     let _station = Owned::spawn(station.run());
     let _asker = Owned::spawn(ask(control, waiting_tx));
-    let gateway = Owned::spawn(agent::run(config, Handed::default(), stop.clone()));
+    let gateway = Owned::spawn(agent::run(config, sources, Handed::default(), stop.clone()));
     let stage = Stage {
         settings: Settings { port: broker.port(), ..settings },
         tap: broker.tap(),

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::sync::{Semaphore, broadcast, mpsc, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 
 use super::queue::{LaneLine, show as show_record};
+use super::reload::Ask;
 use crate::model::{DeviceState, DeviceStates, GatewayId, Lane, Number, Reading, Record, time};
 use crate::queue::{self, Look, Queue};
 use crate::service::control::{Asker, Control, Question};
@@ -31,9 +32,11 @@ pub(super) struct Answers {
     pub(super) status: watch::Receiver<Status>,
     pub(super) states: watch::Receiver<DeviceStates>,
     pub(super) queue: Queue,
-    pub(super) queue_config: queue::Config,
+    pub(super) queue_config: watch::Receiver<queue::Config>,
     pub(super) queue_folder: PathBuf,
     pub(super) live: broadcast::Sender<Reading>,
+    /// Who wants the config to be read again.
+    pub(super) reloads: mpsc::Sender<Ask>,
 }
 
 impl Answers {
@@ -69,6 +72,15 @@ impl Answers {
         match asker.question().await? {
             Question::Status => asker.line(&self.status_json().to_string()).await,
             Question::Records { lane } => self.records(&mut asker, lane.as_deref()).await,
+            Question::Reload => {
+                let (ask, answer) = oneshot::channel();
+                if self.reloads.send(ask).await.is_err() {
+                    return Ok(());
+                }
+                // None comes where the gateway stops meanwhile.
+                let Ok(reloaded) = answer.await else { return Ok(()) };
+                asker.line(&serde_json::to_string(&reloaded).map_err(std::io::Error::other)?).await
+            }
             Question::Try { device } => {
                 let mut live = self.live.subscribe();
                 loop {
@@ -99,7 +111,7 @@ impl Answers {
         let ram_from = |lane: Lane| in_ram.iter().find(|of| of.lane == lane).map(|of| of.number);
         let ram_from: [Option<Number>; 3] = Lane::ALL.map(ram_from);
         let (lines, mut read) = mpsc::channel(LINES);
-        let (config, folder) = (self.queue_config.clone(), self.queue_folder.clone());
+        let (config, folder) = (self.queue_config.borrow().clone(), self.queue_folder.clone());
         let reading = tokio::task::spawn_blocking(move || {
             if let Ok(mut look) = Look::into_folder(&config, &folder) {
                 look.records(|record| lines.blocking_send(record).is_ok());

@@ -31,6 +31,7 @@ const MARKER: &str = "/run/systemd/timesync/synchronized";
 /// The task that looks after the clock.
 #[derive(Debug)]
 pub(super) struct Clock {
+    config: watch::Receiver<config::Clock>,
     judge: Judge,
     wait: Span,
     /// Why it is not believed, and since when.
@@ -76,13 +77,14 @@ impl Clock {
     /// Looks for the first time, so that whatever comes after knows how the clock is. `saved`: the last time that was
     /// saved, since 1970. Gives besides: what counts the changes, and the problems.
     pub(super) fn new(
-        config: config::Clock,
+        config: watch::Receiver<config::Clock>,
         saved: Duration,
     ) -> (Self, watch::Receiver<u32>, watch::Receiver<Problems>) {
         let (changes, changed) = watch::channel(0);
         let (problems, told) = watch::channel(Problems::new());
-        let judge = Judge { trust: config.trust, saved, kept: false, set: false, before: None };
-        let mut clock = Clock { judge, wait: config.wait, doubted: None, changes, problems };
+        let config::Clock { wait, trust } = *config.borrow();
+        let judge = Judge { trust, saved, kept: false, set: false, before: None };
+        let mut clock = Clock { config, judge, wait, doubted: None, changes, problems };
         clock.look();
         (clock, changed, told)
     }
@@ -100,6 +102,7 @@ impl Clock {
     }
 
     fn look(&mut self) {
+        config::Clock { wait: self.wait, trust: self.judge.trust } = *self.config.borrow();
         let (before, now) = (self.judge.before, time::now());
         let verdict = self.judge.look(is_kept, &now);
         tell(&verdict, self.judge.trusts());

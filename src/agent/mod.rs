@@ -6,13 +6,15 @@
 mod answers;
 mod check;
 mod clock;
+mod devices;
 mod handed;
 mod kernel_clock;
 mod looker;
 mod queue;
+mod reload;
 mod state;
+mod watchdog;
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,23 +24,27 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::command::{Journal, Queued};
-use crate::config::Config;
-use crate::device::{Held, Supervisor, Wiring};
+use crate::config::{Config, Sources};
+use crate::device::{Held, Supervisor};
 use crate::model::{Lane, Problem, Problems, Takeover, time};
-use crate::queue::{Intake, Opened, Previous, Queue, Route, Taps};
+use crate::queue::{Intake, Opened, Previous, Queue, Taps};
 use crate::service::control::{self, Control};
-use crate::service::{self, Notifier, Signals, resident_memory};
+use crate::service::{self, HangUp, Notifier, Signals, resident_memory};
 use crate::task::{Ended, Pulse, TaskSet};
 use crate::uplink::{RunBefore, Start, Uplink};
 use crate::{command, uplink};
 use answers::Answers;
 pub use check::{check_broker, check_devices};
 use clock::Clock;
+use devices::{Devices, Views};
 pub use handed::Handed;
 pub use looker::try_device;
 pub use queue::{dump_queue, show_queue};
+use reload::{CHANGES, Reload};
+pub use reload::{Reloaded, ask_to_reload};
 use state::State;
 pub use state::StateError;
+use watchdog::Watchdog;
 
 /// Readings that a driver may be ahead of the intake; then it waits.
 const ARRIVALS: usize = 32;
@@ -58,6 +64,9 @@ const ANSWERS: usize = 1024;
 /// Descriptors of outputs on their way to systemd; then the driver that opens its lines waits.
 const DESCRIPTORS: usize = 8;
 
+/// Who asks for a reload; more wait.
+const RELOADS: usize = 8;
+
 /// Readings that one who looks on may be behind.
 const LOOK: usize = 64;
 
@@ -72,9 +81,6 @@ const CLOSE: Duration = Duration::from_secs(5);
 
 /// The numbers of gaps have 52 bits, so that every JSON reader keeps them exactly.
 const GAP_BITS: u32 = 12;
-
-/// A loop that did not come around for so long has stopped.
-const STUCK: Duration = Duration::from_secs(15);
 
 /// How often the time is saved.
 const SAVE_TIME: Duration = Duration::from_secs(3600);
@@ -94,18 +100,24 @@ pub enum Exit {
 /// Where the one who asks finds the control socket of the gateway with this config: beside its state, or where the
 /// unit's `RuntimeDirectory=` has it.
 pub fn control_path(config: &Config) -> PathBuf {
-    let beside = control::path(None, &config.gateway.state_directory);
+    control_path_of(&config.gateway.state_directory)
+}
+
+fn control_path_of(state_directory: &Path) -> PathBuf {
+    let beside = control::path(None, state_directory);
     let of_unit = control::path(Some(Path::new(RUNTIME_DIRECTORY)), &beside);
     // Where neither is there yet, a gateway that is about to start is meant, and not the system's.
     if of_unit.exists() && !beside.exists() { of_unit } else { beside }
 }
 
-/// Runs the gateway until a signal ends it, or `stop` does. `handed` is what the process before left.
+/// Runs the gateway until a signal ends it, or `stop` does. `sources` is where the config came from, and is read again
+/// for a reload; `handed` is what the process before left.
 ///
 /// # Errors
 /// When another process runs on the same state directory, or the system refuses signals.
-pub async fn run(config: Config, handed: Handed, stop: CancellationToken) -> anyhow::Result<Exit> {
+pub async fn run(config: Config, sources: Sources, handed: Handed, stop: CancellationToken) -> anyhow::Result<Exit> {
     let mut signals = Signals::new().context("signals can't be taken over")?;
+    let mut hang_up = HangUp::new().context("SIGHUP can't be taken over")?;
     let mut notifier = Notifier::default();
     let (mut state, opened, before, state_problem) = begin(&config)?;
     tracing::info!(
@@ -117,7 +129,8 @@ pub async fn run(config: Config, handed: Handed, stop: CancellationToken) -> any
     );
     let (problems, own_problems) = watch::channel(state_problem);
     // Before anything asks for the time.
-    let (clock, clock_changes, clock_problems) = Clock::new(config.clock, state.saved_time());
+    let (clock_config, clock_config_seen) = watch::channel(config.clock);
+    let (clock, clock_changes, clock_problems) = Clock::new(clock_config_seen, state.saved_time());
 
     // Each stage of the stop has its own token; see `end`.
     let stop_commands = CancellationToken::new();
@@ -147,56 +160,46 @@ pub async fn run(config: Config, handed: Handed, stop: CancellationToken) -> any
     let mut storing = TaskSet::new();
     storing.spawn("descriptors", service::store(descriptors_rx));
 
+    // What is in use, for a reload to compare with.
+    let (outline, files) = (config.outline(), config.mqtt.files());
+    let (queue_config, queue_config_seen) = watch::channel(config.queue.clone());
+    let (intake_changes, new_routes) = mpsc::channel(CHANGES);
+    let (router_changes, new_guards) = mpsc::channel(CHANGES);
+    let (uplink_changes, new_uplink) = mpsc::channel(CHANGES);
+
     // Devices, each with a channel of its own in both directions.
     let supervisor = Supervisor::new(held, stop_devices.clone());
-    let mut device_tasks = TaskSet::new();
+    let states = supervisor.states();
     let (answers_tx, answers_rx) = mpsc::channel(ANSWERS);
-    let mut sources = Vec::new();
-    let mut ways = HashMap::new();
-    let mut routes = HashMap::new();
-    let mut guards = Vec::new();
-    let mut uplink_points = Vec::new();
-    let mut kinds = std::collections::BTreeMap::new();
+    let Views { routes, guards, points, kinds } = Views::of(&config.devices);
+    let mut devices = Devices::new(supervisor, answers_tx);
+    let mut device_sources = Vec::new();
     for device in config.devices {
-        for plan in device.points {
-            let key = plan.point.key();
-            let retain = plan.uplink.retain;
-            routes.insert(key, Route { lane: plan.queue.lane, keep: plan.queue.keep, retain });
-            guards.push((plan.point.clone(), plan.command));
-            uplink_points.push(uplink::PointPlan { point: plan.point, config: plan.uplink });
-        }
-        let (arrivals, source) = mpsc::channel(ARRIVALS);
-        let (writes_tx, writes) = mpsc::channel(WRITES);
-        sources.push(source);
-        ways.insert(device.plan.device.clone(), writes_tx);
-        kinds.insert(device.plan.device.clone(), device.plan.kind);
-        let wiring = Wiring { arrivals, writes, answers: answers_tx.clone() };
-        supervisor.start(&mut device_tasks, device.plan, wiring);
+        device_sources.extend(devices.prepare(&device.plan.device));
+        devices.start(device.plan);
     }
-    drop(answers_tx);
-    supervisor.release_unwanted().await;
+    devices.release_unwanted().await;
 
     // The router's outcomes reach the queue like readings do.
     let (outcomes, outcome_source) = mpsc::channel(ARRIVALS);
-    sources.push(outcome_source);
+    device_sources.push(outcome_source);
     let (last_tx, last) = watch::channel(std::collections::BTreeMap::new());
     let (live, _) = broadcast::channel(LOOK);
     let taps = Taps { last: last_tx, live: live.clone() };
     let mut core = TaskSet::new();
-    core.spawn("intake", Intake::new(sources, routes, queue.clone(), taps, intake_pulse).run());
+    core.spawn("intake", Intake::new(device_sources, routes, queue.clone(), taps, new_routes, intake_pulse).run());
 
     let (commands_tx, commands) = mpsc::channel(COMMANDS);
     let (refusals_tx, refusals) = mpsc::channel(REFUSALS);
-    let (_router_changes, router_changes) = mpsc::channel(1);
     let (heard_tx, heard) = watch::channel(Duration::ZERO);
     let (command_problems_tx, command_problems) = watch::channel(Problems::new());
     let outcome_lane = queue.clone();
     let parts = command::Parts {
         config: config.command,
         points: guards,
-        devices: ways,
+        devices: devices.ways(),
         answers: answers_rx,
-        states: supervisor.states(),
+        states: states.clone(),
         commands,
         outcomes,
         refusals: refusals_tx,
@@ -205,7 +208,7 @@ pub async fn run(config: Config, handed: Handed, stop: CancellationToken) -> any
         heard,
         takeover,
         problems: command_problems_tx,
-        changes: router_changes,
+        changes: new_guards,
         pulse: router_pulse,
         stop: stop_commands.clone(),
     };
@@ -221,10 +224,10 @@ pub async fn run(config: Config, handed: Handed, stop: CancellationToken) -> any
         health: config.health,
         start,
         devices: kinds,
-        points: uplink_points,
+        points,
         queue: queue.clone(),
         reader: queue.reader(&config.queue),
-        states: supervisor.states(),
+        states: states.clone(),
         last,
         problems: vec![own_problems, queue_problems, clock_problems, command_problems],
         commands: commands_tx,
@@ -237,6 +240,7 @@ pub async fn run(config: Config, handed: Handed, stop: CancellationToken) -> any
         clock: clock_changes.clone(),
         clock_wait: config.clock.wait.0,
         heard: heard_tx,
+        changes: new_uplink,
     });
     core.spawn("uplink", uplink.run());
     // To the end: what goes out last is dated as well.
@@ -252,19 +256,34 @@ pub async fn run(config: Config, handed: Handed, stop: CancellationToken) -> any
             None
         }
     };
+    let (reloads, mut reloads_asked) = mpsc::channel(RELOADS);
     let answers = Answers {
         gateway: config.gateway.id,
         status: status.clone(),
-        states: supervisor.states(),
+        states,
         queue: queue.clone(),
-        queue_config: config.queue.clone(),
+        queue_config: queue_config_seen,
         queue_folder: queue::folder(&config.gateway.state_directory),
         live,
+        reloads,
     };
     let mut asked = TaskSet::new();
     if let Some(control) = control {
         asked.spawn("control", answers.clone().run(control));
     }
+
+    let mut reload = Reload {
+        sources,
+        outline,
+        files,
+        router: router_changes,
+        intake: intake_changes,
+        uplink: uplink_changes,
+        queue: queue.clone(),
+        queue_config,
+        clock: clock_config,
+        problems: problems.clone(),
+    };
 
     // Run: until a signal, or until a part ends that should not.
     let mut watchdog = Watchdog::new(&pulses);
@@ -275,15 +294,19 @@ pub async fn run(config: Config, handed: Handed, stop: CancellationToken) -> any
     // What the first look found is to be saved as well.
     clock_changes.mark_changed();
     let exit = loop {
+        // To whom the answer goes, where a reload is asked for.
+        let mut wanted: Option<Option<reload::Ask>> = None;
         tokio::select! {
             signal = signals.end() => {
                 tracing::info!("stopping: {signal}");
                 break Exit::Stopped;
             }
+            () = hang_up.next() => wanted = Some(None),
+            Some(ask) = reloads_asked.recv() => wanted = Some(Some(ask)),
             () = stop.cancelled() => break Exit::Stopped,
             Some(ended) = core.next_ended() => break broken(ended),
             // The supervisor catches what a driver does; this is the supervisor itself.
-            Some(ended) = device_tasks.next_ended() => break broken(ended),
+            Some(ended) = devices.next_ended() => break broken(ended),
             Ok(()) = status.changed() => {}
             Ok(()) = clock_changes.changed() => {
                 // Soon, since a board that is switched off by its plug may not see the next hour.
@@ -302,6 +325,21 @@ pub async fn run(config: Config, handed: Handed, stop: CancellationToken) -> any
                 }
             }
         }
+        if let Some(ask) = wanted {
+            notifier.reloading();
+            let reloaded = tokio::select! {
+                reloaded = reload.run(&mut devices) => reloaded,
+                () = stop.cancelled() => break Exit::Stopped,
+                signal = signals.end() => {
+                    tracing::info!("stopping in the middle of a reload: {signal}");
+                    break Exit::Stopped;
+                }
+            };
+            notifier.reloaded();
+            if ask.is_some_and(|ask| ask.send(reloaded).is_err()) {
+                tracing::debug!("who asked for the reload is gone");
+            }
+        }
         let now = status.borrow().clone();
         if now != uplink::Status::Starting {
             notifier.ready();
@@ -316,9 +354,7 @@ pub async fn run(config: Config, handed: Handed, stop: CancellationToken) -> any
     stop_commands.cancel();
     wait_for(&mut core, "router", deadline - FAREWELL * 2).await;
     stop_devices.cancel();
-    late(device_tasks.drain(deadline - FAREWELL - FAREWELL / 2).await);
-    // What is held is systemd's by then.
-    drop(supervisor);
+    late(devices.end(deadline - FAREWELL - FAREWELL / 2).await);
     wait_for(&mut core, "intake", deadline - FAREWELL - FAREWELL / 2).await;
     stop_uplink.cancel();
     late(core.drain(deadline).await);
@@ -411,30 +447,6 @@ async fn wait_for(tasks: &mut TaskSet, name: &str, deadline: Instant) {
 fn late(names: Vec<std::sync::Arc<str>>) {
     for name in names {
         tracing::warn!("{name} did not end in its time");
-    }
-}
-
-/// Feeds on progress: a loop that does not come around is told by its name.
-#[derive(Debug)]
-struct Watchdog {
-    loops: Vec<(Pulse, u32, Instant)>,
-}
-
-impl Watchdog {
-    fn new(pulses: &[Pulse]) -> Self {
-        let now = Instant::now();
-        Watchdog { loops: pulses.iter().map(|pulse| (pulse.clone(), pulse.beats(), now)).collect() }
-    }
-
-    fn stuck(&mut self) -> Option<&str> {
-        let now = Instant::now();
-        for (pulse, seen, since) in &mut self.loops {
-            if pulse.beats() != *seen {
-                *seen = pulse.beats();
-                *since = now;
-            }
-        }
-        self.loops.iter().find(|(_, _, since)| now - *since > STUCK).map(|(pulse, _, _)| pulse.name())
     }
 }
 

@@ -43,8 +43,9 @@ pub(super) enum Refused {
 pub(super) type Guards = BTreeMap<String, BTreeMap<String, Guard>>;
 
 impl Guard {
-    pub(super) fn new(point: Point, config: PointConfig) -> Self {
-        Guard { point, config, acted: VecDeque::new() }
+    /// `before`: the same point's, under another config.
+    pub(super) fn new(point: Point, config: PointConfig, before: Option<Guard>) -> Self {
+        Guard { point, config, acted: before.map(|guard| guard.acted).unwrap_or_default() }
     }
 
     /// The value in the point's type, or why it can't be one.

@@ -515,8 +515,10 @@ impl World {
         let millis = |chance: &mut Chance, most| Duration::from_millis(chance.below(most));
         let ttl = self.chance.one_in(3).then(|| millis(&mut self.chance, 3000));
         let expires = self.chance.one_in(4).then(|| self.now.wall + millis(&mut self.chance, 3000));
-        let lease = (on && self.chance.one_in(3)).then(|| Duration::from_secs(2) + millis(&mut self.chance, 8000));
         let id = self.chance.below(8) > 0;
+        // Without an id nobody here knows which command it was that acted.
+        let lease =
+            (id && on && self.chance.one_in(3)).then(|| Duration::from_secs(2) + millis(&mut self.chance, 8000));
         let name = format!("c-{}", self.ids);
         let command = Command {
             id: id.then(|| CommandId::new(&name).unwrap()),

@@ -193,7 +193,7 @@ async fn a_command_is_refused_for_the_exact_reason() {
     }
     // By the wall clock, whatever this machine's shows.
     let config = PointConfig { command_max_age: Some(Span::secs(10)), ..PointConfig::default() };
-    let guard = Guard::new(point("valve", true, ValueType::Int), config);
+    let guard = Guard::new(point("valve", true, ValueType::Int), config, None);
     let mut guards: judge::Guards = [("tank".to_owned(), [("valve".to_owned(), guard)].into())].into();
     let unsynced = Timestamp { synced: false, ..synced };
     for (expected, at, refused) in [

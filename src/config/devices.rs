@@ -84,6 +84,7 @@ impl Reader<'_> {
         let (name, specs) = (name?, specs.into_iter().collect::<Option<Vec<_>>>()?);
         let declared: Vec<_> = specs.iter().map(|spec| (spec.name.clone(), spec.declaration.clone())).collect();
         let spec = Spec { device: name.clone(), table: own, points: specs };
+        let driver_table = driver_table(table);
         let built = match (kind.build)(copy(&spec)) {
             Ok(built) => built,
             Err(faults) => {
@@ -112,7 +113,8 @@ impl Reader<'_> {
         let rules = plans.iter().map(|(plan, rules, holds)| (plan.point.clone(), rules.clone(), *holds)).collect();
         let driver = Arc::clone(&built.driver);
         let plan = Plan { device: name, kind: kind.name, max_rate: common.max_rate, driver, points: rules };
-        Some(Device { plan, points: plans.into_iter().map(|(plan, _, _)| plan).collect() })
+        let points = plans.into_iter().map(|(plan, _, _)| plan).collect();
+        Some(Device { plan, points, table: driver_table })
     }
 
     fn kind(&mut self, table: &toml::Table) -> Option<&'static Kind> {
@@ -265,6 +267,22 @@ fn said(kind: &Kind, spec: &Spec, path: &[String], wrong: toml::Value) -> Option
 /// Every key that a point of this kind may have.
 pub(super) fn of_point(kind: &Kind) -> impl Iterator<Item = &'static str> {
     OWNERS.iter().flat_map(|(_, keys)| keys()).chain((kind.point_keys)()).copied()
+}
+
+/// A device's table without what the router, the queue and the uplink own: what is left makes its driver.
+fn driver_table(table: &toml::Table) -> toml::Table {
+    let mut table = table.clone();
+    let points = table.get_mut(POINT).and_then(toml::Value::as_table_mut);
+    for (_, point) in points.into_iter().flat_map(|points| points.iter_mut()) {
+        let Some(point) = point.as_table_mut() else { continue };
+        let others = [
+            model::keys::<command::PointConfig>(),
+            model::keys::<queue::PointConfig>(),
+            model::keys::<uplink::PointConfig>(),
+        ];
+        point.retain(|key, _| !others.iter().any(|keys| keys.contains(&key)));
+    }
+    table
 }
 
 fn split(table: &toml::Table, keys: &[&str]) -> (toml::Table, toml::Table) {

@@ -9,6 +9,7 @@
 //! ([`ConfigError`]). The callers decide what becomes of it.
 
 mod clock;
+mod compare;
 mod devices;
 mod error;
 mod gateway;
@@ -21,9 +22,12 @@ mod sources;
 mod tests;
 mod words;
 
+use std::path::PathBuf;
+
 use serde::de::DeserializeOwned;
 
 pub use clock::{Clock, Trust};
+pub use compare::{Difference, Fate, Outline, OutlineDevice};
 pub use error::{ConfigError, Place};
 pub use gateway::Gateway;
 pub use print::print;
@@ -61,6 +65,8 @@ pub struct Device {
     pub plan: Plan,
     /// Its points, as the other rooms see them; in the order of the plan.
     pub points: Vec<PointPlan>,
+    /// Its table as it is written, without what other rooms own: where it is the same, the driver is.
+    pub table: toml::Table,
 }
 
 /// A point, as the rooms beside `device` see it.
@@ -82,6 +88,15 @@ pub struct PointPlan {
 /// All that is wrong with it, in the order in which it is written.
 pub fn load(sources: &Sources) -> Result<Config, Vec<ConfigError>> {
     load_with(sources, KINDS).map(|(config, _)| config)
+}
+
+/// Where the state is kept, by a config that may be wrong in other places; `None` where that can't be told. For those
+/// who look for the gateway that runs.
+pub fn state_directory(sources: &Sources) -> Option<PathBuf> {
+    let merged = sources.merge().ok()?;
+    let mut findings = Vec::new();
+    let keys: gateway::Keys = section(&merged.table, "gateway", &mut findings)?;
+    keys.complete(sources, &mut findings).map(|gateway| gateway.state_directory)
 }
 
 /// The config, and the table that it was read from.

@@ -379,6 +379,20 @@ impl DeviceIo {
     }
 }
 
+/// However a device ends, a write that it has, and those that wait for it, get their answers.
+impl Drop for DeviceIo {
+    fn drop(&mut self) {
+        let error = DeviceError::Lost("it was stopped".to_owned());
+        if self.open.is_some() {
+            self.settle(&error);
+        }
+        self.writes.close();
+        while let Ok(write) = self.writes.try_recv() {
+            self.tell(Answer::Ended { ticket: write.ticket, result: Err(WriteError::Failed(error.to_string())) });
+        }
+    }
+}
+
 async fn sleep_until(due: Option<Duration>, now: Duration) {
     match due {
         Some(due) => tokio::time::sleep(due.saturating_sub(now)).await,

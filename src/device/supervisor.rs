@@ -69,8 +69,14 @@ impl Supervisor {
         self.states.subscribe()
     }
 
-    /// Starts one device in a task of its own.
-    pub fn start(&self, tasks: &mut TaskSet, plan: Plan, wiring: Wiring) {
+    /// A device is there no more: it has no state either.
+    pub fn forget(&self, device: &DeviceName) {
+        self.states.send_if_modified(|states| states.remove(device).is_some());
+    }
+
+    /// Starts one device in a task of its own. The result ends this one alone.
+    pub fn start(&self, tasks: &mut TaskSet, plan: Plan, wiring: Wiring) -> CancellationToken {
+        let stop = self.stop.child_token();
         let rules: BTreeMap<_, _> = plan
             .points
             .into_iter()
@@ -85,11 +91,12 @@ impl Supervisor {
             wiring.answers,
             Arc::clone(&self.states),
             self.held.clone(),
-            self.stop.clone(),
+            stop.clone(),
         );
         io.set_state(DeviceState::Starting);
         self.drivers().push(Arc::downgrade(&plan.driver));
         tasks.spawn(format!("device-{}", plan.device), supervise(plan.driver, io));
+        stop
     }
 }
 

@@ -164,6 +164,25 @@ impl Rig {
         }
     }
 
+    /// Stops the device while so many writes wait for it, and gives all that it answers.
+    pub(super) async fn stop_with_waiting(mut self, count: u32, point: &str, value: &Value) -> Vec<Answer> {
+        // On the one thread of the test: the device sees all of it at once.
+        self.stop.cancel();
+        for ticket in 1..=count {
+            let values = vec![(PointName::new(point).unwrap(), value.clone())];
+            let (cause, deadline) = (Cause::Command(CommandId::new("c").unwrap()), time::uptime() + DEADLINE);
+            self.writes.try_send(Write { ticket, cause, values, deadline }).unwrap();
+        }
+        self.arrivals.close();
+        let late = self.tasks.drain(tokio::time::Instant::now() + DEADLINE).await;
+        assert_eq!(late, Vec::<Arc<str>>::new());
+        let mut answers = Vec::new();
+        while let Some(answer) = self.answers.recv().await {
+            answers.push(answer);
+        }
+        answers
+    }
+
     /// Stops the device as the gateway does; panics when it does not end.
     pub(super) async fn stop(mut self) {
         self.stop.cancel();

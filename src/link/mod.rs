@@ -19,6 +19,7 @@ mod adapter;
 mod backoff;
 mod config;
 mod event;
+mod files;
 mod secret;
 mod tickets;
 mod url;
@@ -36,6 +37,7 @@ use adapter::{Client, Polling, Signal};
 pub use backoff::Backoff;
 pub use config::{Config, Tls, Version};
 pub use event::{Event, Filter, Limits, LinkError, Message, Opening, Publish, Refusal};
+pub use files::Files;
 pub use secret::{Secret, SecretError, SecretText};
 pub use tickets::Ticket;
 use tickets::Tickets;
@@ -67,6 +69,12 @@ impl Kept {
     /// The certificates in use; `None` without TLS or before the first link.
     pub fn identity(&self) -> Option<&Arc<Identity>> {
         self.identity.as_ref()
+    }
+
+    /// The next link has another config: nothing of the links before it counts but the bytes.
+    pub fn renew(&mut self) {
+        self.identity = None;
+        self.next_url = 0;
     }
 
     /// The URL of this link works: the next link tries it first.

@@ -122,6 +122,15 @@ impl Config {
         }
     }
 
+    /// The settings of a lane, to be changed.
+    pub fn lane_mut(&mut self, lane: Lane) -> &mut LaneConfig {
+        match lane {
+            Lane::Alarm => &mut self.alarm,
+            Lane::Outcome => &mut self.outcome,
+            Lane::Telemetry => &mut self.telemetry,
+        }
+    }
+
     /// Checks what the types can't say.
     pub fn check(&self) -> Vec<Fault> {
         let mut faults = Vec::new();

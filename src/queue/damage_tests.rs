@@ -305,7 +305,7 @@ fn a_record_out_of_turn_is_read_from_the_flash() {
 fn a_device_that_fills_the_ram_waits_and_another_does_not() {
     let disk = Fake::new();
     let mut start = Start::on(&disk, 7, None);
-    start.queue.share(2);
+    start.queue.share(2, 2);
     while start.queue.crowded().is_none() {
         start.push(1..=100);
     }

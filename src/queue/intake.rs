@@ -33,6 +33,15 @@ pub struct Taps {
     pub live: broadcast::Sender<Reading>,
 }
 
+/// A new config, as far as the intake is concerned. Sources whose devices ended leave by themselves.
+#[derive(Debug)]
+pub struct Change {
+    /// Where the readings of all points go from now on. What was sent before goes where it went before.
+    pub routes: HashMap<PointKey, Route>,
+    /// New devices.
+    pub sources: Vec<mpsc::Receiver<Arrival>>,
+}
+
 /// Takes readings from the devices into the lanes.
 #[derive(Debug)]
 pub struct Intake {
@@ -41,6 +50,7 @@ pub struct Intake {
     routes: HashMap<PointKey, Route>,
     queue: Queue,
     taps: Taps,
+    changes: mpsc::Receiver<Change>,
     pulse: Pulse,
     turn: usize,
 }
@@ -52,11 +62,22 @@ impl Intake {
         routes: HashMap<PointKey, Route>,
         queue: Queue,
         taps: Taps,
+        changes: mpsc::Receiver<Change>,
         pulse: Pulse,
     ) -> Self {
-        queue.share(sources.len());
-        let sources = sources.into_iter().zip(0..).collect();
-        Intake { sources, routes, queue, taps, pulse, turn: 0 }
+        let mut intake = Intake { sources: Vec::new(), routes, queue, taps, changes, pulse, turn: 0 };
+        intake.add(sources);
+        intake
+    }
+
+    /// Each gets the first place that is free.
+    fn add(&mut self, sources: Vec<mpsc::Receiver<Arrival>>) {
+        for source in sources {
+            let place = (0..).find(|place| self.sources.iter().all(|(_, other)| other != place));
+            self.sources.extend(place.map(|place| (source, place)));
+        }
+        let places = self.sources.iter().map(|(_, place)| usize::from(*place) + 1).max();
+        self.queue.share(places.unwrap_or_default(), self.sources.len());
     }
 
     /// Takes until all devices have ended and all that they sent is in the queue.
@@ -72,6 +93,10 @@ impl Intake {
             let place = tokio::select! {
                 place = Self::next(&mut self.sources, crowded.as_deref(), &mut self.turn, &mut batch) => place,
                 () = room, if crowded.is_some() => continue,
+                Some(change) = self.changes.recv() => {
+                    self.change(change);
+                    continue;
+                }
                 _ = tick.tick() => continue,
             };
             let Some(place) = place else { return };
@@ -113,6 +138,25 @@ impl Intake {
             if sources.is_empty() { Poll::Ready(None) } else { Poll::Pending }
         })
         .await
+    }
+
+    fn change(&mut self, change: Change) {
+        let mut before = Vec::new();
+        for (source, place) in &mut self.sources {
+            let waiting = source.len();
+            before.extend(std::iter::from_fn(|| source.try_recv().ok()).take(waiting).map(|arrival| (arrival, *place)));
+        }
+        for (arrival, place) in before {
+            self.take(arrival, place);
+        }
+        self.routes = change.routes;
+        // What is no longer retained is not shown to newcomers either.
+        self.taps.last.send_if_modified(|values| {
+            values.retain(|key, _| self.routes.get(key).is_some_and(|route| route.retain));
+            false
+        });
+        self.sources.retain(|(source, _)| !(source.is_closed() && source.is_empty()));
+        self.add(change.sources);
     }
 
     fn take(&self, arrival: Arrival, place: u16) {

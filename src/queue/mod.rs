@@ -37,7 +37,7 @@ use crate::model::{Body, GapCause, GapRange, Lane, Number, Problems, Reading, ti
 pub use config::{Config, Keep, LaneConfig, PointConfig, Sync};
 pub use dump::Look;
 use flash::{Found, Keeper};
-pub use intake::{Intake, Route, Taps};
+pub use intake::{Change, Intake, Route, Taps};
 use lane::Log;
 pub use lane::Totals;
 pub use reader::{Reader, Wanted};
@@ -250,9 +250,16 @@ impl Queue {
         state.lanes.iter().all(Log::is_empty) && state.latest.is_empty() && state.gaps.is_empty()
     }
 
-    /// So many devices share the RAM.
-    fn share(&self, sources: usize) {
-        self.state().share(sources);
+    /// Takes new bounds over, of the lanes, the RAM and the file system. When a lane is on flash can't change before
+    /// the next start, and how fast the backlog goes out is the reader's ([`Reader::replay_at`]).
+    pub fn change(&self, config: &Config) {
+        self.state().change(config);
+        self.knock();
+    }
+
+    /// So many devices share the RAM, at places below `places`.
+    fn share(&self, places: usize, count: usize) {
+        self.state().share(places, count);
     }
 
     /// The sources that have to wait until what they sent is on flash; `None`: none has to.

@@ -91,6 +91,11 @@ impl Reader {
         }
     }
 
+    /// From here on the backlog goes out as fast as this.
+    pub fn replay_at(&mut self, rate: Rate) {
+        self.replay = Bucket::new(rate, REPLAY_BURST);
+    }
+
     /// Whether telemetry stays here for now, the newest values among it.
     pub fn hold_telemetry(&mut self, hold: bool) {
         self.held = hold;

@@ -20,7 +20,15 @@ const LEAST: usize = 16 << 10;
 impl Sources {
     /// So many sources may fill so much RAM together.
     pub(super) fn new(count: usize, bytes: usize) -> Self {
-        Sources { bytes: vec![0; count], share: (bytes / count.max(1)).max(LEAST) }
+        let mut sources = Sources::default();
+        sources.share(count, count, bytes);
+        sources
+    }
+
+    /// So many sources are there now, at places below `places`. What they have in RAM stays theirs.
+    pub(super) fn share(&mut self, places: usize, count: usize, bytes: usize) {
+        self.bytes.resize(places.max(self.bytes.len()), 0);
+        self.share = (bytes / count.max(1)).max(LEAST);
     }
 
     pub(super) fn add(&mut self, source: Source, bytes: usize) {

@@ -24,6 +24,10 @@ pub(super) struct State {
     pub(super) sources: Sources,
     pub(super) lookup: Lookup,
     max_memory: usize,
+    /// So many sources share the half of it.
+    source_count: usize,
+    /// A new config that the keeper has not taken yet.
+    pub(super) new_config: Option<Config>,
     /// There is work for the keeper.
     pub(super) knocked: bool,
     /// When the keeper looks by itself at the latest.
@@ -60,6 +64,8 @@ impl State {
             sources: Sources::new(0, max_memory / 2),
             lookup: Lookup::default(),
             max_memory,
+            source_count: 0,
+            new_config: None,
             knocked: false,
             keeper_due: None,
             busy_since: None,
@@ -73,8 +79,22 @@ impl State {
         &mut self.lanes[lane.index()]
     }
 
-    pub(super) fn share(&mut self, sources: usize) {
-        self.sources = Sources::new(sources, self.max_memory / 2);
+    pub(super) fn share(&mut self, places: usize, count: usize) {
+        self.source_count = count;
+        self.sources.share(places, count, self.max_memory / 2);
+    }
+
+    /// New bounds. What is above them goes with the next record; when a lane is on flash stays as it is.
+    pub(super) fn change(&mut self, config: &Config) {
+        let mut config = config.clone();
+        for lane in Lane::ALL {
+            let log = self.lane(lane);
+            config.lane_mut(lane).sync = log.config.sync;
+            log.config = *config.lane(lane);
+        }
+        self.max_memory = bytes(config.max_memory.0);
+        self.share(0, self.source_count);
+        self.new_config = Some(config);
     }
 
     /// There will never be a flash.

@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use super::lane::SLOT_BYTES;
 use super::*;
 use crate::disk::fake::{Failing, Fake};
-use crate::model::{DeviceName, Gap, PointName, Quality, Rate, Record, Size, Span, Value};
+use crate::model::{Arrival, DeviceName, Gap, PointName, Quality, Rate, Record, Size, Span, Value};
+use crate::task::Pulse;
 
 const EPOCH: u64 = 5 << 16;
 
@@ -364,14 +365,19 @@ fn the_backlog_is_replayed_at_its_rate() {
     assert!((50..=52).contains(&sent), "{sent} in five seconds");
 }
 
-/// A queue on a disk that has so much room beside its small files, with its keeper, and what it says to people.
-fn on_flash(room: usize) -> (Fake, Queue, Keeper, watch::Receiver<Problems>) {
-    let config = config(|config| {
+/// Small lanes, of which telemetry is on flash before anybody is told.
+fn small() -> Config {
+    config(|config| {
         config.telemetry.max_bytes = Size(256 << 10);
         config.telemetry.sync = Sync::Always;
         (config.alarm.max_bytes, config.outcome.max_bytes) = (Size(64 << 10), Size(64 << 10));
         config.keep_free = Size(0);
-    });
+    })
+}
+
+/// A queue on a disk that has so much room beside its small files, with its keeper, and what it says to people.
+fn on_flash(room: usize) -> (Fake, Queue, Keeper, watch::Receiver<Problems>) {
+    let config = small();
     let disk = Fake::new();
     let (problems, said) = watch::channel(Problems::new());
     let found = Found::open(&config, Box::new(disk.clone()));
@@ -380,6 +386,72 @@ fn on_flash(room: usize) -> (Fake, Queue, Keeper, watch::Receiver<Problems>) {
     let used: usize = disk.names().iter().map(|name| disk.content(name).len()).sum();
     disk.set_capacity(Some(used + room));
     (disk, queue, keeper, said)
+}
+
+#[test]
+fn new_bounds_hold_from_the_next_records_on() {
+    let (_disk, queue, mut keeper, _problems) = on_flash(1 << 20);
+    let fill = |keeper: &mut Keeper| {
+        for value in 0..8000 {
+            push(&queue, Lane::Telemetry, value);
+            if value % 100 == 99 {
+                keeper.round(&time::now());
+            }
+        }
+        queue.status()[2].bytes
+    };
+    let before = fill(&mut keeper);
+    assert!((192 << 10..=256 << 10).contains(&before), "{before}");
+    let change = |max_bytes: u64| {
+        let telemetry = LaneConfig { max_bytes: Size(max_bytes), sync: Sync::Never, ..small().telemetry };
+        queue.change(&Config { telemetry, ..small() });
+    };
+    change(64 << 10);
+    let after = fill(&mut keeper);
+    assert!((1..=64 << 10).contains(&after), "{after} bytes; it stays on flash until the next start");
+    change(512 << 10);
+    let at_last = fill(&mut keeper);
+    assert!((256 << 10..=512 << 10).contains(&at_last), "{at_last}");
+    let LaneStatus { next_seq, depth, totals, .. } = queue.status()[2].clone();
+    assert_eq!(next_seq - 1, depth + totals.dropped_bytes, "each number has one end");
+}
+
+#[test]
+fn less_memory_counts_at_once() {
+    let queue = in_ram(&config(|config| config.max_memory = Size(1 << 20)), None);
+    for value in 0..2000 {
+        push(&queue, Lane::Telemetry, value);
+    }
+    let before = queue.status()[2].ram;
+    queue.change(&config(|config| config.max_memory = room_for(100)));
+    push(&queue, Lane::Telemetry, 2000);
+    let after = queue.status()[2].ram;
+    assert!(after as u64 <= room_for(100).0 && before > 10 * after, "{before} to {after}");
+}
+
+#[tokio::test]
+async fn what_was_sent_before_a_change_goes_where_it_went_before() {
+    let queue = in_ram(&config(|_| {}), None);
+    let route = |lane| Route { lane, keep: Keep::All, retain: true };
+    let (devices, sources): (Vec<_>, Vec<_>) = (0..2).map(|_| tokio::sync::mpsc::channel(32)).unzip();
+    let (changes, changed) = tokio::sync::mpsc::channel(1);
+    let (last, shown) = watch::channel(BTreeMap::new());
+    let taps = Taps { last, live: tokio::sync::broadcast::channel(1).0 };
+    let mut sources = sources.into_iter();
+    let routes = [(reading("p", 0).key(), route(Lane::Telemetry))].into();
+    let intake = Intake::new(sources.by_ref().take(1).collect(), routes, queue.clone(), taps, changed, Pulse::new("i"));
+    // All of it is there when the intake looks for the first time, whatever it looks at first.
+    for value in 0..20 {
+        devices[0].send(Arrival::Reading(reading("p", value))).await.unwrap();
+    }
+    let routes = [(reading("q", 0).key(), route(Lane::Alarm))].into();
+    changes.send(Change { routes, sources: sources.collect() }).await.unwrap();
+    devices[1].send(Arrival::Reading(reading("q", 1))).await.unwrap();
+    drop(devices);
+    intake.run().await;
+    let depth = |lane: Lane| queue.status()[lane.index()].depth;
+    assert_eq!((depth(Lane::Telemetry), depth(Lane::Alarm)), (20, 1));
+    assert_eq!(shown.borrow().keys().collect::<Vec<_>>(), [&reading("q", 0).key()], "p is not shown any more");
 }
 
 fn said(problems: &watch::Receiver<Problems>) -> Vec<String> {

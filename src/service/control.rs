@@ -1,4 +1,4 @@
-//! The control socket: how `sluicegate status` and `sluicegate try` ask the daemon.
+//! The control socket: how `sluicegate status`, `try` and `reload` ask the daemon.
 //!
 //! One question a connection, a line of JSON; the answer is lines, until the daemon closes. Who may write to the
 //! socket may ask: it is 0660, for the user and the group of the service.
@@ -34,6 +34,8 @@ pub enum Question {
         /// Which device.
         device: String,
     },
+    /// To read its config again: one line, once the new one is in use or was refused.
+    Reload,
 }
 
 /// The daemon's end.

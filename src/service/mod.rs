@@ -12,7 +12,7 @@ mod signals;
 pub use descriptors::{handed_over, store};
 pub use memory::resident_memory;
 pub use notify::Notifier;
-pub use signals::Signals;
+pub use signals::{HangUp, Signals};
 
 /// The directory that the unit's `RuntimeDirectory=` made; `None` without one.
 pub fn runtime_directory() -> Option<std::path::PathBuf> {

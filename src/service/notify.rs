@@ -25,6 +25,24 @@ impl Notifier {
         }
     }
 
+    /// The config is read again, until [`Notifier::reloaded`]. Nothing before the service was ready.
+    pub fn reloading(&self) {
+        if !self.ready {
+            return;
+        }
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => tell(&[NotifyState::Reloading, now]),
+            Err(error) => tracing::debug!("systemd could not be told: {error}"),
+        }
+    }
+
+    /// The new config is in use, or was refused.
+    pub fn reloaded(&self) {
+        if self.ready {
+            tell(&[NotifyState::Ready]);
+        }
+    }
+
     /// One line for `systemctl status`; told when it changes.
     pub fn status(&mut self, status: &str) {
         if self.status != status {

@@ -26,3 +26,25 @@ impl Signals {
         }
     }
 }
+
+/// SIGHUP: the config is to be read again.
+#[derive(Debug)]
+pub struct HangUp(Signal);
+
+impl HangUp {
+    /// Takes over SIGHUP, which ends a process that has not.
+    ///
+    /// # Errors
+    /// When the kernel refuses that.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(HangUp(signal(SignalKind::hangup())?))
+    }
+
+    /// Waits for one; several that come at once are one. Cancel-safe.
+    pub async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            // No more can come.
+            std::future::pending().await
+        }
+    }
+}

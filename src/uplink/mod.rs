@@ -9,7 +9,9 @@
 //! file.
 
 mod births;
+mod change;
 mod config;
+mod episode;
 mod plain;
 mod poison;
 mod presence;
@@ -17,7 +19,7 @@ mod publisher;
 mod session;
 mod topics;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -29,7 +31,10 @@ use crate::model::{
 };
 use crate::queue::{Queue, Reader};
 use crate::task::Pulse;
+pub use change::Change;
+use change::{Obsolete, by_key, text_points};
 pub use config::{HealthConfig, Payload, PointConfig};
+use episode::Episode;
 use poison::Poison;
 use session::{End, Session};
 use topics::Topics;
@@ -122,6 +127,8 @@ pub struct Parts {
     pub clock_wait: Duration,
     /// Gets when the broker was heard last, by `CLOCK_BOOTTIME`; not more often than each half second.
     pub heard: watch::Sender<Duration>,
+    /// What changes while the gateway runs.
+    pub changes: mpsc::Receiver<Change>,
 }
 
 /// Who watches the link needs no finer grain.
@@ -159,8 +166,14 @@ struct Shared {
     parts: Parts,
     topics: Topics,
     points: HashMap<PointKey, PointPlan>,
+    /// Points that a new config does not have: what of them still waits is spelled as it was, and never retained.
+    former: HashMap<PointKey, PointConfig>,
+    /// What the broker may retain of what the config does not have any more, and whether it was cleared there.
+    obsolete: BTreeMap<Obsolete, bool>,
+    /// The next connection is made with this.
+    new_link: Option<link::Config>,
     /// Points and devices by the words of a topic.
-    text_points: std::collections::HashSet<(String, String)>,
+    text_points: HashSet<(String, String)>,
     refusals: VecDeque<Outcome>,
     /// Who floods the gateway with wrong commands does not flood the broker with their outcomes.
     refusal_rate: Bucket,
@@ -190,18 +203,14 @@ struct Counters {
 impl Uplink {
     /// An uplink, not yet connected.
     pub fn new(parts: Parts) -> Self {
-        let points: HashMap<_, _> = parts.points.iter().map(|plan| (plan.point.key(), plan.clone())).collect();
-        let text_points = parts
-            .points
-            .iter()
-            .filter(|plan| plan.point.value_type == Some(crate::model::ValueType::Text))
-            .map(|plan| (plan.point.device.to_string(), plan.point.name.to_string()))
-            .collect();
         let shared = Shared {
             topics: Topics::new(&parts.link.root),
+            points: by_key(&parts.points),
+            former: HashMap::new(),
+            obsolete: BTreeMap::new(),
+            new_link: None,
+            text_points: text_points(&parts.points),
             parts,
-            points,
-            text_points,
             refusals: VecDeque::new(),
             refusal_rate: Bucket::new(REFUSAL_RATE, Duration::from_secs(1)),
             poison: Poison::default(),
@@ -220,6 +229,10 @@ impl Uplink {
     pub async fn run(mut self) {
         let mut episode = Episode::default();
         loop {
+            if self.shared.take_link() {
+                self.kept.renew();
+                self.backoff.reset();
+            }
             let clock = *self.shared.parts.clock.borrow();
             let end = match Session::open(&mut self.shared, &mut self.kept) {
                 Ok(mut session) => {
@@ -234,6 +247,10 @@ impl Uplink {
             let clock = matches!(end, End::Lost { error: LinkError::Tls(_), .. }).then_some(clock);
             let pause = match end {
                 End::Stopped => return,
+                End::Changed => {
+                    self.shared.tell(Status::Offline { error: "connecting with the new config".to_owned() });
+                    continue;
+                }
                 End::Duplicate(instance) => {
                     let text = format!(
                         "another gateway uses this gateway's id or topics (its instance is {instance}): give each an \
@@ -284,6 +301,12 @@ impl Shared {
                 }
                 _ = tick.tick() => self.parts.pulse.beat(),
                 Some(outcome) = self.parts.refusals.recv() => self.keep_refusal(outcome),
+                Some(change) = self.parts.changes.recv() => {
+                    self.change(change);
+                    if self.new_link.is_some() {
+                        return false;
+                    }
+                }
             }
         }
     }
@@ -352,35 +375,6 @@ impl Shared {
             }
         }
         std::mem::take(&mut self.problems_dirty)
-    }
-}
-
-/// One line when the link goes, one when it is back, and nothing for each attempt between.
-#[derive(Debug, Default)]
-struct Episode {
-    began: Option<Duration>,
-    last: String,
-}
-
-impl Episode {
-    fn lost(&mut self, why: &str) {
-        if self.began.is_none() {
-            self.began = Some(time::uptime());
-            tracing::warn!("link lost: {why}");
-        } else if self.last != why {
-            tracing::info!("link still away: {why}");
-        }
-        why.clone_into(&mut self.last);
-    }
-
-    fn back(&mut self, url: &str) {
-        match self.began.take() {
-            Some(began) => {
-                let away = time::uptime().saturating_sub(began);
-                tracing::info!("link to {url} back after {:.0} s", away.as_secs_f64());
-            }
-            None => tracing::info!("link to {url} up"),
-        }
     }
 }
 

@@ -16,6 +16,7 @@ mod isolation;
 mod kills;
 mod misbehaving;
 mod presence;
+mod reload;
 mod serial;
 mod service;
 mod support;

@@ -187,6 +187,49 @@ fn readings_and_commands_pass_through_tls_password_and_acl() {
     }
 }
 
+#[test]
+fn certificates_and_passwords_that_were_replaced_are_taken_by_a_reload() {
+    let site = Site::new();
+    let broker = site.broker(&site.server(&["localhost"], 2099));
+    let mut agent = Agent::start(site.path(), &site.config(broker.port, "3.1.1", ""));
+    let connections = || broker.log().matches("New client connected").count();
+    until("the first connection", || connections() == 1);
+    agent.wait_log("link to mqtts://localhost");
+    let reload = || {
+        let output = Agent::ask(site.path(), &["reload"]);
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
+    };
+    let replaced = (Some(0), "[mqtt]: the files that it names were replaced\n".to_owned());
+    let nothing = (Some(0), "nothing changed\n".to_owned());
+    assert_eq!(reload(), nothing);
+    // The same once more, as a renewal that was not due writes it.
+    std::fs::write(site.path().join("password"), "right\n").unwrap();
+    assert_eq!(reload(), nothing);
+
+    // Half a renewal: a good link is not given up for it.
+    let Identity { cert, .. } = &site.client;
+    let good = std::fs::read(cert).unwrap();
+    std::fs::write(cert, &good[..good.len() / 2]).unwrap();
+    let (code, said) = reload();
+    assert_eq!(code, Some(78), "{said}");
+    assert!(said.starts_with(&format!("mqtt: {} holds no certificate", cert.display())), "{said}");
+    std::fs::write(cert, &good).unwrap();
+    assert_eq!(reload(), nothing);
+    assert_eq!(connections(), 1);
+
+    site.authority.client(site.path(), "client");
+    assert_ne!(std::fs::read(cert).unwrap(), good);
+    assert_eq!(reload(), replaced);
+    until("a connection with the new certificate", || connections() == 2);
+    std::fs::write(site.path().join("password"), "right").unwrap();
+    assert_eq!(reload(), replaced);
+    until("a connection with the new password", || connections() == 3);
+    assert_eq!(broker.log().matches("Client g disconnected.").count(), 2, "{}", broker.log());
+    assert!(!agent.log().contains("link lost"), "{}", agent.log());
+    assert!(agent.stop().success());
+}
+
 /// Starts an agent that must not get through, and checks what it says and that the broker never had it as a client.
 fn refused(site: &Site, broker: &Mosquitto, config: &str, expected: &str) {
     let agent = Agent::start(site.path(), config);

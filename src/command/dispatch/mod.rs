@@ -125,11 +125,12 @@ impl Dispatcher {
 
     fn set_points(&mut self, points: Vec<(Point, PointConfig)>) {
         self.outputs.set(&points);
-        self.guards.clear();
+        let mut before = std::mem::take(&mut self.guards);
         for (point, config) in points {
             self.devices.entry(point.device.clone()).or_default();
             let device = self.guards.entry(point.device.to_string()).or_default();
-            device.insert(point.name.to_string(), Guard::new(point, config));
+            let known = before.get_mut(point.device.as_str()).and_then(|points| points.remove(point.name.as_str()));
+            device.insert(point.name.to_string(), Guard::new(point, config, known));
         }
     }
 

@@ -242,6 +242,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_write_that_waits_when_the_device_stops_is_answered() {
+        let text = "[device.s]\nkind = \"sim\"\n[device.s.point.fan]\nwave = \"switch\"\n";
+        let mut rig = Rig::start(text);
+        rig.online().await;
+        let answers = rig.stop_with_waiting(3, "fan", &Value::Bool(true)).await;
+        let stopped = Err(WriteError::Failed("it was stopped".to_owned()));
+        let expected: Vec<_> = (1..=3).map(|ticket| Answer::Ended { ticket, result: stopped.clone() }).collect();
+        let ended: Vec<_> = answers.into_iter().filter(|answer| matches!(answer, Answer::Ended { .. })).collect();
+        assert_eq!(ended, expected);
+    }
+
+    #[tokio::test]
     async fn a_panic_ends_the_driver_and_the_supervisor_starts_it_again() {
         let mut rig = Rig::start(
             r#"

@@ -84,11 +84,20 @@ impl From<io::Error> for WriteError {
     }
 }
 
+/// A lane is so many segments, that can be dropped one by one.
+fn segment_size(config: &LaneConfig) -> u64 {
+    (config.max_bytes.0 / SEGMENTS).clamp(SMALLEST, LARGEST) / SMALLEST * SMALLEST
+}
+
 impl Files {
     pub(super) fn new(lane: Lane, config: &LaneConfig) -> Self {
-        let size = (config.max_bytes.0 / SEGMENTS).clamp(SMALLEST, LARGEST) / SMALLEST * SMALLEST;
-        let cursor = Cursor::default();
+        let (size, cursor) = (segment_size(config), Cursor::default());
         Files { lane, folder: lane.to_string(), size, active: None, next_id: 1, spare: None, cursor }
+    }
+
+    /// The lane has other bounds: so large are the next segments.
+    pub(super) fn resize(&mut self, config: &LaneConfig) {
+        self.size = segment_size(config);
     }
 
     pub(super) fn name(&self, id: u64) -> String {

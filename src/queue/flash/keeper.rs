@@ -247,6 +247,7 @@ impl Keeper {
     /// Does all that is due. The result is when there will be more.
     pub(in crate::queue) fn round(&mut self, now: &Timestamp) -> Option<Duration> {
         self.now = *now;
+        self.take_config();
         self.feed();
         self.drop_old(now);
         let mut more = false;
@@ -262,6 +263,15 @@ impl Keeper {
         self.look_for_room(now);
         self.look_at_oldest(now);
         if more { Some(now.uptime) } else { self.next_due(now) }
+    }
+
+    /// New segments are made by the new bounds; those that are there keep their size.
+    fn take_config(&mut self) {
+        let Some(config) = self.queue.state().new_config.take() else { return };
+        for lane in Lane::ALL {
+            self.kit.lanes[lane.index()].files.resize(config.lane(lane));
+        }
+        self.kit.config = config;
     }
 
     fn next_due(&mut self, now: &Timestamp) -> Option<Duration> {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::poison::Place;
 use super::presence::{Corrections, ECHO_PATIENCE, Stage};
 use super::publisher::Publisher;
-use super::{Episode, Shared, Status};
+use super::{Change, Episode, Shared, Status};
 use crate::link::{Event, Kept, Link, LinkError, Opening};
 use crate::model::{DeviceStates, time};
 use crate::task::Pulse;
@@ -26,6 +26,8 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 pub(super) enum End {
     /// We said farewell because the gateway stops.
     Stopped,
+    /// We ended it for a new config, with which the next one is made at once.
+    Changed,
     /// Another gateway, of this instance, uses our topics.
     Duplicate(String),
     /// It broke, or never was.
@@ -126,6 +128,10 @@ impl<'a> Session<'a> {
                 }
                 Some(outcome) = parts.refusals.recv() => {
                     self.shared.keep_refusal(outcome);
+                    None
+                }
+                Some(change) = parts.changes.recv() => {
+                    self.change(change);
                     None
                 }
                 () = sleep(due), if due.is_some() => None,
@@ -238,6 +244,7 @@ impl<'a> Session<'a> {
         for word in self.shared.last_values() {
             self.publisher.say(word);
         }
+        self.clear_obsolete_topics();
         let own_status_echoes = granted.get(2) == Some(&true) && self.takes_commands;
         self.stage = Stage::Introducing { since: time::uptime(), echoed: false };
         if !own_status_echoes {
@@ -263,6 +270,35 @@ impl<'a> Session<'a> {
         self.publisher.say(self.shared.info_word());
         episode.back(self.link.url());
         self.shared.tell(Status::Online { url: self.link.url().to_owned() });
+    }
+
+    /// A new config.
+    fn change(&mut self, change: Change) {
+        let introduces = self.shared.change(change);
+        // One that was away has to be told of from the beginning.
+        let devices = &self.shared.parts.devices;
+        if let Some(said) = &mut self.states_said {
+            said.retain(|device, _| devices.contains_key(device) && !introduces.new_devices.contains(device));
+        }
+        if self.parting.is_some() {
+            return;
+        }
+        if !matches!(self.stage, Stage::Connecting | Stage::Subscribing) {
+            self.clear_obsolete_topics();
+            if self.stage == Stage::Open && introduces.differs {
+                self.publisher.say(self.shared.info_word());
+            }
+        }
+        if self.shared.new_link.is_some() {
+            self.part(End::Changed);
+        }
+    }
+
+    fn clear_obsolete_topics(&mut self) {
+        for word in self.shared.clearing_words() {
+            tracing::info!("clearing {}, which is no longer configured", word.topic);
+            self.publisher.say(word);
+        }
     }
 
     fn device_states_changed(&mut self) {

@@ -38,7 +38,12 @@ impl Session<'_> {
             }
             (UnderWay::Latest(reading), Ok(()) | Err(Refusal::Never(_))) => reader.latest_acked(&reading),
             (UnderWay::Gap(n), Ok(()) | Err(Refusal::Never(_))) => reader.gap_acked(n),
-            (UnderWay::Word(word), Ok(())) => self.shared.introduced |= word.topic == self.shared.topics.own("info"),
+            (UnderWay::Word(word), Ok(())) => {
+                self.shared.introduced |= word.topic == self.shared.topics.own("info");
+                if word.payload.is_empty() {
+                    self.shared.cleared(&word.topic);
+                }
+            }
             (UnderWay::Record((lane, number)), Err(Refusal::Never(why))) => {
                 tracing::error!(LANE = %lane, "the broker refuses record {number}: {why}");
                 reader.refused(lane, number);
@@ -185,12 +190,12 @@ impl Session<'_> {
     }
 
     fn reading(&self, reading: &Reading, number: Option<(Lane, Number)>, late: bool) -> Publish {
-        let plan = self.shared.points.get(&reading.key());
-        let config = plan.map(|plan| plan.config).unwrap_or_default();
+        let config = self.shared.spelling(&reading.key());
         let copy = if late { Copy::Late } else { Copy::Live };
         let payload = match config.payload {
-            Payload::Json => plain::reading(reading, number, copy, &time::now()),
-            Payload::Value => plain::bare(reading),
+            // A record has a number, which must be seen; it waits since before the point was given a bare value.
+            Payload::Value if number.is_none() => plain::bare(reading),
+            _ => plain::reading(reading, number, copy, &time::now()),
         };
         let topic = self.shared.topics.reading(&reading.device, &reading.point);
         // The backlog must not overwrite a newer value at the broker.

@@ -54,6 +54,11 @@ impl Agent {
         wait::until_some("the agent to stop", || child.0.try_wait().unwrap())
     }
 
+    /// SIGHUP.
+    pub(crate) fn hang_up(&self) {
+        signal(&self.child.as_ref().unwrap().0, Signal::HUP);
+    }
+
     /// Its exit status, where it ends by itself.
     pub(crate) fn ended(&mut self) -> ExitStatus {
         let child = self.child.as_mut().unwrap();

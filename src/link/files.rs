@@ -1,0 +1,73 @@
+//! The files that `[mqtt]` names: whether they were replaced, and whether they can be used.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::wire::Identity;
+use super::{Config, LinkError, Secret};
+
+/// What the files that a config names held when they were looked at: of their contents, since a file may be replaced by
+/// one of the same age and size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Files(u64);
+
+impl Config {
+    /// Looks at the files that this config names: certificates, keys, passwords. Blocks on the file system.
+    pub fn files(&self) -> Files {
+        let tls = self.tls.as_ref();
+        let secrets = self.password.iter().chain(tls.and_then(|tls| tls.key.as_ref())).filter_map(Secret::path);
+        let certificates = tls.into_iter().flat_map(|tls| tls.ca.iter().chain(&tls.cert)).cloned();
+        let mut hasher = DefaultHasher::new();
+        for path in secrets.chain(certificates) {
+            let content = std::fs::read(&path).map_err(|error| error.kind());
+            (path, content).hash(&mut hasher);
+        }
+        Files(hasher.finish())
+    }
+
+    /// Whether a connection could be made with them. Blocks on the file system.
+    ///
+    /// # Errors
+    /// When one of them can't be read, or does not hold what it should.
+    pub fn check_files(&self) -> Result<(), LinkError> {
+        if let Some(password) = &self.password {
+            password.read().map_err(|error| LinkError::Config(error.to_string()))?;
+        }
+        if self.url.0.iter().any(|url| url.scheme.is_tls()) {
+            Identity::current(&self.tls.clone().unwrap_or_default(), None).map_err(LinkError::from)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_replaced_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("password");
+        let text = format!("url = \"mqtt://b\"\nusername = \"u\"\npassword.file = \"{}\"", path.display());
+        let config: Config = toml::from_str(&text).unwrap();
+        let none = config.files();
+        assert!(config.check_files().unwrap_err().to_string().contains("can't read the secret in "));
+        std::fs::write(&path, "one").unwrap();
+        let one = config.files();
+        assert_eq!((one == none, one == config.files()), (false, true));
+        assert!(config.check_files().is_ok());
+        std::fs::write(&path, "two").unwrap();
+        assert_ne!(one, config.files());
+        std::fs::write(&path, "one").unwrap();
+        assert_eq!(one, config.files(), "written anew, but the same");
+    }
+
+    #[test]
+    fn certificates_that_cannot_be_used_are_a_fault() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.pem");
+        std::fs::write(&path, "half a certif").unwrap();
+        let text = format!("url = \"mqtts://b\"\ntls.ca = \"{}\"", path.display());
+        let error = toml::from_str::<Config>(&text).unwrap().check_files().unwrap_err().to_string();
+        assert!(error.ends_with("holds no certificate: expected PEM"), "{error}");
+    }
+}

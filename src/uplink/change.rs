@@ -1,0 +1,147 @@
+//! A new config while the gateway runs: other points and devices, another broker.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::topics::Topics;
+use super::{HealthConfig, PointConfig, PointPlan, Shared, births};
+use crate::link::{self, Publish};
+use crate::model::{DeviceName, PointKey, Rate, ValueType};
+
+/// A new config, as far as the uplink is concerned.
+#[derive(Debug)]
+pub struct Change {
+    /// `[mqtt]`, where the connection is to be made anew with it.
+    pub link: Option<link::Config>,
+    /// `[health]`.
+    pub health: HealthConfig,
+    /// The devices and their kinds.
+    pub devices: BTreeMap<DeviceName, &'static str>,
+    /// All points.
+    pub points: Vec<PointPlan>,
+    /// How fast the backlog goes out.
+    pub replay: Rate,
+    /// How long after the first connection readings wait for the clock to be set.
+    pub clock_wait: Duration,
+}
+
+/// Something that the broker may retain although no config has it any more.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Obsolete {
+    /// A word of a device: its status, its problem.
+    Device(DeviceName, &'static str),
+    /// The last reading of a point.
+    Point(PointKey),
+}
+
+impl Obsolete {
+    fn topic(&self, topics: &Topics) -> String {
+        match self {
+            Obsolete::Device(device, word) => topics.device(device, word),
+            Obsolete::Point(PointKey(device, point)) => topics.reading(device, point),
+        }
+    }
+}
+
+/// What of a change has to be told.
+#[derive(Debug, Default)]
+pub(super) struct Introduces {
+    /// Devices that were not there before.
+    pub(super) new_devices: BTreeSet<DeviceName>,
+    /// The `info` says something else than before.
+    pub(super) differs: bool,
+}
+
+impl Shared {
+    /// Takes a new config over. The link stays as it is until the connection has ended.
+    pub(super) fn change(&mut self, change: Change) -> Introduces {
+        let Change { link, health, devices, points, replay, clock_wait } = change;
+        let before = std::mem::replace(&mut self.points, by_key(&points));
+        for (key, plan) in &before {
+            let now = self.points.get(key);
+            if now.is_none() {
+                self.former.insert(key.clone(), PointConfig { retain: false, ..plan.config });
+            }
+            if plan.config.retain && now.is_none_or(|now| !now.config.retain) {
+                self.obsolete.insert(Obsolete::Point(key.clone()), false);
+            }
+        }
+        for (key, plan) in &self.points {
+            self.former.remove(key);
+            if plan.config.retain {
+                self.obsolete.remove(&Obsolete::Point(key.clone()));
+            }
+        }
+        let words = |device: &DeviceName| ["status", "problem"].map(|word| Obsolete::Device(device.clone(), word));
+        for device in self.parts.devices.keys().filter(|device| !devices.contains_key(*device)) {
+            self.obsolete.extend(words(device).map(|word| (word, false)));
+        }
+        for word in devices.keys().flat_map(words) {
+            self.obsolete.remove(&word);
+        }
+        let is_new = |device: &&DeviceName| !self.parts.devices.contains_key(*device);
+        let new_devices = devices.keys().filter(is_new).cloned().collect();
+        let declared = |plans: &[PointPlan]| plans.iter().map(|plan| plan.point.clone()).collect::<Vec<_>>();
+        let differs = devices != self.parts.devices || declared(&points) != declared(&self.parts.points);
+        self.text_points = text_points(&points);
+        self.parts.reader.replay_at(replay);
+        self.parts.health = health;
+        self.parts.clock_wait = clock_wait;
+        self.parts.devices = devices;
+        self.parts.points = points;
+        if link.is_some() {
+            self.new_link = link;
+        }
+        Introduces { new_devices, differs }
+    }
+
+    /// The next connection is made with the new config. False: there is none.
+    pub(super) fn take_link(&mut self) -> bool {
+        let Some(link) = self.new_link.take() else { return false };
+        let old = std::mem::replace(&mut self.parts.link, link);
+        let new = &self.parts.link;
+        if old.url != new.url || old.root != new.root {
+            // Who is remembered there is another one than at the broker before.
+            self.introduced = false;
+            self.run_before = None;
+            // It may have been ours before.
+            self.obsolete.values_mut().for_each(|cleared| *cleared = false);
+        }
+        self.topics = Topics::new(&new.root);
+        true
+    }
+
+    /// How a reading of this point looks at the broker.
+    pub(super) fn spelling(&self, key: &PointKey) -> PointConfig {
+        let former = || self.former.get(key).copied();
+        // One of a point that an earlier run had: nobody would clear what is retained of it.
+        let unknown = PointConfig { retain: false, ..PointConfig::default() };
+        self.points.get(key).map(|plan| plan.config).or_else(former).unwrap_or(unknown)
+    }
+
+    /// The broker retains nothing on this topic any more.
+    pub(super) fn cleared(&mut self, topic: &str) {
+        let topics = &self.topics;
+        let of_topic = self.obsolete.iter_mut().filter(|(obsolete, _)| obsolete.topic(topics) == topic);
+        of_topic.for_each(|(_, cleared)| *cleared = true);
+    }
+
+    /// An empty retained message for each topic that is obsolete.
+    pub(super) fn clearing_words(&self) -> Vec<Publish> {
+        let open = self.obsolete.iter().filter(|(_, cleared)| !**cleared);
+        open.map(|(obsolete, _)| births::retained(obsolete.topic(&self.topics), Bytes::new())).collect()
+    }
+}
+
+/// The points by their names.
+pub(super) fn by_key(points: &[PointPlan]) -> HashMap<PointKey, PointPlan> {
+    points.iter().map(|plan| (plan.point.key(), plan.clone())).collect()
+}
+
+/// The points that take any text.
+pub(super) fn text_points(points: &[PointPlan]) -> HashSet<(String, String)> {
+    let texts = points.iter().filter(|plan| plan.point.value_type == Some(ValueType::Text));
+    texts.map(|plan| (plan.point.device.to_string(), plan.point.name.to_string())).collect()
+}
