@@ -71,8 +71,8 @@ pub(super) enum Turn {
     Now,
     /// At this time.
     At(Duration),
-    /// Once these outputs are at their safe values.
-    After(Vec<PointKey>),
+    /// Once these outputs were made safe, for these causes.
+    After(Vec<(PointKey, Cause)>),
     /// No more; why.
     Never(String),
 }
@@ -141,12 +141,12 @@ impl Outputs {
 
     /// A device was opened; these of its outputs have these values.
     pub(super) fn opened(&mut self, device: &DeviceName, values: &[(PointName, Value)], now: Duration) {
+        // What failed before has another chance now.
+        self.outputs.iter_mut().filter(|(key, _)| key.0 == *device).for_each(|(_, output)| output.again = None);
         for (point, value) in values {
             let Some(output) = self.outputs.get_mut(&PointKey(device.clone(), point.clone())) else { continue };
             output.value = Some(value.clone());
             output.before = None;
-            // What failed before has another chance now.
-            output.again = None;
             output.state = match (output.state, *value == output.safe) {
                 (known @ State::Safe { .. }, true) | (known @ State::On { .. }, false) => known,
                 (_, true) => State::Safe { since: now },
@@ -197,6 +197,9 @@ impl Outputs {
             if setting.value == output.safe {
                 continue;
             }
+            if output.state == State::Unknown {
+                wait = wait.max(output.config.timeout.0);
+            }
             let Some(interlock) = &output.config.interlock else { continue };
             let refused = |text| Err((Reason::Interlock, text));
             if !groups.insert(&interlock.group) {
@@ -233,6 +236,13 @@ impl Outputs {
             if let Err(text) = output.may(&setting.point, &setting.value, now) {
                 return Turn::Never(text);
             }
+            if output.state == State::Unknown && setting.value != output.safe {
+                // It may have been on for long, so its times can't begin with this command.
+                if output.again.is_some() {
+                    return Turn::Never(format!("`{}` could not be set to its safe value first", key.1));
+                }
+                after.push((key.clone(), Cause::Start));
+            }
             let interlock = output.config.interlock.as_ref().filter(|_| setting.value != output.safe);
             let Some(interlock) = interlock.filter(|_| !seeded(self.bug, Bug::NoBreak)) else { continue };
             for (other_key, other) in self.others(&key, &interlock.group) {
@@ -241,7 +251,7 @@ impl Outputs {
                     State::On { .. } | State::Unknown if other.again.is_some() => {
                         return Turn::Never(format!("`{}` of the same group could not be switched off", other_key.1));
                     }
-                    State::On { .. } | State::Unknown => after.push(other_key.clone()),
+                    State::On { .. } | State::Unknown => after.push((other_key.clone(), Cause::Interlock)),
                 }
             }
         }

@@ -89,8 +89,8 @@ impl Dispatcher {
                 Turn::Now => self.run_head(name, now),
                 Turn::At(_) => return,
                 Turn::After(keys) => {
-                    for key in keys {
-                        self.make_safe(key, Cause::Interlock);
+                    for (key, cause) in keys {
+                        self.make_safe(key, cause);
                     }
                     // One of them may be this device's own.
                     if self.devices.get(name).is_none_or(|device| device.urgent.is_empty()) {
