@@ -59,8 +59,8 @@ pub(super) fn open(
 ) -> (Client, Polling) {
     let connect_timeout = config.connect_timeout.0.as_secs().max(1);
     let cap = usize::from(capacity);
-    // The relay checks the true address; rumqttc's own checks of sizes are out of the way here.
-    let incoming = usize::try_from(MAX_INCOMING).unwrap_or(usize::MAX);
+    // The relay checks the true address, and lets nothing through that rumqttc would find too large.
+    let incoming = MAX_INCOMING;
     match config.version {
         Version::V3 => {
             use rumqttc::{AsyncClient, LastWill, MqttOptions, NetworkOptions, QoS, Transport};
@@ -96,7 +96,7 @@ pub(super) fn open(
                 .set_manual_acks(true)
                 .set_connection_timeout(connect_timeout)
                 .set_outgoing_inflight_upper_limit(capacity)
-                .set_max_packet_size(Some(MAX_INCOMING));
+                .set_max_packet_size(u32::try_from(incoming).ok());
             if let Some((topic, payload)) = &opening.will {
                 options.set_last_will(packet5::LastWill::new(topic, payload.to_vec(), QoS::AtLeastOnce, true, None));
             }
