@@ -49,7 +49,7 @@ const WRITES: usize = 8;
 /// Commands between the uplink and the router; more are refused as busy.
 const COMMANDS: usize = 32;
 
-/// Outcomes of refusals between the router and the uplink; more are not told.
+/// Outcomes of refusals between the router and the uplink; more are not told, but counted.
 const REFUSALS: usize = 64;
 
 /// Answers of all devices: two for each write that may be under way.
@@ -187,6 +187,7 @@ pub async fn run(config: Config, handed: Handed, stop: CancellationToken) -> any
 
     let (commands_tx, commands) = mpsc::channel(COMMANDS);
     let (refusals_tx, refusals) = mpsc::channel(REFUSALS);
+    let (lost, refusals_lost) = watch::channel(0);
     let (_router_changes, router_changes) = mpsc::channel(1);
     let (heard_tx, heard) = watch::channel(Duration::ZERO);
     let (command_problems_tx, command_problems) = watch::channel(Problems::new());
@@ -200,6 +201,7 @@ pub async fn run(config: Config, handed: Handed, stop: CancellationToken) -> any
         commands,
         outcomes,
         refusals: refusals_tx,
+        lost,
         epoch: before.epoch,
         queued: Box::new(move || queued(&outcome_lane)),
         heard,
@@ -229,6 +231,7 @@ pub async fn run(config: Config, handed: Handed, stop: CancellationToken) -> any
         problems: vec![own_problems, queue_problems, clock_problems, command_problems],
         commands: commands_tx,
         refusals,
+        refusals_lost,
         status: status_tx,
         memory: resident_memory,
         pulse: uplink_pulse,

@@ -6,6 +6,9 @@
 mod architecture;
 mod cli;
 mod clock;
+mod command_flood;
+mod command_kills;
+mod command_payloads;
 mod commands;
 mod delivery;
 mod documents;

@@ -1,0 +1,318 @@
+//! What a gateway makes of every sort of payload: the exact reason and sentence, or the value that acts. The far end of
+//! the serial line is the record of what acted.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+use crate::support::{Agent, Gate, Mosquitto, Observer, Pty, publish, publish_bytes, publish_with, until};
+
+fn config(port: u16, version: &str, pty: &str) -> String {
+    format!(
+        r#"
+[gateway]
+id = "g"
+state_directory = "{{state}}"
+[mqtt]
+url = "mqtt://127.0.0.1:{port}"
+version = "{version}"
+[health]
+interval = "1s"
+[device.tank]
+kind = "serial"
+port = "{pty}"
+frame = {{ kind = "line" }}
+decode = {{ kind = "key-value" }}
+[device.tank.point.level]
+from = "level"
+type = "float"
+[device.tank.point.valve]
+type = "int"
+min = 0
+max = 100
+write = "VALVE {{value}}\n"
+command_max_age = "10s"
+[device.tank.point.speed]
+type = "float"
+write = "SPEED {{value}}\n"
+[device.tank.point.lamp]
+type = "bool"
+safe = false
+write = "LAMP {{value}}\n"
+[device.tank.point.display]
+type = "text"
+write = "SAY {{value}}\n"
+"#
+    )
+}
+
+struct Site {
+    broker: Mosquitto,
+    gate: Gate,
+    observer: Observer,
+    pty: Pty,
+    agent: Agent,
+    _folder: tempfile::TempDir,
+}
+
+fn site(version: &str, before: impl FnOnce(u16)) -> Site {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::with(folder.path(), "allow_anonymous true\nmax_queued_messages 0\n");
+    before(broker.port);
+    let gate = Gate::to(broker.port);
+    let observer = Observer::start(broker.port);
+    let mut pty = Pty::new(&folder.path().join("tank"));
+    let agent = Agent::start(folder.path(), &config(gate.port, version, pty.path()));
+    observer.wait_payload("sluicegate/g/tank/status", "online");
+    observer.wait_json("sluicegate/g/info", "session", 1);
+    // What has a safe value begins with it.
+    pty.hear("LAMP 0\n");
+    Site { broker, gate, observer, pty, agent, _folder: folder }
+}
+
+impl Site {
+    /// The answer to what was published since the last look.
+    fn answer(&self, to: &str, what: &str) -> Value {
+        let topic = format!("sluicegate/g/{to}/outcome");
+        self.observer.wait(what, |heard| heard.topic == topic).json()
+    }
+
+    /// What acted, but for the safe value at the beginning.
+    fn record(&mut self) -> String {
+        self.pty.heard_so_far().replacen("LAMP 0\n", "", 1)
+    }
+}
+
+/// What comes of a payload.
+enum Then {
+    /// This stands in the record.
+    Acts(&'static str),
+    /// Rejected with this reason, and a sentence in which this stands.
+    No(&'static str, &'static str),
+    /// The device can't do it, and says this.
+    Fails(&'static str),
+}
+use Then::{Acts, Fails, No};
+
+/// To whom, what, the id that the answer has (a `*`: one that the gateway made), and what comes of it.
+type Row = (&'static str, Cow<'static, [u8]>, &'static str, Then);
+
+fn row(to: &'static str, payload: impl Into<Vec<u8>>, id: &'static str, then: Then) -> Row {
+    (to, Cow::Owned(payload.into()), id, then)
+}
+
+/// Bare values.
+fn bare() -> Vec<Row> {
+    let valve =
+        |payload: &[u8], then| row("tank/valve", payload, if matches!(then, Acts(_)) { "*" } else { "-" }, then);
+    let int = |payload: &[u8]| valve(payload, No("type", "is not a whole number"));
+    let mut rows = vec![
+        valve(b"", No("type", "the payload is empty")),
+        valve(b"-1", No("range", "valve: -1 is out of range: expected 0 to 100")),
+        valve(b"101", No("range", "valve: 101 is out of range")),
+        valve(b"\xff\xfe5\x00", No("type", "the payload is not UTF-8 text")),
+        valve(b"5\xff", No("type", "the payload is not UTF-8 text")),
+        valve(b"\xc0\xb5", No("type", "the payload is not UTF-8 text")),
+        valve(b"5", Acts("VALVE 5\n")),
+        valve(b" 6 \r\n", Acts("VALVE 6\n")),
+        valve(b"7.0", Acts("VALVE 7\n")),
+        valve(b"+8", Acts("VALVE 8\n")),
+        valve(b"9e0", Acts("VALVE 9\n")),
+        row("tank/speed", "NaN", "-", No("type", "speed: `NaN` is not a number")),
+        row("tank/speed", "-inf", "-", No("type", "is not a number")),
+        row("tank/speed", "1e400", "-", No("type", "is not a number")),
+        row("tank/speed", "2.5", "*", Acts("SPEED 2.5\n")),
+        row("tank/lamp", "yes", "-", No("type", "is not a switch value")),
+        row("tank/lamp", "2", "-", No("type", "is not a switch value")),
+        row("tank/lamp", "ON", "*", Acts("LAMP 1\n")),
+        row("tank/display", b"\xff", "-", No("type", "the payload is not UTF-8 text")),
+        row("tank/display", "", "-", No("type", "the payload is empty")),
+        row("tank/display", " hello ", "*", Acts("SAY  hello \n")),
+        row("tank/display", "{broken", "*", Acts("SAY {broken\n")),
+        row("tank/display", "a\nb", "*", Fails("a text with control characters can't be sent")),
+        row("tank/display", "a\0b", "*", Fails("a text with control characters can't be sent")),
+        row("tank/level", "1", "-", No("read-only", "level can't be written")),
+        row("tank/nothing", "1", "-", No("unknown", "there is no point `nothing` of `tank`")),
+        row("boiler/valve", "1", "-", No("unknown", "there is no device `boiler`")),
+        row("tank", "5", "-", No("type", "expected a JSON object with \"values\"")),
+        row("tank", "", "-", No("type", "expected a JSON object with \"values\"")),
+    ];
+    rows.extend(
+        [
+            &b" "[..],
+            b"much",
+            b"NaN",
+            b"inf",
+            b"1e400",
+            b"99999999999999999999",
+            b"0x10",
+            b"5.5",
+            b"1,5",
+            b"5 6",
+            b"true",
+            b"null",
+            b"[5]",
+            b"\"5\"",
+            b"5\0",
+            b"\0",
+            b"\xef\xbb\xbf5",
+            b"\xef\xbb\xbf{\"value\":5}",
+            "\u{ff15}".as_bytes(),
+        ]
+        .map(int),
+    );
+    rows
+}
+
+/// Text that looks like JSON, and JSON that is no command.
+fn objects() -> Vec<Row> {
+    let mut rows: Vec<Row> = [
+        r#"{"#,
+        r#"{"value"}"#,
+        r#"{"value":}"#,
+        r#"{"value":5,}"#,
+        r#"{'value':5}"#,
+        r#"{value:5}"#,
+        r#"{"value":5} {"value":6}"#,
+        r#"{"value":5"#,
+        r#"{"value":05}"#,
+        r#"{"value":NaN}"#,
+        r#"{"value":1e999}"#,
+        r#"{"value":5 /* five */}"#,
+        "{\"value\":5}\0",
+        r#"{"value":"\ud800"}"#,
+    ]
+    .map(|payload| row("tank/valve", payload, "-", No("type", "the payload is no JSON")))
+    .into();
+    rows.push(row(
+        "tank/valve",
+        format!("{{\"value\":{}", "[".repeat(4000)),
+        "-",
+        No("type", "the payload is no JSON"),
+    ));
+    let valve = |payload: &'static str, id, then| row("tank/valve", payload, id, then);
+    let tank = |payload: &'static str, id, then| row("tank", payload, id, then);
+    rows.extend([
+        valve("{}", "-", No("type", "expected \"value\"")),
+        valve(r#"{"id":"a1","value":[5]}"#, "a1", No("type", "`[5]` is no value")),
+        valve(r#"{"id":"a2","value":{"value":5}}"#, "a2", No("type", "is no value: expected a number")),
+        valve(r#"{"id":"a3","value":null}"#, "a3", No("type", "`null` is no value")),
+        valve(r#"{"id":"a4","value":true}"#, "a4", No("type", "valve: `true` is not a whole number")),
+        valve(r#"{"id":"a5","value":5.5}"#, "a5", No("type", "`5.5` is not a whole number")),
+        valve(r#"{"id":"a6","value":"much"}"#, "a6", No("type", "`much` is not a whole number")),
+        valve(r#"{"id":"a7","value":1e300}"#, "a7", No("type", "is not a whole number")),
+        valve(r#"{"id":"a8","value":18446744073709551621}"#, "a8", No("type", "is not a whole number")),
+        valve(r#"{"id":"a9","value":101}"#, "a9", No("range", "101 is out of range")),
+        valve(r#"{"id":"b1","value":5,"value":6}"#, "b1", No("type", "the key `value` is there twice")),
+        valve(r#"{"id":"b2","value":5,"force":true}"#, "b2", No("type", "unknown key `force`")),
+        valve(r#"{"id":"b3","Value":5}"#, "b3", No("type", "expected \"value\"")),
+        valve(r#"{"id":"b4","values":{"valve":5}}"#, "b4", No("type", "expected \"value\"")),
+        valve(r#"{"id":"b5","value":5,"values":{"valve":5}}"#, "b5", No("type", "expected \"value\"")),
+        tank(r#"{"id":"b6","value":5}"#, "b6", No("type", "expected \"values\"")),
+        tank(r#"{"id":"b7","values":[5]}"#, "b7", No("type", "expected \"values\"")),
+        tank(r#"{"id":"b8","values":{}}"#, "b8", No("type", "expected \"values\"")),
+        tank(r#"{"id":"b9","values":{"valve":5,"valve":6}}"#, "b9", No("type", "the key `valve` is there twice")),
+        tank(r#"{"id":"c1","values":{"valve":null}}"#, "c1", No("type", "`null` is no value")),
+        tank(r#"{"id":"c2","values":{"valve":5,"nothing":1}}"#, "c2", No("unknown", "there is no point `nothing`")),
+        tank(r#"{"id":"c3","values":{"valve":5,"level":1}}"#, "c3", No("read-only", "level can't be written")),
+        tank(r#"{"id":"c4","values":{"valve":5,"speed":"fast"}}"#, "c4", No("type", "speed: `fast` is not a number")),
+        tank(r#"{"id":"c5","values":{"valve":21,"speed":0.5}}"#, "c5", Acts("SPEED 0.5\nVALVE 21\n")),
+        valve(r#"{"id":"c6","value":"22"}"#, "c6", Acts("VALVE 22\n")),
+        valve(r#"{"id":"c7","value":23.0}"#, "c7", Acts("VALVE 23\n")),
+        valve(r#" {"id":"c8","valu\u0065":-0.0} "#, "c8", Acts("VALVE 0\n")),
+        row("tank/display", r#"{"id":"c9","value":""}"#, "c9", Acts("SAY \n")),
+        row("tank/display", r#"{"value":"a","value":"b"}"#, "-", No("type", "the key `value` is there twice")),
+    ]);
+    rows
+}
+
+/// Ids, and all times.
+fn keys() -> Vec<Row> {
+    let valve = |payload: &'static str, id, then| row("tank/valve", payload, id, then);
+    let lamp = |payload: &'static str, id, then| row("tank/lamp", payload, id, then);
+    let long = |length: usize| format!(r#"{{"id":"{}","value":5}}"#, "i".repeat(length));
+    vec![
+        row("tank/valve", long(65), "-", No("type", "an id has 1 to 64 bytes and no control characters")),
+        valve(r#"{"id":"","value":5}"#, "-", No("type", "an id has 1 to 64 bytes")),
+        valve(r#"{"id":"a\nb","value":5}"#, "-", No("type", "an id has 1 to 64 bytes")),
+        valve(r#"{"id":"a\u0000","value":5}"#, "-", No("type", "an id has 1 to 64 bytes")),
+        valve(r#"{"id":null,"value":5}"#, "-", No("type", "`null` is no id")),
+        valve(r#"{"id":["x"],"value":5}"#, "-", No("type", "is no id: expected text")),
+        valve(r#"{"id":true,"value":5}"#, "-", No("type", "`true` is no id")),
+        valve(r#"{"id":"x","id":"y","value":5}"#, "y", No("type", "the key `id` is there twice")),
+        valve(r#"{"id":7,"value":31}"#, "7", Acts("VALVE 31\n")),
+        valve(r#"{"id":"grün und bunt","value":32}"#, "grün und bunt", Acts("VALVE 32\n")),
+        valve(r#"{"id":"t1","value":5,"ts":"yesterday"}"#, "t1", No("type", "`yesterday` is not a time")),
+        valve(r#"{"id":"t2","value":5,"ts":"2026-13-45T00:00:00Z"}"#, "t2", No("type", "is not a time")),
+        valve(r#"{"id":"t3","value":5,"ts":true}"#, "t3", No("type", "`ts` is no time")),
+        valve(r#"{"id":"t4","value":5,"ts":-5}"#, "t4", No("type", "`-5` is not a time")),
+        valve(r#"{"id":"t5","value":5,"ts":1795341600123}"#, "t5", No("stale", "s ahead, allowed are 10s")),
+        valve(r#"{"id":"t6","value":5,"ts":"2020-01-01T00:00:00Z"}"#, "t6", No("stale", "s old, allowed are 10s")),
+        valve(r#"{"id":"t7","value":5,"ts":0}"#, "t7", No("stale", "s old, allowed are 10s")),
+        valve(r#"{"id":"t8","value":5,"ts":[2026]}"#, "t8", No("type", "`ts` is no time")),
+        valve(r#"{"id":"e1","value":5,"expires":false}"#, "e1", No("type", "`expires` is no time")),
+        valve(r#"{"id":"e2","value":5,"expires":""}"#, "e2", No("type", "`` is not a time")),
+        valve(r#"{"id":"e3","value":5,"expires":0}"#, "e3", No("stale", "its expiry has passed")),
+        valve(r#"{"id":"e4","value":5,"expires":1e18}"#, "e4", No("range", "ids are remembered for 86400 s only")),
+        valve(r#"{"id":"e5","value":5,"expires":1e300}"#, "e5", No("type", "is not a time")),
+        valve(r#"{"id":"e6","value":5,"expires":"2020-01-01T00:00:00Z"}"#, "e6", No("stale", "its expiry has passed")),
+        valve(r#"{"id":"l1","value":5,"ttl":"30"}"#, "l1", No("type", "`30` is not a duration")),
+        valve(r#"{"id":"l2","value":5,"ttl":"-1s"}"#, "l2", No("type", "`-1s` is not a duration")),
+        valve(r#"{"id":"l3","value":5,"ttl":-1}"#, "l3", No("type", "`-1` is not a duration")),
+        valve(r#"{"id":"l4","value":5,"ttl":0}"#, "l4", No("stale", "its expiry has passed")),
+        valve(r#"{"id":"l5","value":5,"ttl":"25h"}"#, "l5", No("range", "it is valid for 90000 s")),
+        valve(r#"{"id":"l6","value":5,"ttl":1e300}"#, "l6", No("type", "is not a duration")),
+        valve(r#"{"id":"l7","value":5,"ttl":{"s":1}}"#, "l7", No("type", "`ttl` is no duration")),
+        valve(r#"{"id":"f1","value":5,"for":"5m"}"#, "f1", No("range", "`for` needs a point with a safe value")),
+        lamp(r#"{"id":"f2","value":false,"for":"5m"}"#, "f2", No("range", "`for` needs a point with a safe value")),
+        lamp(r#"{"id":"f3","value":true,"for":"0s"}"#, "f3", No("range", "expected 10ms to 7d")),
+        lamp(r#"{"id":"f4","value":true,"for":"8d"}"#, "f4", No("range", "expected 10ms to 7d")),
+        lamp(r#"{"id":"f5","value":true,"for":"long"}"#, "f5", No("type", "`long` is not a duration")),
+        lamp(r#"{"id":"f6","value":true,"for":true}"#, "f6", No("type", "`for` is no duration")),
+        lamp(r#"{"id":"f7","value":true,"for":-1}"#, "f7", No("type", "`-1` is not a duration")),
+        lamp(r#"{"id":"f8","value":true,"for":1e300}"#, "f8", No("type", "is not a duration")),
+        lamp(r#"{"id":"f9","value":true,"for":["1s"]}"#, "f9", No("type", "`for` is no duration")),
+        valve(r#"{"id":"g1","value":33,"ts":null,"expires":null,"ttl":null,"for":null}"#, "g1", Acts("VALVE 33\n")),
+        valve(r#"{"id":"g2","value":34,"ttl":1.5}"#, "g2", Acts("VALVE 34\n")),
+        lamp(r#"{"id":"g3","value":true,"for":"7d"}"#, "g3", Acts("LAMP 1\n")),
+    ]
+}
+
+fn check(version: &str) {
+    let mut site = site(version, |_| {});
+    let mut acted = String::new();
+    let rows: Vec<Row> = [bare(), objects(), keys()].into_iter().flatten().collect();
+    assert!(rows.len() > 100);
+    for (to, payload, id, then) in rows {
+        let shown = String::from_utf8_lossy(&payload).chars().take(80).collect::<String>();
+        site.observer.clear();
+        let arguments: &[&str] = if version == "5" { &["-V", "5"] } else { &[] };
+        publish_bytes(site.broker.port, &format!("sluicegate/g/{to}/set"), &payload, arguments);
+        let answer = site.answer(to, &format!("an answer to {shown}"));
+        let (outcome, reason, part) = match then {
+            Acts(text) => {
+                acted += text;
+                ("done", Value::Null, "")
+            }
+            No(reason, part) => ("rejected", reason.into(), part),
+            Fails(part) => ("failed", Value::Null, part),
+        };
+        assert_eq!((&answer["outcome"], &answer["reason"]), (&outcome.into(), &reason), "{shown}: {answer}");
+        assert!(answer["text"].as_str().unwrap_or_default().contains(part), "{shown}: {answer}");
+        let told = answer["id"].as_str().unwrap();
+        assert!(told == id || (id == "*" && told.starts_with("auto-")), "{shown}: {answer}");
+        assert!(answer.to_string().len() < 2000, "{shown}: {answer}");
+        assert_eq!(site.record(), acted, "after {shown}");
+    }
+    assert!(!site.agent.log().contains("link lost"));
+}
+
+#[test]
+fn every_payload_acts_or_is_refused_with_its_reason_on_mqtt_3() {
+    check("3.1.1");
+}
+
+#[test]
+fn every_payload_acts_or_is_refused_with_its_reason_on_mqtt_5() {
+    check("5");
+}
