@@ -50,7 +50,7 @@ const SPARE: u16 = 16;
 const ACKS: usize = 12;
 
 /// A packet that is larger, in bytes, comes cut short: no command is near it, and the `info` of a gateway with thousands
-/// of points is below. MQTT 5 brokers are told, and keep such packets to themselves.
+/// of points is below.
 pub const MAX_INCOMING: usize = 256 * 1024;
 
 /// What is larger than [`MAX_INCOMING`] comes with so many NUL bytes for its payload: longer than any command may be, and

@@ -58,11 +58,15 @@ struct Site {
 fn site(version: &str, before: impl FnOnce(u16)) -> Site {
     let folder = tempfile::tempdir().unwrap();
     let broker = Mosquitto::with(folder.path(), "allow_anonymous true\nmax_queued_messages 0\n");
+    site_at(broker, folder, version, "", before)
+}
+
+fn site_at(broker: Mosquitto, folder: tempfile::TempDir, version: &str, more: &str, before: impl FnOnce(u16)) -> Site {
     before(broker.port);
     let gate = Gate::to(broker.port);
     let observer = Observer::start(broker.port);
     let mut pty = Pty::new(&folder.path().join("tank"));
-    let agent = Agent::start(folder.path(), &config(gate.port, version, pty.path()));
+    let agent = Agent::start(folder.path(), &(config(gate.port, version, pty.path()) + more));
     observer.wait_payload("sluicegate/g/tank/status", "online");
     observer.wait_json("sluicegate/g/info", "session", 1);
     // What has a safe value begins with it.
@@ -75,6 +79,34 @@ impl Site {
     fn answer(&self, to: &str, what: &str) -> Value {
         let topic = format!("sluicegate/g/{to}/outcome");
         self.observer.wait(what, |heard| heard.topic == topic).json()
+    }
+
+    /// A connection of its own, with all that the broker has stored.
+    fn reconnect(&self) {
+        let before = self.gate.connections();
+        self.gate.close();
+        self.gate.open();
+        until("another connection", || self.gate.connections() > before);
+    }
+
+    /// A command that acts, so that all that came before it was looked at.
+    fn act(&mut self, value: usize) -> String {
+        until("a command to act", || {
+            publish(
+                self.broker.port,
+                "sluicegate/g/tank/speed/set",
+                &format!(r#"{{"value":{value},"id":"act-{value}"}}"#),
+            );
+            self.record().contains(&format!("SPEED {value}\n"))
+        });
+        format!("SPEED {value}\n")
+    }
+
+    /// The answers with this reason, so far.
+    fn refused(&self, reason: &str) -> Vec<(String, String)> {
+        let all = self.observer.all().into_iter().filter(|heard| heard.topic.ends_with("/outcome"));
+        let of_reason = all.filter(|heard| heard.json()["reason"] == reason);
+        of_reason.map(|heard| (heard.topic.clone(), heard.json()["id"].as_str().unwrap().to_owned())).collect()
     }
 
     /// What acted, but for the safe value at the beginning.
@@ -315,4 +347,190 @@ fn every_payload_acts_or_is_refused_with_its_reason_on_mqtt_3() {
 #[test]
 fn every_payload_acts_or_is_refused_with_its_reason_on_mqtt_5() {
     check("5");
+}
+
+/// Stored at the broker before the gateway came, and again at each connection (MQTT 3.1.1).
+#[test]
+fn a_retained_command_is_refused_once_for_each_content_and_never_acts() {
+    const STORED: [(&str, &str, &str); 4] = [
+        ("tank/valve", r#"{"value":66,"id":"old"}"#, "old"),
+        ("tank/lamp", "ON", "-"),
+        ("tank", r#"{"values":{"valve":67},"id":"all"}"#, "all"),
+        ("tank/display", "{", "-"),
+    ];
+    for version in ["3.1.1", "5"] {
+        let store = |port: u16, to: &str, payload: &str| {
+            let topic = format!("sluicegate/g/{to}/set");
+            assert!(publish_with(port, &topic, payload, &["-r"]).status.success());
+        };
+        let mut site = site(version, |port| {
+            STORED.iter().for_each(|(to, payload, _)| store(port, to, payload));
+        });
+        let mut acted = site.act(1);
+        let told = |to: &str, id: &str| (format!("sluicegate/g/{to}/outcome"), id.to_owned());
+        let mut expected: Vec<_> = STORED.iter().map(|(to, _, id)| told(to, id)).collect();
+        if version == "5" {
+            // They are not even sent.
+            expected.clear();
+        }
+        for round in 2..5 {
+            site.reconnect();
+            acted += &site.act(round);
+        }
+        // What is published as retained while the gateway listens: MQTT 3.1.1 delivers it like any other.
+        store(site.broker.port, "tank/valve", r#"{"value":68,"id":"live"}"#);
+        if version == "5" {
+            expected.push(told("tank/valve", "live"));
+            until("the refusal", || site.refused("retained").len() == expected.len());
+        } else {
+            site.pty.hear("VALVE 68\n");
+            acted += "VALVE 68\n";
+            site.observer.wait_json("sluicegate/g/tank/valve/outcome", "id", "live");
+        }
+        for round in 5..8 {
+            site.reconnect();
+            acted += &site.act(round);
+        }
+        let mut refused = site.refused("retained");
+        refused.sort();
+        expected.sort();
+        assert_eq!(refused, expected, "MQTT {version}");
+        assert_eq!(site.record(), acted, "MQTT {version}");
+    }
+}
+
+/// Two pumps of a group: the second may begin ten minutes after the first has ended, and no command is valid for so long.
+#[test]
+fn a_command_whose_time_is_over_before_its_turn_expires() {
+    for version in ["3.1.1", "5"] {
+        let folder = tempfile::tempdir().unwrap();
+        let broker = Mosquitto::start(folder.path());
+        let mut line = Pty::new(&folder.path().join("pumps"));
+        let pumps = format!(
+            r#"
+[device.pumps]
+kind = "serial"
+port = "{}"
+frame = {{ kind = "line" }}
+decode = {{ kind = "key-value" }}
+[device.pumps.point.a]
+type = "bool"
+safe = false
+write = "A {{value}}\n"
+timeout = "20m"
+interlock = {{ group = "pumps", dead_time = "10m" }}
+[device.pumps.point.b]
+type = "bool"
+safe = false
+write = "B {{value}}\n"
+interlock = {{ group = "pumps", dead_time = "10m" }}
+"#,
+            line.path()
+        );
+        let port = broker.port;
+        let site = site_at(broker, folder, version, &pumps, |_| {});
+        until("the pumps to be off", || line.heard_so_far().matches(" 0\n").count() == 2);
+        site.observer.wait_payload("sluicegate/g/pumps/status", "online");
+        let topic = "sluicegate/g/pumps/a/set";
+        let soon = std::time::SystemTime::now() + std::time::Duration::from_millis(1500);
+        let soon = soon.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+        let mut ids = vec!["ttl", "expires"];
+        publish(port, topic, r#"{"value":true,"id":"ttl","ttl":"1s"}"#);
+        publish(port, topic, &format!(r#"{{"value":true,"id":"expires","expires":{soon}}}"#));
+        if version == "5" {
+            ids.push("message");
+            let arguments = ["-V", "5", "-D", "publish", "message-expiry-interval", "1"];
+            assert!(publish_with(port, topic, r#"{"value":true,"id":"message"}"#, &arguments).status.success());
+        }
+        for id in ids {
+            let outcome = site.observer.wait_json("sluicegate/g/pumps/a/outcome", "id", id);
+            assert_eq!(outcome["outcome"], "expired", "MQTT {version}: {outcome}");
+            assert_eq!(outcome["text"], "its time was over before its turn came", "MQTT {version}: {outcome}");
+        }
+        assert_eq!(line.heard_so_far().matches(" 1\n").count(), 0, "MQTT {version}");
+    }
+}
+
+/// Sends what is too large in all ways, and looks whether anybody suffers.
+fn oversize(mut site: Site, version: &str) {
+    let valve = "sluicegate/g/tank/valve/set";
+    let arguments: &[&str] = if version == "5" { &["-V", "5"] } else { &[] };
+    let mut acted = site.act(1);
+    let refusal = |site: &Site, to: &str, id: &str, text: &str| {
+        let answer = site.answer(to, text);
+        assert_eq!((&answer["outcome"], &answer["id"]), (&"rejected".into(), &id.into()), "{answer}");
+        assert!(answer["text"].as_str().unwrap().contains(text), "{answer}");
+        answer["reason"].as_str().unwrap().to_owned()
+    };
+    if version == "3.1.1" {
+        assert_eq!(refusal(&site, "tank/valve", "-", "must not be published as retained"), "retained");
+    }
+    let limit = "the payload is too large: a command has at most 8192 bytes";
+    // A whole command at the beginning makes it none.
+    for size in [8193, 100_000, 260_000, 262_144, 300_000, 1_000_000] {
+        site.observer.clear();
+        let mut payload = br#"{"value":5,"id":"large"}"#.to_vec();
+        payload.resize(size, b' ');
+        publish_bytes(site.broker.port, valve, &payload, arguments);
+        assert_eq!(refusal(&site, "tank/valve", "-", limit), "type");
+    }
+    let before = site.agent.memory();
+    for _ in 0..20 {
+        publish_bytes(site.broker.port, valve, &vec![b'5'; 1_000_000], arguments);
+        site.observer.clear();
+    }
+    acted += &site.act(2);
+    let after = site.agent.memory();
+    assert!(after <= before + 1024, "{before} KiB became {after} KiB");
+    // The largest that there is.
+    let text = "x".repeat(8192);
+    publish_bytes(site.broker.port, "sluicegate/g/tank/display/set", text.as_bytes(), arguments);
+    site.pty.hear(&format!("SAY {text}\n"));
+    acted += &format!("SAY {text}\n");
+    let outcome = site.answer("tank/display", "the largest command to be done");
+    assert_eq!(outcome["value"].as_str().unwrap().len(), 8192);
+    assert_eq!(site.gate.connections(), 1, "the link broke: {}", site.agent.log());
+    // What is stored comes again, and is not answered again.
+    site.observer.clear();
+    site.reconnect();
+    acted += &site.act(3);
+    assert_eq!(site.refused("retained"), []);
+    assert_eq!(site.gate.connections(), 2);
+    assert_eq!(site.record(), acted, "MQTT {version}");
+    eprintln!("MQTT {version}: {before} KiB before 20 messages of 1 MB, {after} KiB after");
+}
+
+fn store_large(port: u16) {
+    publish_bytes(port, "sluicegate/g/tank/valve/set", &vec![b'5'; 300_000], &["-r"]);
+}
+
+#[test]
+fn what_is_too_large_is_refused_and_does_no_harm_on_mqtt_3() {
+    oversize(site("3.1.1", store_large), "3.1.1");
+}
+
+#[test]
+fn what_is_too_large_is_refused_and_does_no_harm_on_mqtt_5() {
+    oversize(site("5", store_large), "5");
+}
+
+#[test]
+fn the_answer_goes_nowhere_where_its_address_is_too_long() {
+    let site = site("5", |_| {});
+    let (long, tag) = ("r".repeat(1025), "t".repeat(1025));
+    for (id, topic, tag, answered) in [
+        ("a", "app/a", &tag[..1024], true),
+        ("b", "app/b", &tag[..], false),
+        ("c", &long[..1024], "t", true),
+        ("d", &long[..], "t", false),
+    ] {
+        let arguments = ["-V", "5", "-D", "publish", "response-topic", topic, "-D", "publish", "correlation-data", tag];
+        let command = format!(r#"{{"value":1,"id":"{id}"}}"#);
+        assert!(publish_with(site.broker.port, "sluicegate/g/tank/speed/set", &command, &arguments).status.success());
+        assert_eq!(site.observer.wait_json("sluicegate/g/tank/speed/outcome", "id", id)["outcome"], "done");
+        if answered {
+            site.observer.wait_json(topic, "id", id);
+        }
+        assert_eq!(site.observer.all().iter().any(|heard| heard.topic == topic), answered, "{id}");
+    }
 }

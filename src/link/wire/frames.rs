@@ -1,7 +1,7 @@
 //! What the broker sends, packet by packet: a PUBLISH that is too large is cut short, everything else passes as it is.
 //!
-//! An MQTT 3.1.1 broker can't be told what is too large, and a retained message comes at each connection: one that
-//! rumqttc refuses would end each of them, for ever. So the packet goes on with its flags, topic, packet id and
+//! An MQTT 3.1.1 broker can't be told what is too large (and an MQTT 5 broker had better not be, see `adapter.rs`), and a
+//! retained message comes at each connection: one that rumqttc refuses would end each of them, for ever. So the packet goes on with its flags, topic, packet id and
 //! properties, and with [`CUT`] NUL bytes for a payload: it is acknowledged, it takes no memory, and nobody can take what
 //! is left for the whole. Fixed header: MQTT 3.1.1, section 2.2, and MQTT 5.0, section 2.1; PUBLISH: section 3.3 of both.
 //!
