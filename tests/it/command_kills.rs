@@ -165,7 +165,7 @@ impl Site {
         for (device, line) in self.lines.iter_mut().enumerate() {
             let record = line.pty.heard_so_far();
             let Some(whole) = record.rfind('\n').map(|end| end + 1).filter(|end| *end > line.read) else { continue };
-            for text in record[line.read..whole].lines() {
+            for text in record.get(line.read..whole).unwrap_or_default().lines() {
                 let number: usize = text.strip_prefix("SET ").and_then(|number| number.parse().ok()).unwrap();
                 assert_eq!(number % DEVICES, device, "{text}");
                 self.sent[number].written.push(self.run);

@@ -2,8 +2,10 @@
 //! the serial line is the record of what acted.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use serde_json::Value;
+use sluicegate::model::time;
 
 use crate::support::{Agent, Gate, Mosquitto, Observer, Pty, publish, publish_bytes, publish_with, until};
 
@@ -432,8 +434,7 @@ interlock = {{ group = "pumps", dead_time = "10m" }}
         until("the pumps to be off", || line.heard_so_far().matches(" 0\n").count() == 2);
         site.observer.wait_payload("sluicegate/g/pumps/status", "online");
         let topic = "sluicegate/g/pumps/a/set";
-        let soon = std::time::SystemTime::now() + std::time::Duration::from_millis(1500);
-        let soon = soon.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+        let soon = (time::now().wall + Duration::from_millis(1500)).as_secs_f64();
         let mut ids = vec!["ttl", "expires"];
         publish(port, topic, r#"{"value":true,"id":"ttl","ttl":"1s"}"#);
         publish(port, topic, &format!(r#"{{"value":true,"id":"expires","expires":{soon}}}"#));
@@ -517,14 +518,16 @@ fn what_is_too_large_is_refused_and_does_no_harm_on_mqtt_5() {
 #[test]
 fn the_answer_goes_nowhere_where_its_address_is_too_long() {
     let site = site("5", |_| {});
-    let (long, tag) = ("r".repeat(1025), "t".repeat(1025));
+    let topic = |length: usize| format!("app/{}", "r".repeat(length - 4));
     for (id, topic, tag, answered) in [
-        ("a", "app/a", &tag[..1024], true),
-        ("b", "app/b", &tag[..], false),
-        ("c", &long[..1024], "t", true),
-        ("d", &long[..], "t", false),
+        ("a", topic(9), 1024, true),
+        ("b", topic(10), 1025, false),
+        ("c", topic(1024), 1, true),
+        ("d", topic(1025), 1, false),
     ] {
-        let arguments = ["-V", "5", "-D", "publish", "response-topic", topic, "-D", "publish", "correlation-data", tag];
+        let (topic, tag) = (topic.as_str(), "t".repeat(tag));
+        let arguments =
+            ["-V", "5", "-D", "publish", "response-topic", topic, "-D", "publish", "correlation-data", &tag];
         let command = format!(r#"{{"value":1,"id":"{id}"}}"#);
         assert!(publish_with(site.broker.port, "sluicegate/g/tank/speed/set", &command, &arguments).status.success());
         assert_eq!(site.observer.wait_json("sluicegate/g/tank/speed/outcome", "id", id)["outcome"], "done");

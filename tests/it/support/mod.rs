@@ -30,7 +30,7 @@ pub(crate) use child::{Killed, signal};
 pub(crate) use flash::Flash;
 pub(crate) use gate::Gate;
 pub(crate) use mischievous::Mischievous;
-pub(crate) use observer::{Heard, Observer, publish, publish_bytes, publish_lines, publish_with};
+pub(crate) use observer::{Heard, Observer, publish, publish_bytes, publish_lines, publish_lines_with, publish_with};
 pub(crate) use pty::Pty;
 pub(crate) use sender::Sender;
 pub(crate) use volume::Volume;

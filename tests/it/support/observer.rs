@@ -195,8 +195,14 @@ pub(crate) fn publish_bytes(port: u16, topic: &str, payload: &[u8], arguments: &
 
 /// Publishes these lines at QoS 1, each as a message of its own, as fast as the broker takes them.
 pub(crate) fn publish_lines(port: u16, topic: &str, lines: &str) {
+    publish_lines_with(port, topic, lines, &[]);
+}
+
+/// The same with more arguments of mosquitto_pub.
+pub(crate) fn publish_lines_with(port: u16, topic: &str, lines: &str, arguments: &[&str]) {
     let mut command = Command::new("mosquitto_pub");
-    command.args(["-p", &port.to_string(), "-q", "1", "-t", topic, "-l"]).stdin(Stdio::piped());
+    command.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-q", "1", "-t", topic, "-l"]).args(arguments);
+    command.stdin(Stdio::piped());
     let mut child = command.spawn().expect("mosquitto_pub is installed");
     child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
     assert!(child.wait().unwrap().success());
