@@ -55,7 +55,7 @@ const WRITES: usize = 8;
 /// Commands between the uplink and the router; more are refused as busy.
 const COMMANDS: usize = 32;
 
-/// Outcomes of refusals between the router and the uplink; more are not told.
+/// Outcomes of refusals between the router and the uplink; more are not told, but counted.
 const REFUSALS: usize = 64;
 
 /// Answers of all devices: two for each write that may be under way.
@@ -191,6 +191,7 @@ pub async fn run(config: Config, sources: Sources, handed: Handed, stop: Cancell
 
     let (commands_tx, commands) = mpsc::channel(COMMANDS);
     let (refusals_tx, refusals) = mpsc::channel(REFUSALS);
+    let (lost, refusals_lost) = watch::channel(0);
     let (heard_tx, heard) = watch::channel(Duration::ZERO);
     let (command_problems_tx, command_problems) = watch::channel(Problems::new());
     let outcome_lane = queue.clone();
@@ -203,6 +204,7 @@ pub async fn run(config: Config, sources: Sources, handed: Handed, stop: Cancell
         commands,
         outcomes,
         refusals: refusals_tx,
+        lost,
         epoch: before.epoch,
         queued: Box::new(move || queued(&outcome_lane)),
         heard,
@@ -232,6 +234,7 @@ pub async fn run(config: Config, sources: Sources, handed: Handed, stop: Cancell
         problems: vec![own_problems, queue_problems, clock_problems, command_problems],
         commands: commands_tx,
         refusals,
+        refusals_lost,
         status: status_tx,
         memory: resident_memory,
         pulse: uplink_pulse,

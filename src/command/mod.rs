@@ -62,6 +62,8 @@ pub struct Parts {
     pub queued: Box<dyn Fn() -> Queued + Send>,
     /// Outcomes of refused commands and those repeated to duplicates; what finds no place is lost.
     pub refusals: mpsc::Sender<Outcome>,
+    /// How many of them were lost so.
+    pub lost: watch::Sender<u64>,
     /// When the broker was heard last, by `CLOCK_BOOTTIME`; zero: never.
     pub heard: watch::Receiver<Duration>,
     /// How the outputs are taken over.
@@ -192,7 +194,7 @@ impl Router {
                 }
                 Effect::Refusal(outcome) => {
                     if self.parts.refusals.try_send(outcome).is_err() {
-                        tracing::debug!("too many refusals at once: one is not told");
+                        self.parts.lost.send_modify(|lost| *lost += 1);
                     }
                 }
             }

@@ -84,6 +84,7 @@ fn bench_with(disk: Fake, takeover: Takeover, opened: &[(&str, bool)]) -> Bench 
         commands: commands_rx,
         outcomes: outcomes_tx,
         refusals: refusals_tx,
+        lost: watch::channel(0).0,
         changes: mpsc::channel(1).1,
         queued: Box::new(Queued::default),
         heard: heard_rx,
@@ -244,6 +245,32 @@ async fn a_retained_command_is_refused_once_for_each_content() {
     retained.values = Ok(vec![("valve".to_owned(), Value::Int(2))]);
     assert_eq!(bench.rejection(retained).await, Reason::Retained);
     assert!(bench.refusals.try_recv().is_err(), "the second copy was not answered");
+}
+
+/// MQTT 3.1.1 delivers a command that is published as retained like any other, and once more at the next connection.
+#[tokio::test]
+async fn a_retained_copy_of_a_command_that_acted_does_not_contradict_its_outcome() {
+    let mut bench = bench();
+    let mut live = command("valve", Value::Int(1), Some("live"));
+    bench.send(live.clone()).await;
+    bench.done().await;
+    assert_eq!(bench.outcome().await.verdict, Verdict::Done);
+    live.retained = true;
+    bench.send(live).await;
+    let mut other = command("valve", Value::Int(1), Some("other"));
+    other.retained = true;
+    assert_eq!(bench.rejection(other).await, Reason::Retained);
+    assert!(bench.writes.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn nobody_can_take_an_id_that_the_router_makes() {
+    let mut bench = bench();
+    for (id, made) in [(Some("auto-7-1"), "auto-7-1"), (None, "auto-7-2")] {
+        bench.send(command("valve", Value::Int(1), id)).await;
+        bench.done().await;
+        assert_eq!(bench.outcome().await.id, CommandId::new(made).unwrap());
+    }
 }
 
 #[tokio::test]

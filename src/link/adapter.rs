@@ -9,6 +9,13 @@ use rumqttc::{Outgoing, v5};
 
 use super::{Config, Filter, Limits, MAX_INCOMING, Message, Opening, Publish, Refusal, Version};
 
+/// The largest packet that MQTT has (MQTT 5.0, section 2.1.4), in bytes.
+///
+/// It is what an MQTT 5 broker is told that we take; of anything smaller nothing good comes. mosquitto 2.0.11 keeps what is
+/// larger to itself and takes it for under way for ever: after `max_inflight_messages` of them (20) it sends nothing at
+/// QoS 1 any more on that connection. And a sender would never get an answer.
+const ANY_SIZE: u32 = 5 + 268_435_455;
+
 /// The sending side.
 pub(super) enum Client {
     V3(rumqttc::AsyncClient),
@@ -59,8 +66,7 @@ pub(super) fn open(
 ) -> (Client, Polling) {
     let connect_timeout = config.connect_timeout.0.as_secs().max(1);
     let cap = usize::from(capacity);
-    // The relay checks the true address; rumqttc's own checks of sizes are out of the way here.
-    let incoming = usize::try_from(MAX_INCOMING).unwrap_or(usize::MAX);
+    // The relay checks the true address, and cuts short what is large.
     match config.version {
         Version::V3 => {
             use rumqttc::{AsyncClient, LastWill, MqttOptions, NetworkOptions, QoS, Transport};
@@ -71,7 +77,7 @@ pub(super) fn open(
                 .set_clean_session(true)
                 .set_manual_acks(true)
                 .set_inflight(capacity)
-                .set_max_packet_size(incoming, incoming);
+                .set_max_packet_size(MAX_INCOMING, MAX_INCOMING);
             if let Some((topic, payload)) = &opening.will {
                 options.set_last_will(LastWill::new(topic, payload.to_vec(), QoS::AtLeastOnce, true));
             }
@@ -96,7 +102,7 @@ pub(super) fn open(
                 .set_manual_acks(true)
                 .set_connection_timeout(connect_timeout)
                 .set_outgoing_inflight_upper_limit(capacity)
-                .set_max_packet_size(Some(MAX_INCOMING));
+                .set_max_packet_size(Some(ANY_SIZE));
             if let Some((topic, payload)) = &opening.will {
                 options.set_last_will(packet5::LastWill::new(topic, payload.to_vec(), QoS::AtLeastOnce, true, None));
             }

@@ -155,6 +155,7 @@ impl From<WireError> for LinkError {
             WireError::Tls(text) => LinkError::Tls(text),
             WireError::Closed(text) => LinkError::Closed(text),
             WireError::Silent(text) => LinkError::Silent(text),
+            WireError::Protocol(text) => LinkError::Protocol(text),
         }
     }
 }

@@ -51,8 +51,13 @@ const SPARE: u16 = 16;
 /// Of [`SPARE`], acknowledgements: more wait here. The rest stays free for a subscription and the farewell.
 const ACKS: usize = 12;
 
-/// Packets that are larger are refused on arrival; no command is near it.
-pub const MAX_INCOMING: u32 = 256 * 1024;
+/// A packet that is larger, in bytes, comes cut short: no command is near it, and the `info` of a gateway with thousands
+/// of points is below.
+pub const MAX_INCOMING: usize = 256 * 1024;
+
+/// What is larger than [`MAX_INCOMING`] comes with so many NUL bytes for its payload: longer than any command may be, and
+/// nothing that anybody takes for JSON or a word.
+pub const CUT: usize = 16 * 1024;
 
 /// What stays from one link to the next: the read certificates, for as long as their files do not change, and the
 /// counters of bytes.
@@ -135,6 +140,7 @@ impl Link {
             server_name: config.tls.as_ref().and_then(|tls| tls.server_name.clone()),
             connect_timeout: config.connect_timeout.0,
             silence,
+            version: config.version,
             traffic: Arc::clone(&kept.traffic),
         })
         .map_err(LinkError::from)?;

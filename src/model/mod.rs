@@ -21,7 +21,7 @@ pub use bucket::Bucket;
 pub use codec::NotABody;
 pub use command::{Answer, Command, CommandId, Outcome, Reason, ReplyTo, Takeover, Verdict, Write, WriteError};
 pub use keys::keys;
-pub use names::{DeviceName, GatewayId, NameError, PointName, RESERVED_NAMES};
+pub use names::{DeviceName, GatewayId, MAX_NAME, NameError, PointName, RESERVED_NAMES};
 pub use point::{Declaration, Fault, Point, PointKey};
 pub use reading::{Arrival, Cause, Quality, Reading};
 pub use record::{Body, Gap, GapCause, GapRange, Lane, Number, Record};

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 /// Words that mean something in a topic below a gateway, and so can't name a device or a point.
 pub const RESERVED_NAMES: [&str; 8] = ["set", "outcome", "status", "problem", "info", "health", "gap", "command"];
 
-/// Long enough for any label on a cabinet, short enough for every broker's topic limit.
-const MAX_NAME: usize = 64;
+/// The longest name, in bytes: long enough for any label on a cabinet, short enough for every broker's topic limit.
+pub const MAX_NAME: usize = 64;
 
 /// Why a text is no name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

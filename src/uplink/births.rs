@@ -203,7 +203,7 @@ impl Shared {
             lanes: self.parts.queue.status().into_iter().map(lane).collect(),
             replaced: self.parts.queue.replaced(),
             connections: self.counters.connections,
-            refusals_lost: self.counters.refusals_lost,
+            refusals_lost: self.counters.refusals_lost + *self.parts.refusals_lost.borrow(),
             memory_bytes: (self.parts.memory)(),
             flash_bytes: self.parts.queue.flash_bytes(),
             sent_bytes: kept.traffic.sent.load(Ordering::Relaxed),

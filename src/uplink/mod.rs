@@ -111,6 +111,8 @@ pub struct Parts {
     pub commands: mpsc::Sender<Command>,
     /// Outcomes of commands that were refused or repeated: not journalled, not numbered.
     pub refusals: mpsc::Receiver<Outcome>,
+    /// How many of them found no place on the way here.
+    pub refusals_lost: watch::Receiver<u64>,
     /// How the link is, for people and for systemd.
     pub status: watch::Sender<Status>,
     /// Resident memory of the process, in bytes.

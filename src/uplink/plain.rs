@@ -1,17 +1,33 @@
 //! The `plain` dialect: how readings, outcomes and gaps are spelled, and how commands are read. Pure functions.
 
+use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::de::{self, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::topics::Target;
-use crate::link::Message;
+use crate::link::{self, Message};
 use crate::model::{
     Command, CommandId, Gap, GapRange, Lane, Number, Outcome, PointName, Quality, Reading, ReplyTo, Span, Timestamp,
     Value, Verdict, time,
 };
+
+/// The largest payload of a command, in bytes: its values and its answer fit into what an outcome may take.
+const MAX_COMMAND: usize = 8 * 1024;
+
+/// What the values of a command may take, in bytes: a short number in JSON can be a long text.
+const MAX_VALUES: usize = MAX_COMMAND + 1024;
+
+/// The longest Response Topic and the longest Correlation Data that are answered to, in bytes: they are kept with the
+/// outcome.
+const MAX_REPLY: usize = 1024;
+
+// What the link cuts short is larger than any command.
+const _: () = assert!(MAX_COMMAND < link::CUT && link::CUT < link::MAX_INCOMING);
 
 /// The time fields of every payload: a date where the clock is set, else how long after which boot.
 #[derive(Serialize)]
@@ -234,6 +250,9 @@ fn read(
     text_point: bool,
     command: &mut Command,
 ) -> Result<Vec<(String, Value)>, String> {
+    if payload.len() > MAX_COMMAND {
+        return Err(format!("the payload is too large: a command has at most {MAX_COMMAND} bytes"));
+    }
     let text = std::str::from_utf8(payload).map_err(|_| "the payload is not UTF-8 text".to_owned())?;
     let object = text.trim_start().starts_with('{').then(|| serde_json::from_str::<serde_json::Value>(text));
     let mut object = match (object, target.point) {
@@ -258,6 +277,8 @@ fn read(
         };
         command.id = Some(CommandId::new(&id).ok_or("an id has 1 to 64 bytes and no control characters")?);
     }
+    // Which of two is meant, nobody can say.
+    serde_json::from_str::<Unique>(text).map_err(|error| error.to_string())?;
     let time = |value: Option<serde_json::Value>, key: &str| -> Result<Option<Duration>, String> {
         let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(None) };
         let when: When = serde_json::from_value(value).map_err(|_| format!("`{key}` is no time"))?;
@@ -281,10 +302,15 @@ fn read(
         }
         (None, _, _) => return Err("expected \"values\" with a value for each point".to_owned()),
     };
-    match object.keys().next() {
-        Some(key) => Err(format!("unknown key `{key}`: expected id, value or values, ts, expires, ttl, for")),
-        None => Ok(values),
+    if let Some(key) = object.keys().next() {
+        return Err(format!("unknown key `{key}`: expected id, value or values, ts, expires, ttl, for"));
     }
+    // Beside each value and its name their lengths and types are kept.
+    let size = values.iter().map(|(point, value): &(String, Value)| point.len() + value.to_string().len() + 16);
+    if size.sum::<usize>() > MAX_VALUES {
+        return Err(format!("the values are too large: together they may take {MAX_VALUES} bytes"));
+    }
+    Ok(values)
 }
 
 fn value(json: &serde_json::Value) -> Result<Value, String> {
@@ -300,10 +326,70 @@ fn value(json: &serde_json::Value) -> Result<Value, String> {
     }
 }
 
-/// What a sender of MQTT 5 wants back.
+/// JSON in which no object has a key twice; `serde_json` by itself takes the last one.
+struct Unique;
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Unique)
+    }
+}
+
+impl<'de> Visitor<'de> for Unique {
+    type Value = Unique;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
+        let mut keys = HashSet::new();
+        while let Some((key, Unique)) = map.next_entry::<String, Unique>()? {
+            if let Some(key) = keys.replace(key) {
+                return Err(de::Error::custom(format_args!("the key `{key}` is there twice")));
+            }
+        }
+        Ok(Unique)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self, A::Error> {
+        while seq.next_element::<Unique>()?.is_some() {}
+        Ok(Unique)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(Unique)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(Unique)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(Unique)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(Unique)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(Unique)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(Unique)
+    }
+}
+
+/// What a sender of MQTT 5 wants back; nothing where it asks for more than can be kept.
 pub(super) fn reply_to(message: &Message) -> Option<ReplyTo> {
-    let topic = message.response_topic.as_deref()?;
-    Some(ReplyTo { topic: Arc::from(topic), correlation: message.correlation.as_deref().map(Arc::from) })
+    let topic = message.response_topic.as_deref().filter(|topic| topic.len() <= MAX_REPLY)?;
+    let correlation = message.correlation.as_deref();
+    if correlation.is_some_and(|correlation| correlation.len() > MAX_REPLY) {
+        return None;
+    }
+    Some(ReplyTo { topic: Arc::from(topic), correlation: correlation.map(Arc::from) })
 }
 
 #[cfg(test)]

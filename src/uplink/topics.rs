@@ -1,7 +1,7 @@
 //! The topics of a gateway, and what a topic below it means.
 
 use super::CHECK_DEVICE;
-use crate::model::{DeviceName, PointName};
+use crate::model::{DeviceName, MAX_NAME, PointName};
 
 /// The topics under one root, `sluicegate/<gateway>` by default.
 #[derive(Debug, Clone)]
@@ -59,6 +59,11 @@ impl Topics {
             (Some(device), Some(point), Some("set")) => Target { device, point: Some(point) },
             _ => return None,
         };
+        // A longer word is no name, and must not be kept and sent back.
+        let is_short = |word: &str| word.len() <= MAX_NAME;
+        if !is_short(target.device) || !target.point.is_none_or(is_short) {
+            return None;
+        }
         // The loop of a check is no command.
         (levels.next().is_none() && target.device != CHECK_DEVICE).then_some(target)
     }
@@ -68,7 +73,7 @@ impl Topics {
     pub(super) fn is_foreign(&self, topic: &str) -> bool {
         let wild = topic.is_empty() || topic.contains(['+', '#', '\0']) || topic.starts_with('$');
         let own = topic.strip_prefix(&self.root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        !wild && !own && topic.len() <= 1024
+        !wild && !own
     }
 }
 
@@ -88,6 +93,9 @@ mod tests {
             ("sluicegate/g/tank/valve/set/more", None),
             ("sluicegate/gg/tank/set", None),
             ("sluicegate/other/tank/set", None),
+            (&format!("sluicegate/g/{}/set", "x".repeat(64)), Some(Target { device: &"x".repeat(64), point: None })),
+            (&format!("sluicegate/g/{}/set", "x".repeat(65)), None),
+            (&format!("sluicegate/g/tank/{}/set", "x".repeat(65)), None),
         ] {
             assert_eq!(topics.target(topic), expected, "{topic}");
         }

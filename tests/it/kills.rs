@@ -3,8 +3,6 @@
 //!
 //! `SLUICEGATE_KILLS` sets how many kills, `SLUICEGATE_SEED` repeats the choices of a run whose seed was printed.
 
-mod chance;
-
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::Write;
@@ -15,8 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{Agent, Gate, Mosquitto, Observer, Pty, audit, until};
-use chance::Chance;
+use crate::support::{Agent, Chance, Gate, Mosquitto, Observer, Pty, audit, until};
 
 const KILLS: usize = 100;
 

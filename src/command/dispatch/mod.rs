@@ -26,8 +26,8 @@ use super::memory::{Memory, Seen};
 use super::outputs::{Outputs, Turn};
 use super::{Config, Guard, PointConfig, Queued};
 use crate::model::{
-    Answer, Command, CommandId, DeviceName, DeviceState, DeviceStates, Outcome, Point, PointName, Reason, Takeover,
-    Timestamp, Value, Verdict, Write, WriteError,
+    Answer, Bucket, Command, CommandId, DeviceName, DeviceState, DeviceStates, Outcome, Point, PointName, Rate, Reason,
+    Takeover, Timestamp, Value, Verdict, Write, WriteError,
 };
 
 /// Commands that may be open and outcomes that may wait for the broker, together.
@@ -44,6 +44,9 @@ const MAX_RETAINED: usize = 1024;
 
 /// A sentence in an outcome is not longer, in bytes.
 const MAX_TEXT: usize = 500;
+
+/// Refusals in the log: who floods the gateway does not flood that as well.
+const TALK: Rate = Rate::Limit { count: 1, per: Duration::from_secs(1) };
 
 /// Something to do.
 #[derive(Debug, PartialEq)]
@@ -82,6 +85,10 @@ pub(super) struct Dispatcher {
     epoch: u64,
     next_ticket: u32,
     made_ids: u64,
+    /// How often a refusal is logged.
+    talk: Bucket,
+    /// Refusals that were not logged.
+    unsaid: u64,
     bug: Option<Bug>,
 }
 
@@ -116,6 +123,8 @@ impl Dispatcher {
             epoch,
             next_ticket: 0,
             made_ids: 0,
+            talk: Bucket::new(TALK, Duration::from_secs(10)),
+            unsaid: 0,
             bug,
         };
         dispatcher.set_points(points);
@@ -275,13 +284,21 @@ impl Dispatcher {
     }
 
     fn refuse(&mut self, command: &Command, reason: Reason, text: String, now: &Timestamp) {
-        tracing::info!(
-            DEVICE = command.device,
-            POINT = command.point,
-            ID = command.id.as_ref().map(CommandId::as_str),
-            "command rejected: {}: {text}",
-            reason.word()
-        );
+        // The log may be on flash.
+        if self.talk.take(now.uptime) {
+            let more = std::mem::take(&mut self.unsaid);
+            tracing::info!(
+                DEVICE = command.device,
+                POINT = command.point,
+                ID = command.id.as_ref().map(CommandId::as_str),
+                "command rejected: {}: {}{}",
+                reason.word(),
+                short(text.clone()),
+                if more > 0 { format!(" ({more} more since the last line)") } else { String::new() }
+            );
+        } else {
+            self.unsaid += 1;
+        }
         let outcome = Outcome::of(command, Verdict::Rejected(reason), Some(short(text)));
         self.effects.push_back(Effect::Refusal(Outcome { timestamp: *now, ..outcome }));
     }
@@ -291,7 +308,7 @@ impl Dispatcher {
     fn judge(&mut self, command: &Command, now: &Timestamp) -> Result<(Accepted, Duration), Refused> {
         let because = |reason, text: &str| Err(Refused::Because(reason, text.to_owned()));
         if command.retained {
-            return Err(self.refuse_retained(command));
+            return Err(self.refuse_retained(command, now));
         }
         if let Some(id) = &command.id {
             match self.memory.seen(id, now.uptime) {
@@ -340,7 +357,13 @@ impl Dispatcher {
     }
 
     /// A retained command never acts, and is refused once for each content.
-    fn refuse_retained(&mut self, command: &Command) -> Refused {
+    fn refuse_retained(&mut self, command: &Command, now: &Timestamp) -> Refused {
+        // It acted when it came live, where the broker does not tell (MQTT 3.1.1); an id has one outcome.
+        if let Some(id) = &command.id
+            && !matches!(self.memory.seen(id, now.uptime), Seen::Never)
+        {
+            return Refused::Silently;
+        }
         let mut hasher = DefaultHasher::new();
         format!("{:?}", (&command.device, &command.point, &command.values, &command.id)).hash(&mut hasher);
         if self.retained.len() >= MAX_RETAINED {
@@ -356,7 +379,7 @@ impl Dispatcher {
 
     fn accept(&mut self, command: Command, accepted: Accepted, deadline: Duration, now: &Timestamp) {
         let named = command.id.is_some();
-        let id = command.id.clone().unwrap_or_else(|| self.make_id());
+        let id = command.id.clone().unwrap_or_else(|| self.make_id(now));
         let text = "the gateway was restarted while the command was under way".to_owned();
         let unknown =
             Outcome { id: id.clone(), timestamp: *now, ..Outcome::of(&command, Verdict::Unknown, Some(text)) };
@@ -374,10 +397,16 @@ impl Dispatcher {
     }
 
     /// An id for a command that came without one. It can't be repeated, so it need not be remembered.
-    fn make_id(&mut self) -> CommandId {
-        self.made_ids += 1;
-        CommandId::new(&format!("auto-{}-{}", self.epoch, self.made_ids))
-            .expect("two numbers and a word are short and printable")
+    fn make_id(&mut self, now: &Timestamp) -> CommandId {
+        loop {
+            self.made_ids += 1;
+            let id = CommandId::new(&format!("auto-{}-{}", self.epoch, self.made_ids))
+                .expect("two numbers and a word are short and printable");
+            // A sender may have taken it for one of its own.
+            if matches!(self.memory.seen(&id, now.uptime), Seen::Never) {
+                return id;
+            }
+        }
     }
 
     /// A device says something.

@@ -1,10 +1,11 @@
 //! The wire below a link: an in-process socket on one side, the broker on the other, and a relay between them.
 //!
 //! rumqttc connects to the socket and speaks plain MQTT into it; the relay resolves the broker's name, connects, does
-//! TLS, counts bytes, and closes a connection on which nothing was received for too long. It is one task, which ends
-//! with the reason why the connection did.
+//! TLS, counts bytes, cuts what is too large ([`frames`]), and closes a connection on which nothing was received for too
+//! long. It is one task, which ends with the reason why the connection did.
 
 mod connect;
+mod frames;
 mod identity;
 
 use std::os::linux::net::SocketAddrExt;
@@ -18,8 +19,9 @@ use tokio::net::UnixListener;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::rustls::pki_types::ServerName;
 
-use super::{Scheme, Url};
+use super::{Scheme, Url, Version};
 use crate::task::Owned;
+use frames::Frames;
 pub use identity::Identity;
 
 /// One TLS record, and more than a window of readings.
@@ -37,6 +39,8 @@ pub(super) struct Route {
     pub(super) connect_timeout: Duration,
     /// A connection on which nothing was received for so long is dead.
     pub(super) silence: Duration,
+    /// How the broker's packets are to be read.
+    pub(super) version: Version,
     pub(super) traffic: Arc<Traffic>,
 }
 
@@ -67,6 +71,9 @@ pub(super) enum WireError {
     /// Nothing came from the broker for too long.
     #[error("{0}")]
     Silent(String),
+    /// What it sent is no MQTT.
+    #[error("{0}")]
+    Protocol(String),
 }
 
 /// Opens the in-process socket and starts the relay behind it. The text is the socket's address for rumqttc.
@@ -96,7 +103,8 @@ async fn relay(route: Route, listener: UnixListener) -> Result<(), WireError> {
     };
     let near = accepted.await.map_err(|error: std::io::Error| WireError::Connect(format!("relay: {error}")))?;
     drop(listener);
-    let Route { url, identity, server_name, connect_timeout, silence, traffic } = route;
+    let Route { url, identity, server_name, connect_timeout, silence, version, traffic } = route;
+    let frames = Frames::new(version);
     let deadline = Instant::now() + connect_timeout;
     let too_late = || WireError::Connect(format!("no answer from {url} within {} s", connect_timeout.as_secs()));
     let tcp = timeout_at(deadline, connect::tcp(&url)).await.map_err(|_| too_late())??;
@@ -109,14 +117,20 @@ async fn relay(route: Route, listener: UnixListener) -> Result<(), WireError> {
                 .await
                 .map_err(|_| WireError::Connect(format!("{url} did not finish the TLS handshake in time")))?
                 .map_err(|error| identity::explain(&error, &wanted))?;
-            shuttle(near, tls, silence, &traffic).await
+            shuttle(near, tls, frames, silence, &traffic).await
         }
-        _ => shuttle(near, tcp, silence, &traffic).await,
+        _ => shuttle(near, tcp, frames, silence, &traffic).await,
     }
 }
 
 /// Carries bytes both ways until one side ends.
-async fn shuttle<N, F>(near: N, far: F, silence: Duration, traffic: &Traffic) -> Result<(), WireError>
+async fn shuttle<N, F>(
+    near: N,
+    far: F,
+    mut frames: Frames,
+    silence: Duration,
+    traffic: &Traffic,
+) -> Result<(), WireError>
 where
     N: AsyncRead + AsyncWrite + Unpin,
     F: AsyncRead + AsyncWrite + Unpin,
@@ -135,6 +149,7 @@ where
             };
             traffic.received.fetch_add(count, Ordering::Relaxed);
             let Some(bytes) = buffer.get(..count) else { continue };
+            let bytes = frames.pass(bytes).map_err(|error| WireError::Protocol(error.to_string()))?;
             if near_write.write_all(bytes).await.is_err() {
                 return Ok(());
             }

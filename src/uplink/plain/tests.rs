@@ -157,6 +157,8 @@ fn a_command_that_cannot_be_read_says_why_and_keeps_its_id() {
         (Some("valve"), r#"{"id":"x","value":1,"ts":"soon"}"#, "`soon` is not a time"),
         (Some("valve"), r#"{"id":"x","value":1,"tll":"1s"}"#, "unknown key `tll`"),
         (Some("valve"), r#"{"id":"x","value":1e999}"#, "the payload is no JSON"),
+        (Some("valve"), r#"{"id":"x","value":1,"value":2}"#, "the key `value` is there twice"),
+        (None, r#"{"id":"x","values":{"a":1,"a":0}}"#, "the key `a` is there twice"),
         (None, "ON", "expected a JSON object"),
         (None, r#"{"id":"x","values":{}}"#, "expected \"values\""),
         (None, r#"{"id":"x","value":1}"#, "expected \"values\""),
@@ -167,6 +169,61 @@ fn a_command_that_cannot_be_read_says_why_and_keeps_its_id() {
         assert_eq!(command.id.is_some(), payload.contains("\"id\"") && !payload.contains("1e999"), "{payload}");
     }
     assert!(parsed(Some("valve"), b"\xff\xfe", false).values.is_err());
+}
+
+/// As `command::MAX_OUTCOME`, which the lane of outcomes has room for.
+const MAX_OUTCOME: usize = 12 << 10;
+
+#[test]
+fn a_command_is_as_large_as_its_outcome_may_be() {
+    let name = "p".repeat(64);
+    let text = |length| format!(r#"{{"value":"{}","id":"{}"}}"#, "x".repeat(length), "i".repeat(64));
+    let most = MAX_COMMAND - text(0).len();
+    let several = |count: usize, value: &str| {
+        let values: Vec<String> = (0..count).map(|n| format!(r#""p{n}":{value}"#)).collect();
+        format!(r#"{{"values":{{{}}}}}"#, values.join(","))
+    };
+    for (payload, point, fits) in [
+        (text(most), Some(&*name), true),
+        (text(most + 1), Some(&*name), false),
+        ("7".repeat(MAX_COMMAND), Some(&*name), true),
+        ("7".repeat(MAX_COMMAND + 1), Some(&*name), false),
+        (several(300, "1"), None, true),
+        (several(600, "1"), None, false),
+        (several(25, "1e308"), None, true),
+        (several(100, "1e308"), None, false),
+    ] {
+        let mut message = Message::received("t", Bytes::from(payload.clone()), false);
+        message.response_topic = Some("r".repeat(MAX_REPLY));
+        message.correlation = Some(Bytes::from(vec![7; MAX_REPLY]));
+        let device = "d".repeat(64);
+        let command = command(Target { device: &device, point }, &message, reply_to(&message), false);
+        let start = payload.get(..40).unwrap_or(&payload);
+        let Ok(values) = &command.values else {
+            let error = command.values.unwrap_err();
+            assert!(!fits && error.contains("too large"), "{start}: {error}");
+            continue;
+        };
+        assert!(fits, "{start}");
+        let named = |(name, value): &(String, Value)| (PointName::new(name).unwrap(), Value::text(value.to_string()));
+        let outcome =
+            Outcome { values: values.iter().map(named).collect(), ..Outcome::of(&command, Verdict::Done, None) };
+        let mut bytes = Vec::new();
+        crate::model::Body::Outcome(outcome).encode(&mut bytes);
+        assert!(bytes.len() < MAX_OUTCOME, "{start}: {}", bytes.len());
+    }
+}
+
+#[test]
+fn an_answer_that_would_be_long_is_not_promised() {
+    let mut message = Message::received("t", Bytes::new(), false);
+    for (topic, correlation, answered) in
+        [(MAX_REPLY, Some(MAX_REPLY), true), (MAX_REPLY + 1, None, false), (1, Some(MAX_REPLY + 1), false)]
+    {
+        message.response_topic = Some("t".repeat(topic));
+        message.correlation = correlation.map(|length| Bytes::from(vec![0; length]));
+        assert_eq!(reply_to(&message).is_some(), answered, "{topic} {correlation:?}");
+    }
 }
 
 proptest! {

@@ -5,6 +5,7 @@ mod audit;
 mod auditor;
 mod broker;
 mod certs;
+mod chance;
 mod child;
 #[expect(dead_code, reason = "the demo uses more of it")]
 #[path = "../../../examples/demo/broker/mod.rs"]
@@ -14,6 +15,7 @@ mod gate;
 mod mischievous;
 mod observer;
 mod pty;
+mod sender;
 #[expect(dead_code, reason = "a benchmark uses more of it")]
 mod volume;
 mod wait;
@@ -23,11 +25,13 @@ pub(crate) use audit::Audit;
 pub(crate) use auditor::{Report, audit, audit_lines, lines};
 pub(crate) use broker::{Mosquitto, free_port};
 pub(crate) use certs::{Authority, Identity};
+pub(crate) use chance::Chance;
 pub(crate) use child::{Killed, signal};
 pub(crate) use flash::Flash;
 pub(crate) use gate::Gate;
 pub(crate) use mischievous::Mischievous;
-pub(crate) use observer::{Heard, Observer, publish, publish_lines, publish_with};
+pub(crate) use observer::{Heard, Observer, publish, publish_bytes, publish_lines, publish_lines_with, publish_with};
 pub(crate) use pty::Pty;
+pub(crate) use sender::Sender;
 pub(crate) use volume::Volume;
 pub(crate) use wait::until;

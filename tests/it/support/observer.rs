@@ -26,7 +26,7 @@ impl Heard {
 #[derive(Debug)]
 pub(crate) struct Observer {
     heard: Arc<Mutex<Vec<Heard>>>,
-    _child: Killed,
+    child: Killed,
 }
 
 impl Observer {
@@ -38,20 +38,27 @@ impl Observer {
     /// With these arguments of mosquitto_sub.
     pub(crate) fn with(port: u16, arguments: &[&str]) -> Self {
         let heard = Arc::new(Mutex::new(Vec::new()));
-        let observer = Observer { _child: listen(port, arguments, &heard), heard };
+        let observer = Observer { child: listen(port, arguments, &heard), heard };
         observer.wait_subscribed(port, arguments);
         observer
     }
 
     /// Listens on, after the broker was started again, and keeps what was heard before.
-    pub(crate) fn again(self, port: u16) -> Self {
-        let child = listen(port, &["-t", "#"], &self.heard);
-        let observer = Observer { _child: child, heard: self.heard };
-        observer.wait_subscribed(port, &[]);
-        observer
+    #[track_caller]
+    pub(crate) fn again(mut self, port: u16) -> Self {
+        self.listen_again(port);
+        self
+    }
+
+    /// The same, in place.
+    #[track_caller]
+    pub(crate) fn listen_again(&mut self, port: u16) {
+        self.child = listen(port, &["-t", "#"], &self.heard);
+        self.wait_subscribed(port, &[]);
     }
 
     /// A marker comes back once the subscription stands.
+    #[track_caller]
     fn wait_subscribed(&self, port: u16, arguments: &[&str]) {
         let before = self.markers();
         wait::until("the observer to be subscribed", || {
@@ -68,6 +75,17 @@ impl Observer {
     pub(crate) fn all(&self) -> Vec<Heard> {
         let heard = self.heard.lock().unwrap();
         heard.iter().filter(|heard| !heard.topic.starts_with("observer/")).cloned().collect()
+    }
+
+    /// What was heard after the first so many messages, our own markers included.
+    pub(crate) fn since(&self, count: usize) -> Vec<Heard> {
+        self.heard.lock().unwrap().get(count..).unwrap_or_default().to_vec()
+    }
+
+    /// Waits until all that the broker has got by now was heard.
+    #[track_caller]
+    pub(crate) fn catch_up(&self, port: u16) {
+        self.wait_subscribed(port, &[]);
     }
 
     /// How many messages there were, cheaply.
@@ -161,10 +179,30 @@ pub(crate) fn publish_with(port: u16, topic: &str, payload: &str, arguments: &[&
     command.stdin(Stdio::null()).output().expect("mosquitto_pub is installed")
 }
 
+/// Publishes any bytes at QoS 1, with more arguments of mosquitto_pub.
+pub(crate) fn publish_bytes(port: u16, topic: &str, payload: &[u8], arguments: &[&str]) {
+    let mut command = Command::new("mosquitto_pub");
+    command.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-q", "1", "-t", topic]).args(arguments);
+    command.arg(if payload.is_empty() { "-n" } else { "-s" }).stdin(Stdio::piped());
+    let mut child = command.spawn().expect("mosquitto_pub is installed");
+    let mut input = child.stdin.take().unwrap();
+    if !payload.is_empty() {
+        input.write_all(payload).unwrap();
+    }
+    drop(input);
+    assert!(child.wait().unwrap().success());
+}
+
 /// Publishes these lines at QoS 1, each as a message of its own, as fast as the broker takes them.
 pub(crate) fn publish_lines(port: u16, topic: &str, lines: &str) {
+    publish_lines_with(port, topic, lines, &[]);
+}
+
+/// The same with more arguments of mosquitto_pub.
+pub(crate) fn publish_lines_with(port: u16, topic: &str, lines: &str, arguments: &[&str]) {
     let mut command = Command::new("mosquitto_pub");
-    command.args(["-p", &port.to_string(), "-q", "1", "-t", topic, "-l"]).stdin(Stdio::piped());
+    command.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-q", "1", "-t", topic, "-l"]).args(arguments);
+    command.stdin(Stdio::piped());
     let mut child = command.spawn().expect("mosquitto_pub is installed");
     child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
     assert!(child.wait().unwrap().success());

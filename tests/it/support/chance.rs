@@ -4,11 +4,11 @@ use std::time::Duration;
 
 /// Random numbers from a seed (xorshift64*), which is printed.
 #[derive(Debug)]
-pub(super) struct Chance(u64);
+pub(crate) struct Chance(u64);
 
 impl Chance {
     /// From `SLUICEGATE_SEED`, or from one that the system gives.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let seed =
             std::env::var("SLUICEGATE_SEED").map_or_else(|_| getrandom::u64().unwrap(), |seed| seed.parse().unwrap());
         eprintln!("SLUICEGATE_SEED={seed}");
@@ -16,7 +16,7 @@ impl Chance {
     }
 
     /// From 0 to below `end`.
-    pub(super) fn below(&mut self, end: usize) -> usize {
+    pub(crate) fn below(&mut self, end: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -25,12 +25,12 @@ impl Chance {
     }
 
     /// A part of this time.
-    pub(super) fn within(&mut self, longest: Duration) -> Duration {
+    pub(crate) fn within(&mut self, longest: Duration) -> Duration {
         longest * u32::try_from(self.below(1000)).unwrap() / 1000
     }
 
     /// In random order.
-    pub(super) fn shuffled<T>(&mut self, mut things: Vec<T>) -> Vec<T> {
+    pub(crate) fn shuffled<T>(&mut self, mut things: Vec<T>) -> Vec<T> {
         for place in (1..things.len()).rev() {
             things.swap(place, self.below(place + 1));
         }
