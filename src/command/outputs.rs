@@ -117,8 +117,8 @@ impl Outputs {
     /// How an output was left by the run before, in this boot.
     pub(super) fn restore(&mut self, left: &Left) {
         if let Some(output) = self.outputs.get_mut(&left.key) {
-            output.value = Some(left.value.clone());
-            output.state = if left.value == output.safe {
+            output.value.clone_from(&left.value);
+            output.state = if left.value.as_ref() == Some(&output.safe) {
                 State::Safe { since: left.since }
             } else {
                 State::On { since: left.since, until: left.until }
@@ -134,7 +134,7 @@ impl Outputs {
                 State::Safe { since } => (since, None),
                 State::On { since, until } => (since, until),
             };
-            Some(Left { key: key.clone(), value: output.value.clone()?, since, until, boot })
+            Some(Left { key: key.clone(), value: output.value.clone(), since, until, boot })
         };
         self.outputs.iter().filter_map(left).collect()
     }

@@ -49,7 +49,8 @@ pub(in crate::command) enum Entry {
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::command) struct Left {
     pub(in crate::command) key: PointKey,
-    pub(in crate::command) value: Value,
+    /// The value that it has, where that is known.
+    pub(in crate::command) value: Option<Value>,
     /// Since when it is on, or at its safe value, by `CLOCK_BOOTTIME`.
     pub(in crate::command) since: Duration,
     /// When its lease ends.
@@ -108,7 +109,7 @@ impl Entry {
                 let Ok(Body::Reading(reading)) = Body::decode(rest) else { return None };
                 Some(Entry::Left(Left {
                     key: reading.key(),
-                    value: reading.value?,
+                    value: reading.value,
                     since,
                     until: Some(until).filter(|until| *until < FOR_EVER),
                     boot: BootId(u128::from_le_bytes(*boot)),
@@ -125,7 +126,7 @@ impl Left {
             device: self.key.0.clone(),
             point: self.key.1.clone(),
             timestamp: Timestamp { uptime: self.since, wall: Duration::ZERO, synced: true, boot: BootId::UNKNOWN },
-            value: Some(self.value.clone()),
+            value: self.value.clone(),
             unit: None,
             quality: Quality::Good,
             cause: None,
@@ -218,7 +219,13 @@ mod tests {
             reply: None,
         };
         let key = PointKey(DeviceName::new("tank").unwrap(), PointName::new("valve").unwrap());
-        let left = |until| Left { key: key.clone(), value: Value::Int(40), since: at.uptime, until, boot: BootId(7) };
+        let left = |until: Option<Duration>| Left {
+            key: key.clone(),
+            value: until.map(|_| Value::Int(40)),
+            since: at.uptime,
+            until,
+            boot: BootId(7),
+        };
         vec![
             Entry::Accepted { at, named: true, unknown: outcome.clone() },
             Entry::Ended(Outcome { verdict: Verdict::Done, ..outcome }),
