@@ -303,6 +303,13 @@ impl Outputs {
                 }
                 End::Done | End::Unknown if setting.value != output.safe => {
                     let until = setting.lease.filter(|_| !forgotten).map(|lease| now + lease);
+                    let until = match before {
+                        // Nobody knows whether this one did it, so the lease of the one before still counts.
+                        Some((State::On { until: Some(earlier), .. }, _)) if end == End::Unknown => {
+                            Some(until.map_or(earlier, |until| until.min(earlier)))
+                        }
+                        _ => until,
+                    };
                     output.state = State::On { since: output.on_since().unwrap_or(now), until };
                     output.value = (end == End::Done).then(|| setting.value.clone());
                 }

@@ -63,7 +63,7 @@ fn bench_with(disk: Fake, takeover: Takeover, opened: &[(&str, bool)]) -> Bench 
         ..PointConfig::default()
     };
     let loss = LinkLoss { then: Then::Safe, after: Span::secs(1) };
-    let quick = PointConfig { timeout: Span(Duration::from_millis(20)), ..PointConfig::default() };
+    let quick = PointConfig { timeout: Span(Duration::from_millis(500)), ..PointConfig::default() };
     let (heard, heard_rx) = watch::channel(Duration::ZERO);
     let (problems_tx, problems) = watch::channel(Problems::new());
     let journal = Journal::on(Box::new(disk.clone()), None);
