@@ -26,6 +26,9 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// So long after its time, with nothing in the way, an output is safe.
 const IN_TIME: Duration = Duration::from_secs(3);
 
+/// At most so long after the device failed to make one safe, that is tried again.
+const AGAIN: Duration = Duration::from_secs(10);
+
 /// Time passes in steps of this length.
 const STEP: Duration = Duration::from_millis(20);
 
@@ -328,7 +331,8 @@ impl World {
             return self.effects();
         }
         if !kind && self.chance.one_in(8) {
-            self.quiet = self.clock;
+            // A rule may wait so long before it tries again.
+            self.quiet = self.clock + AGAIN;
             let result = Err(WriteError::Failed("stuck".to_owned()));
             process.dispatcher.answer(Answer::Ended { ticket: write.ticket, result }, &now);
             return self.effects();
@@ -336,7 +340,7 @@ impl World {
         process.dispatcher.answer(Answer::Began { ticket: write.ticket }, &now);
         let lost = !kind && self.chance.one_in(12);
         if lost {
-            self.quiet = self.clock;
+            self.quiet = self.clock + AGAIN;
         }
         if !lost || self.chance.one_in(2) {
             self.act(&write);
@@ -470,7 +474,7 @@ impl World {
     /// Whether each output is off that should be.
     fn look(&mut self) {
         if self.process.is_none() || self.machines.values().any(|machine| !machine.online || machine.asked.len() > 1) {
-            self.quiet = self.clock;
+            self.quiet = self.quiet.max(self.clock);
             return;
         }
         let since_heard = self.now.uptime.saturating_sub(self.heard);

@@ -14,7 +14,7 @@ use super::journal::{Bug, Left, seeded};
 use crate::model::{BootId, Cause, DeviceName, Point, PointKey, PointName, Reason, Value};
 
 /// A change to the safe value that failed is tried again after this time, which doubles up to the second one.
-const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
 /// All outputs.
 #[derive(Debug)]
