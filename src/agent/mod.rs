@@ -330,14 +330,9 @@ pub async fn run(config: Config, sources: Sources, handed: Handed, stop: Cancell
         }
         if let Some(ask) = wanted {
             notifier.reloading();
-            let reloaded = tokio::select! {
-                reloaded = reload.run(&mut devices) => reloaded,
-                () = stop.cancelled() => break Exit::Stopped,
-                signal = signals.end() => {
-                    tracing::info!("stopping in the middle of a reload: {signal}");
-                    break Exit::Stopped;
-                }
-            };
+            // To its end, which takes some seconds at most: half of it would leave outputs that nobody can make safe. A
+            // signal waits for so long.
+            let reloaded = reload.run(&mut devices).await;
             notifier.reloaded();
             if ask.is_some_and(|ask| ask.send(reloaded).is_err()) {
                 tracing::debug!("who asked for the reload is gone");

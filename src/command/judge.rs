@@ -60,15 +60,16 @@ impl Guard {
         Ok(value)
     }
 
-    /// Whether the command is too old for this point.
-    fn fresh(&self, command: &Command, now: &Timestamp) -> Result<(), Refused> {
-        let (Some(max_age), Some(sent)) = (self.config.command_max_age, command.sent) else { return Ok(()) };
+    /// Until when the command is not too old for this point.
+    fn fresh(&self, command: &Command, now: &Timestamp) -> Result<Duration, Refused> {
+        let (Some(max_age), Some(sent)) = (self.config.command_max_age, command.sent) else { return Ok(Duration::MAX) };
         if !now.synced {
             return Err(clock("ts"));
         }
         let (age, how) = if now.wall >= sent { (now.wall - sent, "old") } else { (sent - now.wall, "ahead") };
         if age <= max_age.0 {
-            return Ok(());
+            let left = if now.wall >= sent { max_age.0 - age } else { max_age.0 + age };
+            return Ok(now.uptime + left);
         }
         let text = format!("it is {:.1} s {how}, allowed are {max_age}", age.as_secs_f64());
         Err(Refused::Because(Reason::Stale, text))
@@ -134,9 +135,10 @@ pub(super) fn judge(
     let mut typed = Vec::with_capacity(values.len());
     let mut timeout = Duration::ZERO;
     let mut name = None;
+    let mut fresh_until = Duration::MAX;
     for (point, value) in values {
         let guard = guard_of(point)?;
-        guard.fresh(command, now)?;
+        fresh_until = fresh_until.min(guard.fresh(command, now)?);
         let value = guard.value(value)?;
         let lease = guard.lease(&value, command.lease)?;
         if typed.iter().any(|setting: &Setting| setting.point == guard.point.name) {
@@ -149,7 +151,7 @@ pub(super) fn judge(
     let Some(name) = name else {
         return Err(Refused::Because(Reason::Type, "a command needs a value".to_owned()));
     };
-    Ok(Accepted { device: name, settings: typed, timeout, expires: expires(command, now, remember)? })
+    Ok(Accepted { device: name, settings: typed, timeout, expires: expires(command, now, remember)?.min(fresh_until) })
 }
 
 /// When the command ends to be valid.

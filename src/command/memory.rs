@@ -15,6 +15,9 @@ const MAX_BYTES: usize = 1 << 20;
 /// What an id takes beside the bytes of its outcome, about.
 const ID_BYTES: usize = 200;
 
+/// An id whose command is still under way is remembered so much longer.
+const FORGET_AGAIN: Duration = Duration::from_secs(60);
+
 /// What is known of an id.
 #[derive(Debug)]
 pub(super) enum Seen {
@@ -151,10 +154,19 @@ impl Memory {
 
     fn forget(&mut self, now: Duration) {
         while self.order.first().is_some_and(|(forget, _)| now >= *forget)
-            && let Some((_, id)) = self.order.pop_first()
+            && let Some((forget, id)) = self.order.pop_first()
         {
-            if let Some(known) = self.ids.remove(&id) {
-                self.bytes -= known.bytes;
+            match self.ids.get_mut(&id) {
+                // It could act once more.
+                Some(known) if !known.ended => {
+                    known.forget = forget + FORGET_AGAIN;
+                    self.order.insert((known.forget, id));
+                }
+                _ => {
+                    if let Some(known) = self.ids.remove(&id) {
+                        self.bytes -= known.bytes;
+                    }
+                }
             }
         }
     }

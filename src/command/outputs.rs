@@ -98,7 +98,8 @@ impl Outputs {
             let Some(safe) = point.safe.clone().filter(|_| point.writable) else { continue };
             let config = config.clone();
             let output = match before.remove(&point.key()) {
-                Some(known) => Output { safe, config, ..known },
+                Some(known) if known.safe == safe => Output { config, ..known },
+                Some(known) => Output { state: known.with_safe(&safe), safe, config, ..known },
                 None => Output {
                     safe,
                     config,
@@ -150,8 +151,9 @@ impl Outputs {
             output.state = match (output.state, *value == output.safe) {
                 (known @ State::Safe { .. }, true) | (known @ State::On { .. }, false) => known,
                 (_, true) => State::Safe { since: now },
-                // For how long it was to be on, nobody knows any more.
-                (_, false) => State::On { since: now, until: output.config.pulse.map(|pulse| now + pulse.0) },
+                (State::Safe { .. }, false) => State::On { since: now, until: None },
+                // Since when it is on, and for how long it was to be, nobody knows: it is made safe.
+                (State::Unknown, false) => State::Unknown,
             };
         }
     }
@@ -278,6 +280,27 @@ impl Outputs {
         }
     }
 
+    /// Nothing is coming; what still is will be said again.
+    pub(super) fn nothing_coming(&mut self) {
+        self.outputs.values_mut().for_each(|output| output.coming = 0);
+    }
+
+    /// When the dead times end that keep these from being set.
+    pub(super) fn dead_until(&self, device: &DeviceName, settings: &[Setting]) -> Option<Duration> {
+        let mut at = None;
+        for setting in settings {
+            let key = PointKey(device.clone(), setting.point.clone());
+            let Some(output) = self.outputs.get(&key).filter(|output| output.safe != setting.value) else { continue };
+            let Some(interlock) = &output.config.interlock else { continue };
+            let ends = self.others(&key, &interlock.group).filter_map(|(_, other)| match other.state {
+                State::Safe { since } => Some(since + interlock.dead_time.0.max(other.dead_time())),
+                State::On { .. } | State::Unknown => None,
+            });
+            at = at.max(ends.max());
+        }
+        at
+    }
+
     /// A write was handed to the device: from now on the outputs may have these values.
     pub(super) fn sent(&mut self, device: &DeviceName, settings: &[Setting], now: Duration) {
         for setting in settings {
@@ -314,6 +337,7 @@ impl Outputs {
                     output.value = (end == End::Done).then(|| setting.value.clone());
                 }
                 End::Done => {
+                    output.again = None;
                     output.state = match output.state {
                         known @ State::Safe { .. } => known,
                         _ => State::Safe { since: now },
@@ -378,6 +402,17 @@ impl Outputs {
         })
     }
 
+    /// Whether another one of its group was on before.
+    fn is_second(&self, key: &PointKey, output: &Output, since: Duration) -> bool {
+        let Some(interlock) = output.config.interlock.as_ref().filter(|_| !seeded(self.bug, Bug::NoBreak)) else {
+            return false;
+        };
+        self.others(key, &interlock.group).any(|(other_key, other)| match other.state {
+            State::On { since: earlier, .. } => (earlier, other_key) < (since, key),
+            State::Safe { .. } | State::Unknown => false,
+        })
+    }
+
     /// When an output goes to its safe value by itself, and why.
     fn next(&self, key: &PointKey, output: &Output) -> Option<(Duration, Cause)> {
         if output.going || !self.online.contains(&key.0) {
@@ -389,6 +424,8 @@ impl Outputs {
             // Nobody has said what it is since the start.
             State::Unknown => Some((Duration::ZERO, Cause::Start)),
             State::On { .. } if self.stopping && config.on_stop == Then::Safe => Some((Duration::ZERO, Cause::Stop)),
+            // Two of a group were found on: the one that was on before stays.
+            State::On { since, .. } if self.is_second(key, output, since) => Some((Duration::ZERO, Cause::Interlock)),
             State::On { since, until } => {
                 let lease = until.map(|until| (until, Cause::Lease));
                 let max_on = config.max_on.map(|max| (since + max.0, Cause::MaxOn));
@@ -402,6 +439,16 @@ impl Outputs {
 }
 
 impl Output {
+    /// Its state where another value is the safe one.
+    fn with_safe(&self, safe: &Value) -> State {
+        match (self.state, &self.value) {
+            (_, None) | (State::Unknown, _) => State::Unknown,
+            (State::Safe { since } | State::On { since, .. }, Some(value)) if value == safe => State::Safe { since },
+            (State::On { since, until }, Some(_)) => State::On { since, until },
+            (State::Safe { since }, Some(_)) => State::On { since, until: None },
+        }
+    }
+
     fn on_since(&self) -> Option<Duration> {
         match self.state {
             State::On { since, .. } => Some(since),

@@ -439,3 +439,69 @@ async fn how_outputs_were_left_counts_for_one_start_only() {
     let mut bench = bench_with(disk, Takeover::Keep, &[]);
     assert_eq!(bench.acted().await, ("start".to_owned(), Value::Bool(false)));
 }
+
+#[tokio::test]
+async fn outputs_that_were_found_on_are_made_safe_unless_it_is_known_for_how_long() {
+    let mut bench = bench_with(Fake::new(), Takeover::Keep, &[("relay", true), ("horn", true), ("lamp", false)]);
+    for _ in 0..2 {
+        assert_eq!(bench.acted().await, ("start".to_owned(), Value::Bool(false)));
+    }
+}
+
+#[tokio::test]
+async fn a_journal_that_cannot_be_read_is_not_written_over() {
+    #[derive(Debug)]
+    struct Unreadable(Fake);
+    impl crate::disk::Disk for Unreadable {
+        fn list(&mut self, folder: &str) -> std::io::Result<Vec<String>> {
+            self.0.list(folder)
+        }
+        fn size(&mut self, file: &str) -> std::io::Result<u64> {
+            self.0.size(file)
+        }
+        fn read(&mut self, _: &str, _: u64, _: &mut [u8]) -> std::io::Result<usize> {
+            Err(std::io::Error::other("I/O error"))
+        }
+        fn write(&mut self, file: &str, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
+            self.0.write(file, offset, bytes)
+        }
+        fn sync(&mut self, file: &str) -> std::io::Result<()> {
+            self.0.sync(file)
+        }
+        fn sync_folder(&mut self, folder: &str) -> std::io::Result<()> {
+            self.0.sync_folder(folder)
+        }
+        fn rename(&mut self, from: &str, to: &str) -> std::io::Result<()> {
+            self.0.rename(from, to)
+        }
+        fn remove(&mut self, file: &str) -> std::io::Result<()> {
+            self.0.remove(file)
+        }
+        fn forget(&mut self, file: &str) {
+            self.0.forget(file);
+        }
+        fn free(&mut self) -> std::io::Result<u64> {
+            self.0.free()
+        }
+    }
+    let disk = Fake::new();
+    disk.replace("commands/journal", b"SGCMDS\x01\0what was".to_vec());
+    let mut journal = Journal::on(Box::new(Unreadable(disk.clone())), None);
+    let found = journal.take_found();
+    assert!(found.foreign.unwrap().contains("can't be read: I/O error"));
+    assert_eq!(disk.content("commands/journal"), b"SGCMDS\x01\0what was");
+}
+
+#[test]
+fn an_id_is_not_forgotten_while_its_command_is_under_way() {
+    let mut memory = memory::Memory::new(Duration::from_secs(60));
+    let now = Timestamp { uptime: Duration::from_secs(10), ..time::now() };
+    let unknown = Outcome::of(&on(true, "a"), Verdict::Unknown, None);
+    memory.accepted(now, true, true, unknown.clone(), &now);
+    let later = now.uptime + Duration::from_secs(300);
+    let id = CommandId::new("a").unwrap();
+    assert!(matches!(memory.seen(&id, later), memory::Seen::UnderWay));
+    memory.ended(&Outcome { verdict: Verdict::Done, ..unknown });
+    assert!(matches!(memory.seen(&id, later), memory::Seen::Ended(_)));
+    assert!(matches!(memory.seen(&id, later + Duration::from_secs(600)), memory::Seen::Never));
+}

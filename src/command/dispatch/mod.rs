@@ -23,7 +23,7 @@ use self::turns::{Device, GRACE, Open, Running, What};
 use super::journal::{Bug, Entry, Found, Job, seeded};
 use super::judge::{self, Accepted, Guards, Refused};
 use super::memory::{Memory, Seen};
-use super::outputs::{Outputs, Turn};
+use super::outputs::Outputs;
 use super::{Config, Guard, PointConfig, Queued};
 use crate::model::{
     Answer, Bucket, Command, CommandId, DeviceName, DeviceState, DeviceStates, Outcome, Point, PointName, Rate, Reason,
@@ -35,6 +35,9 @@ pub(super) const MAX_OPEN: usize = 256;
 
 /// Commands that may wait for one device.
 const MAX_WAITING: usize = 8;
+
+/// A command to a safe value waits no longer for the journal.
+const FLASH_PATIENCE: Duration = Duration::from_secs(1);
 
 /// After its deadline and not at it a command is over.
 const TICK: Duration = Duration::from_millis(1);
@@ -85,6 +88,8 @@ pub(super) struct Dispatcher {
     epoch: u64,
     next_ticket: u32,
     made_ids: u64,
+    /// When it was last looked whose turn it is.
+    looked_at: Duration,
     /// How often a refusal is logged.
     talk: Bucket,
     /// Refusals that were not logged.
@@ -123,6 +128,7 @@ impl Dispatcher {
             epoch,
             next_ticket: 0,
             made_ids: 0,
+            looked_at: Duration::ZERO,
             talk: Bucket::new(TALK, Duration::from_secs(10)),
             unsaid: 0,
             bug,
@@ -148,6 +154,10 @@ impl Dispatcher {
         self.memory.set_remember(config.remember.0);
         self.config = config;
         self.set_points(points);
+        self.outputs.nothing_coming();
+        for (name, device) in &self.devices {
+            device.waiting.iter().for_each(|open| self.outputs.coming(name, &open.settings, true));
+        }
         let guards = &self.guards;
         let gone: Vec<DeviceName> =
             self.devices.keys().filter(|device| !guards.contains_key(device.as_str())).cloned().collect();
@@ -156,10 +166,15 @@ impl Dispatcher {
             for open in device.waiting.drain(..) {
                 self.fail(open, "the device was removed from the config", now);
             }
-            // One that has begun is answered by its driver before that ends, or else has no answer.
-            if let Some(Running { what: What::Command(open), began, .. }) = device.running {
-                let verdict = if began { Verdict::Unknown } else { Verdict::Failed };
-                self.conclude(*open, verdict, Some("the device was removed from the config".to_owned()), vec![], now);
+            // Its driver has it, and may do it before it ends.
+            if let Some(Running { what: What::Command(open), .. }) = device.running {
+                self.conclude(
+                    *open,
+                    Verdict::Unknown,
+                    Some("the device was removed from the config".to_owned()),
+                    vec![],
+                    now,
+                );
             }
         }
         self.advance(now);
@@ -193,12 +208,11 @@ impl Dispatcher {
             None => {
                 let head = device.waiting.front()?;
                 let over = head.deadline + TICK;
-                let waits_for_flash = head.entry.is_some_and(|entry| entry > self.storage.durable);
-                let turn = match self.outputs.turn(name, &head.settings, Duration::ZERO) {
-                    Turn::At(at) if !waits_for_flash => at,
-                    _ => over,
+                let turn = match head.entry {
+                    Some(entry) if entry > self.storage.durable => head.patience.filter(|at| *at > self.looked_at),
+                    _ => self.outputs.dead_until(name, &head.settings).filter(|at| *at > self.looked_at),
                 };
-                Some(turn.min(over))
+                Some(turn.map_or(over, |turn| turn.min(over)))
             }
         });
         let retry = self.storage.trouble.as_ref().and_then(|trouble| trouble.retry);
@@ -392,7 +406,10 @@ impl Dispatcher {
         let Accepted { device, settings, .. } = accepted;
         self.outputs.coming(&device, &settings, true);
         let entry = entry.filter(|_| !seeded(self.bug, Bug::NotJournalled));
-        let open = Open { command, id, settings, deadline, entry };
+        // A flash that hangs must not keep anything from being made safe.
+        let safe = self.outputs.all_safe(&device, &settings);
+        let patience = safe.then(|| now.uptime + FLASH_PATIENCE);
+        let open = Open { command, id, settings, deadline, entry, patience };
         self.devices.entry(device).or_default().waiting.push_back(open);
     }
 

@@ -81,7 +81,10 @@ impl Dispatcher {
             && let Some((_, id)) = self.untold.pop_front()
         {
             self.memory.told(&id);
-            Entry::Told(id).frame(&mut self.storage.lazy);
+            // When it is written anew, this is in it.
+            if self.storage.trouble.is_none() {
+                Entry::Told(id).frame(&mut self.storage.lazy);
+            }
         }
         // They need not be on flash; but they must not wait for ever in RAM either.
         if self.storage.lazy.len() > GROWTH && self.storage.trouble.is_none() {

@@ -30,6 +30,8 @@ pub(super) struct Open {
     pub(super) deadline: Duration,
     /// The number of its entry, which must be on flash before it goes on; `None`: it has none.
     pub(super) entry: Option<u64>,
+    /// After this it does not wait for that any more.
+    pub(super) patience: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -50,6 +52,7 @@ pub(super) enum What {
 impl Dispatcher {
     /// Hands over what can be handed over, and makes safe what is to be.
     pub(super) fn advance(&mut self, now: &Timestamp) {
+        self.looked_at = now.uptime;
         for (key, cause) in self.outputs.wants_safe(now.uptime) {
             self.make_safe(key, cause);
         }
@@ -82,7 +85,9 @@ impl Dispatcher {
                 self.end_head(name, Verdict::Expired, "its time was over before its turn came".to_owned(), now);
                 continue;
             }
-            if head.entry.is_some_and(|entry| entry > self.storage.durable) {
+            if head.entry.is_some_and(|entry| entry > self.storage.durable)
+                && head.patience.is_none_or(|patience| now.uptime < patience)
+            {
                 return;
             }
             match self.outputs.turn(name, &head.settings, now.uptime) {

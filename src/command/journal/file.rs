@@ -32,7 +32,7 @@ pub(in crate::command) struct Found {
     pub(in crate::command) bytes: usize,
     /// Why they could not be written once more, as they must be before anything is appended.
     pub(in crate::command) trouble: Option<String>,
-    /// Why the file is not to be touched: a later version wrote it.
+    /// Why the file is not to be touched in this start: a later version wrote it, or it can't be read.
     pub(in crate::command) foreign: Option<String>,
 }
 
@@ -40,9 +40,11 @@ impl File {
     /// Reads what is there. Nothing in it keeps the gateway from starting.
     pub(super) fn open(disk: Box<dyn Disk>, bug: Option<Bug>) -> (Self, Found) {
         let mut file = File { disk, end: 0, bug };
-        let mut found = file.read().unwrap_or_else(|error| {
-            tracing::error!("the journal of commands can't be read: {error}");
-            Found::default()
+        let mut found = file.read().unwrap_or_else(|error| match error.kind() {
+            // Then it is not there: its folder could not be made.
+            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::StorageFull => Found::default(),
+            // What can't be read now may be sound: to write over it would forget what has acted.
+            _ => Found { foreign: Some(format!("{FILE} can't be read: {error}")), ..Found::default() },
         });
         // What can be read may be in the cache alone, written by a process that was killed before it was synced; and
         // a cache that could not be written once may say that it was. So all of it is written once more, before

@@ -18,7 +18,7 @@ use super::config::{Bias, ChipLine, Drive, Number, Place, PointConfig};
 use super::kept;
 use super::line::{Edge, Line, Skill, watch};
 use super::name::Name;
-use super::{CLASS, DEVICES, Levels, Want};
+use super::{CLASS, DEVICES, Want};
 use crate::device::{Held, access};
 use crate::model::{Timestamp, time};
 
@@ -118,7 +118,7 @@ fn info(at: &ChipLine) -> io::Result<line::Info> {
 /// Requests a line, or takes it over where it is held as it is wanted. An output has its level from the first moment on.
 pub(super) async fn request(want: &Want, chips: &[Chip], held: &Held) -> Result<Box<dyn Line>, String> {
     let at = locate(&want.config.line, chips)?;
-    let output = want.output.map(|levels| name(want, levels, &at, chips));
+    let output = want.output.map(|safe| name(want, safe, &at, chips));
     match kept::adopt(node(&at), at.offset, output.as_ref(), held).await {
         Ok(Some(line)) => return Ok(Box::new(line)),
         Ok(None) => {}
@@ -157,13 +157,13 @@ fn node(at: &ChipLine) -> &str {
 }
 
 /// What an output is held as.
-fn name(want: &Want, levels: Levels, at: &ChipLine, chips: &[Chip]) -> Name {
+fn name(want: &Want, safe: bool, at: &ChipLine, chips: &[Chip]) -> Name {
     let label = chips.iter().find(|chip| chip.path == Path::new(&at.chip)).map(|chip| chip.label.clone());
     Name {
         node: node(at).to_owned(),
         label: label.unwrap_or_default(),
         offset: at.offset,
-        safe: levels.safe,
+        safe,
         active_low: want.config.active_low,
         drive: want.config.drive.unwrap_or(Drive::PushPull),
         bias: want.config.bias.unwrap_or(Bias::AsIs),
@@ -183,8 +183,8 @@ fn ask(want: &Want, at: &ChipLine, abi: AbiVersion, skill: Skill) -> io::Result<
     let consumer: String = format!("sluicegate:{}", want.point).chars().take(CONSUMER).collect();
     builder.on_chip(&at.chip).with_line(at.offset).with_consumer(consumer).using_abi_version(abi);
     match want.output {
-        Some(levels) => {
-            builder.as_output(levels.first.into());
+        Some(safe) => {
+            builder.as_output(safe.into());
             if let Some(drive) = drive {
                 builder.with_drive(match drive {
                     Drive::PushPull => line::Drive::PushPull,

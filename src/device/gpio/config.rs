@@ -2,7 +2,6 @@
 
 use serde::Deserialize;
 
-use super::Levels;
 use crate::model::{Declaration, Fault, Span, ValueType};
 
 /// The keys of the device's table that are this kind's own.
@@ -45,8 +44,6 @@ pub(super) struct PointConfig {
     pub debounce: Option<Span>,
     /// Outputs: how the line is driven; character device only.
     pub drive: Option<Drive>,
-    /// Outputs: the first value of a line that was not held before; default: `safe`.
-    pub initial: Option<bool>,
 }
 
 /// Which line.
@@ -153,11 +150,7 @@ impl PointConfig {
                 wrong("debounce", "only an input has one: remove it, or set `direction = \"in\"`");
             }
         } else {
-            for (key, set) in [
-                ("safe", declaration.safe.is_some()),
-                ("initial", self.initial.is_some()),
-                ("drive", self.drive.is_some()),
-            ] {
+            for (key, set) in [("safe", declaration.safe.is_some()), ("drive", self.drive.is_some())] {
                 if set {
                     wrong(key, "only an output has one: remove it, or set `direction = \"out\"`");
                 }
@@ -172,10 +165,10 @@ impl PointConfig {
         faults
     }
 
-    /// An output's levels.
-    pub(super) fn levels(&self, declaration: &Declaration) -> Option<Levels> {
+    /// An output's safe level.
+    pub(super) fn safe_level(&self, declaration: &Declaration) -> Option<bool> {
         let safe = declaration.safe.as_ref().and_then(|safe| safe.convert(ValueType::Bool).ok());
         let safe = matches!(safe, Some(crate::model::Value::Bool(true)));
-        self.is_output().then(|| Levels { first: self.initial.unwrap_or(safe), safe })
+        self.is_output().then_some(safe)
     }
 }

@@ -58,17 +58,8 @@ const POLL: Duration = Duration::from_millis(100);
 struct Want {
     point: PointName,
     config: PointConfig,
-    /// An output's levels.
-    output: Option<Levels>,
-}
-
-/// The levels of an output that are known beforehand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Levels {
-    /// When it is requested anew.
-    first: bool,
-    /// When it is taken over from a process that crashed.
-    safe: bool,
+    /// An output's safe level.
+    output: Option<bool>,
 }
 
 #[derive(Debug)]
@@ -104,7 +95,7 @@ fn build(spec: Spec) -> Result<Built, Vec<Fault>> {
         }
         let value_type = point.declaration.value_type.or(Some(ValueType::Bool));
         shapes.push(Shape { writable: keys.is_output(), value_type, holds: true });
-        wants.push(Want { output: keys.levels(&point.declaration), point: point.name, config: keys });
+        wants.push(Want { output: keys.safe_level(&point.declaration), point: point.name, config: keys });
     }
     let driver = Arc::new(Gpio { choice: config.backend, wants });
     if faults.is_empty() { Ok(Built { driver, points: shapes }) } else { Err(faults) }
@@ -257,6 +248,8 @@ async fn set(taps: &mut Taps, io: &mut DeviceIo, write: Write) -> Result<(), Dev
                 break;
             }
             Err(error) => {
+                // The driver of an expander may have switched before it failed.
+                touched = true;
                 trouble = Some(error.to_string());
                 gone = Err(error);
                 break;

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep};
 use super::chips::{self, only};
 use super::config::{ChipLine, Number, Place};
 use super::line::{Edge, Line, Skill, watch};
-use super::{CLASS, DEVICES, Levels, Want, cdev};
+use super::{CLASS, DEVICES, Want, cdev};
 use crate::device::{Held, access};
 use crate::model::{Takeover, time};
 
@@ -97,7 +97,7 @@ pub(super) async fn request(want: &Want, held: &Held) -> Result<Box<dyn Line>, S
     let number = locate(&want.config.line)?;
     let name = format!("sysfs {number}");
     let exported = Exported::new(number, want)?;
-    let level = want.output.and_then(|levels| exported.level(levels, held.takeover(&name)));
+    let level = want.output.and_then(|safe| exported.level(safe, held.takeover(&name)));
     let folder = exported.folder.clone();
     let end = Instant::now() + UDEV_PATIENCE;
     let (value, edges) = loop {
@@ -161,11 +161,11 @@ impl Exported {
     }
 
     /// The level that an output is to be given; `None`: it keeps the one it has.
-    fn level(&self, levels: Levels, takeover: Takeover) -> Option<bool> {
+    fn level(&self, safe: bool, takeover: Takeover) -> Option<bool> {
         match (self.was_output, takeover) {
             (true, Takeover::Keep) => None,
-            (true, Takeover::Safe) => Some(levels.safe),
-            (false, _) => Some(levels.first),
+            (true, Takeover::Safe) => Some(safe),
+            (false, _) => Some(safe),
         }
     }
 

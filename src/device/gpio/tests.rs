@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Want;
 use super::line::{Edge, Line, Skill};
 use super::tap::{Report, Tap, Taps};
-use super::{Levels, Want};
 use crate::device::testing::faults;
 use crate::model::{PointName, time};
 
@@ -29,7 +29,6 @@ fn a_wrong_table_is_told_key_by_key() {
         ("", "line = \"A\"\ndirection = \"out\"\nsafe = \"perhaps\"", "point.x.safe: expected true or false"),
         ("", "line = \"A\"\ndirection = \"out\"\nsafe = true\ndebounce = \"1s\"", "point.x.debounce: only an input"),
         ("", "line = \"A\"\nsafe = true", "point.x.safe: only an output has one"),
-        ("", "line = \"A\"\ninitial = true", "point.x.initial: only an output has one"),
         ("", "line = \"A\"\ndrive = \"open-drain\"", "point.x.drive: only an output has one"),
         ("", "line = \"A\"\nbias = \"up\"", "point.x.bias: unknown variant `up`"),
         ("backend = \"sysfs\"", "line = \"A\"\nbias = \"pull-up\"", "point.x.bias: sysfs can't set it"),
@@ -40,7 +39,7 @@ fn a_wrong_table_is_told_key_by_key() {
     }
     for good in [
         "line = { chip = \"a\", offset = 1 }",
-        "line = { number = 529 }\ndirection = \"out\"\nsafe = \"OFF\"\ninitial = true",
+        "line = { number = 529 }\ndirection = \"out\"\nsafe = \"OFF\"",
         "line = \"A\"\nbias = \"as-is\"",
     ] {
         let table = format!("[device.d]\nkind = \"gpio\"\nbackend = \"sysfs\"\n[device.d.point.x]\n{good}");
@@ -100,8 +99,7 @@ impl Line for Played {
 fn taps(config: &str, output: Option<bool>, edges: bool, debounced: bool) -> (Taps, Played) {
     let line = Played { skill: Skill { edges, debounced }, state: Arc::default() };
     let config = toml::from_str(&format!("line = \"A\"\n{config}")).unwrap();
-    let want =
-        Want { point: PointName::new("x").unwrap(), config, output: output.map(|first| Levels { first, safe: first }) };
+    let want = Want { point: PointName::new("x").unwrap(), config, output };
     let mut taps = Taps::default();
     taps.push(Tap::new(&want, Box::new(line.clone())));
     (taps, line)
