@@ -104,6 +104,8 @@ impl File {
         // A left-over of an attempt that failed may be longer.
         if self.has(NEW)? {
             self.disk.remove(NEW)?;
+            // Else it could be what is renamed, where the power is cut before all of that is on flash.
+            self.disk.sync_folder(FOLDER)?;
         }
         let mut bytes = HEAD.to_vec();
         bytes.extend_from_slice(frames);
