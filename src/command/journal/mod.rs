@@ -1,6 +1,6 @@
 //! The journal: which commands were accepted, and what became of them, on flash.
 //!
-//! `commands/journal` in the state directory. [`entry`] says what stands in it, [`file`] writes it, and one thread, which
+//! `commands/journal` in the state directory. [`entry`] says what stands in it, [`mod@file`] writes it, and one thread, which
 //! is all of this file, does so for the router: what comes while the flash is busy is written and synced together. Once
 //! a write has failed, nothing is appended until the whole was replaced.
 
