@@ -99,7 +99,14 @@ impl Intake {
                 }
                 _ = tick.tick() => continue,
             };
-            let Some(place) = place else { return };
+            let Some(place) = place else {
+                // A change may bring new devices, though the last of the old ones has ended.
+                match self.changes.try_recv() {
+                    Ok(change) => self.change(change),
+                    Err(_) => return,
+                }
+                continue;
+            };
             for arrival in batch.drain(..) {
                 self.take(arrival, place);
             }
