@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::PointConfig;
-use super::config::Then;
+use super::config::{Interlock, Then};
 use super::journal::{Bug, Left, seeded};
 use crate::model::{BootId, Cause, DeviceName, Point, PointKey, PointName, Reason, Value};
 
@@ -209,18 +209,17 @@ impl Outputs {
             }
             for (other_key, other) in self.others(&key, &interlock.group) {
                 let name = &other_key.1;
-                let dead = interlock.dead_time.0.max(other.dead_time());
                 if other.coming > 0 || other.is_being_switched_on() {
                     return refused(format!("`{name}` of the same group is being switched on"));
                 }
-                match other.state {
-                    State::Safe { since } => wait = wait.max((since + dead).saturating_sub(now)),
-                    State::On { .. } | State::Unknown => {
+                match other.dead_until(interlock) {
+                    Some(end) => wait = wait.max(end.saturating_sub(now)),
+                    None => {
                         if !self.online.contains(&other_key.0) {
                             return refused(format!("`{name}` of the same group may be on, and does not answer"));
                         }
                         other.may(name, &other.safe, now).map_err(|text| (Reason::Interlock, text))?;
-                        wait = wait.max(other.config.timeout.0 + dead);
+                        wait = wait.max(other.config.timeout.0 + other.dead_time(interlock));
                     }
                 }
             }
@@ -248,12 +247,12 @@ impl Outputs {
             let interlock = output.config.interlock.as_ref().filter(|_| setting.value != output.safe);
             let Some(interlock) = interlock.filter(|_| !seeded(self.bug, Bug::NoBreak)) else { continue };
             for (other_key, other) in self.others(&key, &interlock.group) {
-                match other.state {
-                    State::Safe { since } => at = at.max(since + interlock.dead_time.0.max(other.dead_time())),
-                    State::On { .. } | State::Unknown if other.again.is_some() => {
+                match other.dead_until(interlock) {
+                    Some(end) => at = at.max(end),
+                    None if other.again.is_some() => {
                         return Turn::Never(format!("`{}` of the same group could not be switched off", other_key.1));
                     }
-                    State::On { .. } | State::Unknown => after.push((other_key.clone(), Cause::Interlock)),
+                    None => after.push((other_key.clone(), Cause::Interlock)),
                 }
             }
         }
@@ -292,10 +291,7 @@ impl Outputs {
             let key = PointKey(device.clone(), setting.point.clone());
             let Some(output) = self.outputs.get(&key).filter(|output| output.safe != setting.value) else { continue };
             let Some(interlock) = &output.config.interlock else { continue };
-            let ends = self.others(&key, &interlock.group).filter_map(|(_, other)| match other.state {
-                State::Safe { since } => Some(since + interlock.dead_time.0.max(other.dead_time())),
-                State::On { .. } | State::Unknown => None,
-            });
+            let ends = self.others(&key, &interlock.group).filter_map(|(_, other)| other.dead_until(interlock));
             at = at.max(ends.max());
         }
         at
@@ -460,8 +456,18 @@ impl Output {
         matches!(self.before, Some((State::Safe { .. } | State::Unknown, _))) && self.on_since().is_some()
     }
 
-    fn dead_time(&self) -> Duration {
-        self.config.interlock.as_ref().map(|interlock| interlock.dead_time.0).unwrap_or_default()
+    /// How long it has to be off before one with this key is on: the longer dead time of the two.
+    fn dead_time(&self, other: &Interlock) -> Duration {
+        let own = self.config.interlock.as_ref().map(|interlock| interlock.dead_time.0);
+        own.unwrap_or_default().max(other.dead_time.0)
+    }
+
+    /// When that time is over; `None`: it is not known to be off.
+    fn dead_until(&self, other: &Interlock) -> Option<Duration> {
+        match self.state {
+            State::Safe { since } => Some(since + self.dead_time(other)),
+            State::On { .. } | State::Unknown => None,
+        }
     }
 
     /// Whether it may be set to this value, as far as its own times are concerned.

@@ -235,16 +235,9 @@ impl Dispatcher {
         self.stopping = true;
         self.outputs.stop();
         let waiting: Vec<Open> = self.devices.values_mut().flat_map(|device| device.waiting.drain(..)).collect();
+        self.outputs.nothing_coming();
         for open in waiting {
-            let settings = open.settings.clone();
-            self.outputs.coming(&device_of(&open), &settings, false);
-            self.conclude(
-                open,
-                Verdict::Failed,
-                Some("the gateway stopped before the device could begin".to_owned()),
-                vec![],
-                now,
-            );
+            self.fail(open, "the gateway stopped before the device could begin", now);
         }
         self.advance(now);
     }
@@ -473,10 +466,6 @@ impl Dispatcher {
         );
         self.finish(outcome, open.entry.is_some());
     }
-}
-
-fn device_of(open: &Open) -> DeviceName {
-    DeviceName::new(&open.command.device).expect("a command that was accepted is for a device that there is")
 }
 
 /// Texts of devices may be long.

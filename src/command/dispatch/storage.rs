@@ -108,7 +108,7 @@ impl Dispatcher {
         }
     }
 
-    pub(super) fn tell(&mut self, outcome: Outcome) {
+    fn tell(&mut self, outcome: Outcome) {
         self.told += 1;
         self.untold.push_back((self.told, outcome.id.clone()));
         self.effects.push_back(Effect::Outcome(outcome));
@@ -128,7 +128,7 @@ impl Dispatcher {
         }
     }
 
-    pub(super) fn append(&mut self, frames: Vec<u8>) -> u64 {
+    fn append(&mut self, frames: Vec<u8>) -> u64 {
         self.storage.entries += 1;
         self.storage.grown += frames.len();
         self.effects.push_back(Effect::Journal(Job::Append(self.storage.entries, frames)));
@@ -197,7 +197,7 @@ impl Dispatcher {
     }
 
     /// The commands that wait for their entry are refused after all, but for those to safe values.
-    pub(super) fn without_journal(&mut self, now: &Timestamp) {
+    fn without_journal(&mut self, now: &Timestamp) {
         let durable = self.storage.durable;
         for name in self.devices.keys().cloned().collect::<Vec<_>>() {
             let Some(device) = self.devices.get_mut(&name) else { continue };

@@ -73,7 +73,7 @@ impl Dispatcher {
         self.devices.entry(key.0.clone()).or_default().urgent.push_back((key, cause));
     }
 
-    pub(super) fn advance_device(&mut self, name: &DeviceName, now: &Timestamp) {
+    fn advance_device(&mut self, name: &DeviceName, now: &Timestamp) {
         loop {
             let Some(device) = self.devices.get_mut(name).filter(|device| device.running.is_none()) else { return };
             if let Some((key, cause)) = device.urgent.pop_front() {
@@ -107,7 +107,7 @@ impl Dispatcher {
         }
     }
 
-    pub(super) fn run_head(&mut self, name: &DeviceName, now: &Timestamp) {
+    fn run_head(&mut self, name: &DeviceName, now: &Timestamp) {
         let Some(open) = self.devices.get_mut(name).and_then(|device| device.waiting.pop_front()) else { return };
         self.outputs.coming(name, &open.settings, false);
         let cause = Cause::Command(open.id.clone());
@@ -115,7 +115,7 @@ impl Dispatcher {
         self.run(name, What::Command(Box::new(open)), cause, settings, deadline, now);
     }
 
-    pub(super) fn run_rule(&mut self, key: PointKey, cause: Cause, now: &Timestamp) {
+    fn run_rule(&mut self, key: PointKey, cause: Cause, now: &Timestamp) {
         let Some((value, timeout)) = self.outputs.safe(&key) else { return };
         if !self.outputs.is_failing(&key) {
             tracing::info!(DEVICE = %key.0, POINT = %key.1, "to its safe value {value}: {cause}");
@@ -125,7 +125,7 @@ impl Dispatcher {
         self.run(&name, What::Rule(key, cause.clone()), cause, settings, now.uptime + timeout, now);
     }
 
-    pub(super) fn run(
+    fn run(
         &mut self,
         name: &DeviceName,
         what: What,
@@ -144,7 +144,7 @@ impl Dispatcher {
         }
     }
 
-    pub(super) fn end_head(&mut self, name: &DeviceName, verdict: Verdict, text: String, now: &Timestamp) {
+    fn end_head(&mut self, name: &DeviceName, verdict: Verdict, text: String, now: &Timestamp) {
         let Some(open) = self.devices.get_mut(name).and_then(|device| device.waiting.pop_front()) else { return };
         self.outputs.coming(name, &open.settings, false);
         self.conclude(open, verdict, Some(text), Vec::new(), now);
