@@ -123,6 +123,8 @@ impl Router {
         let mut tick = tokio::time::interval(Pulse::EVERY.min(ASK_QUEUE));
         let mut stopping = false;
         self.parts.states.mark_changed();
+        // A journal that is not to be touched says nothing later.
+        self.tell_problems();
         loop {
             self.parts.pulse.beat();
             self.act().await;

@@ -1,3 +1,5 @@
+use tokio::time::timeout;
+
 use super::*;
 use crate::disk::fake::{Failing, Fake};
 use crate::model::{CommandId, DeviceState, PointName, Rate, Reason, Span, Timestamp, Value, ValueType, Verdict};
@@ -407,6 +409,8 @@ async fn a_journal_of_a_later_version_is_not_touched() {
     bench.send(on(true, "a")).await;
     let refused = bench.refusals.recv().await.unwrap();
     assert_eq!(refused.verdict, Verdict::Rejected(Reason::Storage));
+    let told = timeout(Duration::from_secs(10), bench.problems.wait_for(|problems| !problems.is_empty())).await.is_ok();
+    assert!(told, "a problem says so");
     assert!(refused.text.unwrap().contains("commands/journal is of version 2, which a later sluicegate wrote"));
     let disk = bench.end().await;
     assert_eq!(disk.content("commands/journal"), b"SGCMDS\x02\0later");
