@@ -48,13 +48,9 @@ pub async fn try_device(config: Config, name: &str, mut line: impl FnMut(&str) -
     let mut shown = BTreeMap::new();
     loop {
         let text = tokio::select! {
+            // A device's state is shown before what it read in that state.
+            biased;
             _ = signals.end() => break,
-            arrival = readings.recv() => match arrival {
-                Some(Arrival::Reading(reading)) => answers::show(&reading),
-                Some(Arrival::Lost { count, .. }) => format!("# {count} readings came too fast"),
-                Some(Arrival::Outcome(_)) => continue,
-                None => break,
-            },
             Ok(()) = states.changed() => {
                 let now = states.borrow_and_update().clone();
                 if now == shown {
@@ -67,6 +63,12 @@ pub async fn try_device(config: Config, name: &str, mut line: impl FnMut(&str) -
                     Some(DeviceState::Starting) | None => continue,
                 }
             }
+            arrival = readings.recv() => match arrival {
+                Some(Arrival::Reading(reading)) => answers::show(&reading),
+                Some(Arrival::Lost { count, .. }) => format!("# {count} readings came too fast"),
+                Some(Arrival::Outcome(_)) => continue,
+                None => break,
+            },
         };
         if !line(&text) {
             break;
