@@ -1,0 +1,168 @@
+"""What the scripts of this folder share: the table, and how a target's program is built."""
+import dataclasses
+import hashlib
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent
+CACHE = pathlib.Path(os.environ.get("SLUICEGATE_CACHE") or
+                     pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "sluicegate")
+# From PyPI, into a folder of their own.
+ZIG, CARGO_ZIGBUILD = "0.15.2", "0.24.0"
+# Programs of other sources stay for so many seconds.
+KEPT = 14 * 86400
+# What the program is made of, besides the compilers.
+INPUTS = ["src", "Cargo.toml", "Cargo.lock", ".cargo/config.toml", "targets/table.toml", "targets/targets.py"]
+# The standard library is built with the program: there is none for MIPS, and what is built with the program's own
+# options is smaller. A stripped program has no use for `backtrace`, which would find no names.
+STD = ["-Zbuild-std=std,panic_unwind", "-Zbuild-std-features=panic-unwind,optimize_for_size"]
+
+
+@dataclasses.dataclass
+class Target:
+    """A row of the table, see there."""
+    name: str
+    boards: str
+    linker: str
+    gnu: str
+    machine: str
+    budget: int
+    emulator: list = dataclasses.field(default_factory=list)
+    flags: list = dataclasses.field(default_factory=list)
+
+    @property
+    def variable(self):
+        """The name as it stands in the names of environment variables."""
+        return self.name.replace("-", "_")
+
+    def is_native(self):
+        """Whether this machine runs its programs without an emulator."""
+        return platform.machine() == self.machine
+
+    def runner(self):
+        """The words before the program that run it here."""
+        return [] if self.is_native() else self.emulator
+
+    def packages(self):
+        """Debian's packages that a build for it, and a run of it, need on this machine."""
+        if self.gnu == platform.machine() + "-linux-gnu":
+            return []
+        tools = f"-{self.gnu.replace('_', '-')}"
+        return [f"gcc{tools}"] if self.linker == "gcc" else [f"binutils{tools}"]
+
+
+def table():
+    """All targets, by their names."""
+    rows = tomllib.loads((HERE / "table.toml").read_text())["target"]
+    return {row["name"]: Target(**row) for row in rows}
+
+
+def chosen(names):
+    """The targets of these names; all of them for none."""
+    targets = table()
+    for name in names:
+        if name not in targets:
+            sys.exit(f"there is no target `{name}`: expected one of {', '.join(targets)}")
+    return [targets[name] for name in names or targets]
+
+
+def run(*words, **options):
+    """Runs a command, and ends with an error where it fails."""
+    done = subprocess.run([str(word) for word in words], **options)
+    if done.returncode:
+        sys.exit(f"this failed with {done.returncode}: {' '.join(map(str, words))}")
+    return done
+
+
+def output(*words, **options):
+    """What a command prints."""
+    return run(*words, stdout=subprocess.PIPE, text=True, **options).stdout.strip()
+
+
+def zig():
+    """The folder with zig and cargo-zigbuild, which are installed where they are missing."""
+    folder = CACHE / f"tools/zig-{ZIG}-{CARGO_ZIGBUILD}"
+    if not (folder / "done").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        run(sys.executable, "-m", "venv", folder)
+        run(folder / "bin/pip", "-q", "--disable-pip-version-check", "install",
+            f"ziglang=={ZIG}", f"cargo-zigbuild=={CARGO_ZIGBUILD}")
+        (folder / "done").touch()
+    return folder / "bin"
+
+
+def compilers(target):
+    """The versions of all that compiles and links the target's program."""
+    linker = f"zig {ZIG} {CARGO_ZIGBUILD}" if target.linker == "zig" else output(f"{target.gnu}-gcc", "--version")
+    return output("rustc", "-vV") + "\n" + linker
+
+
+def key(target):
+    """Names what the target's program is made of: the same key, the same bytes."""
+    files = [file for name in INPUTS for file in sorted([ROOT / name, *(ROOT / name).rglob("*")]) if file.is_file()]
+    text = "".join(f"{file.relative_to(ROOT)} {hashlib.sha256(file.read_bytes()).hexdigest()}\n" for file in files)
+    return hashlib.sha256((compilers(target) + text).encode()).hexdigest()[:16]
+
+
+def cargo(target, folder, word, *words, strip=True, root=ROOT):
+    """Runs cargo for the target, with all that its build takes, in this folder for what is built."""
+    sysroot = output("rustc", "--print", "sysroot")
+    home = os.environ.get("CARGO_HOME") or str(pathlib.Path.home() / ".cargo")
+    # No folder of this machine stands in the program, so that it is the same from wherever it is built.
+    places = {root: ".", folder: "/target", home: "/cargo", f"{sysroot}/lib/rustlib/src/rust": "/rustc"}
+    flags = [f"--remap-path-prefix={place}={name}" for place, name in places.items()]
+    prefixes = " ".join(f"-ffile-prefix-map={place}={name}" for place, name in places.items())
+    environment = {
+        **os.environ,
+        "RUSTC_BOOTSTRAP": "1",
+        "CARGO_TARGET_DIR": str(folder),
+        "CARGO_INCREMENTAL": "0",
+        "CARGO_PROFILE_RELEASE_STRIP": "true" if strip else "none",
+        "SOURCE_DATE_EPOCH": "1767225600",
+        f"CFLAGS_{target.variable}": prefixes,
+    }
+    # It would take the place of the flags below.
+    environment.pop("RUSTFLAGS", None)
+    environment.pop("CARGO_ENCODED_RUSTFLAGS", None)
+    program = "cargo"
+    if target.linker == "zig":
+        environment["PATH"] = f"{zig()}:{environment['PATH']}"
+        program = "cargo-zigbuild"
+        word = {"build": "zigbuild"}.get(word, word)
+    else:
+        environment[f"CC_{target.variable}"] = f"{target.gnu}-gcc"
+        environment[f"CARGO_TARGET_{target.variable.upper()}_LINKER"] = f"{target.gnu}-gcc"
+    config = f"target.{target.name}.rustflags={flags!r}"
+    run(program, word, "--locked", *STD, "--target", target.name, "--config", config, *words,
+        env=environment, cwd=root, stdout=sys.stderr)
+    return folder / target.name / "release/sluicegate"
+
+
+def make(target, folder, root, to):
+    """Builds the program of the sources in `root`, stripped, as the file `to`."""
+    fresh = cargo(target, folder, "build", "--quiet", "--release", "--bin", "sluicegate", root=root)
+    # `.pdr` is for debuggers of MIPS; it is never loaded, and left in by the linkers' own stripping.
+    run(f"{target.gnu}-strip", "--remove-section=.pdr", "-o", to, fresh)
+    return to
+
+
+def program(target):
+    """The target's stripped release program, built where there is none yet of just these sources."""
+    built = CACHE / "programs" / target.name / key(target) / "sluicegate"
+    if not built.exists():
+        print(f"building for {target.name}; this takes some minutes", file=sys.stderr, flush=True)
+        new = built.with_name("new")
+        new.parent.mkdir(parents=True, exist_ok=True)
+        make(target, CACHE / "builds" / target.name, ROOT, new)
+        new.rename(built)
+        for other in built.parent.parent.iterdir():
+            if other.stat().st_mtime < time.time() - KEPT:
+                shutil.rmtree(other, ignore_errors=True)
+    return built
