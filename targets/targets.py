@@ -1,6 +1,7 @@
 """What the scripts of this folder share: the table, and how a target's program is built."""
 import dataclasses
 import hashlib
+import inspect
 import os
 import pathlib
 import platform
@@ -19,7 +20,7 @@ ZIG, CARGO_ZIGBUILD = "0.15.2", "0.24.0"
 # Programs of other sources stay for so many seconds.
 KEPT = 14 * 86400
 # What the program is made of, besides the compilers.
-INPUTS = ["src", "Cargo.toml", "Cargo.lock", ".cargo/config.toml", "targets/table.toml", "targets/targets.py"]
+INPUTS = ["src", "Cargo.toml", "Cargo.lock", ".cargo/config.toml"]
 # The standard library is built with the program: there is none for MIPS, and what is built with the program's own
 # options is smaller. A stripped program has no use for `backtrace`, which would find no names.
 STD = ["-Zbuild-std=std,panic_unwind", "-Zbuild-std-features=panic-unwind,optimize_for_size"]
@@ -108,7 +109,8 @@ def key(target):
     """Names what the target's program is made of: the same key, the same bytes."""
     files = [file for name in INPUTS for file in sorted([ROOT / name, *(ROOT / name).rglob("*")]) if file.is_file()]
     text = "".join(f"{file.relative_to(ROOT)} {hashlib.sha256(file.read_bytes()).hexdigest()}\n" for file in files)
-    return hashlib.sha256((compilers(target) + text).encode()).hexdigest()[:16]
+    text += compilers(target) + "".join(map(inspect.getsource, (cargo, make))) + " ".join(STD)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def cargo(target, folder, word, *words, strip=True, root=ROOT):
