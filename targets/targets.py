@@ -117,8 +117,9 @@ def cargo(target, folder, word, *words, strip=True, root=ROOT):
     """Runs cargo for the target, with all that its build takes, in this folder for what is built."""
     sysroot = output("rustc", "--print", "sysroot")
     home = os.environ.get("CARGO_HOME") or str(pathlib.Path.home() / ".cargo")
-    # No folder of this machine stands in the program, so that it is the same from wherever it is built.
-    places = {root: ".", folder: "/target", home: "/cargo", f"{sysroot}/lib/rustlib/src/rust": "/rustc"}
+    # No folder of this machine stands in the program, so that it is the same from wherever it is built. The sources' own
+    # are relative as it is; with `root` among these, each clone would build all libraries anew.
+    places = {folder: "/target", home: "/cargo", f"{sysroot}/lib/rustlib/src/rust": "/rustc"}
     flags = [f"--remap-path-prefix={place}={name}" for place, name in places.items()]
     prefixes = " ".join(f"-ffile-prefix-map={place}={name}" for place, name in places.items())
     environment = {
