@@ -1,5 +1,6 @@
 """What the scripts of this folder share: the table, and how a target's program is built."""
 import dataclasses
+import fcntl
 import hashlib
 import inspect
 import os
@@ -159,13 +160,17 @@ def make(target, folder, root, to):
 def program(target):
     """The target's stripped release program, built where there is none yet of just these sources."""
     built = CACHE / "programs" / target.name / key(target) / "sluicegate"
-    if not built.exists():
+    built.parent.mkdir(parents=True, exist_ok=True)
+    with open(CACHE / "programs" / target.name / "lock", "w") as lock:
+        # One builds, and who comes meanwhile finds it built.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if built.exists():
+            return built
         print(f"building for {target.name}; this takes some minutes", file=sys.stderr, flush=True)
         new = built.with_name("new")
-        new.parent.mkdir(parents=True, exist_ok=True)
         make(target, CACHE / "builds" / target.name, ROOT, new)
         new.rename(built)
         for other in built.parent.parent.iterdir():
-            if other.stat().st_mtime < time.time() - KEPT:
+            if other.is_dir() and other.stat().st_mtime < time.time() - KEPT:
                 shutil.rmtree(other, ignore_errors=True)
     return built

@@ -346,6 +346,14 @@ impl DeviceIo {
         }
     }
 
+    /// At the stop: what was lost since it was last told.
+    pub(super) async fn tell_last_losses(&mut self) {
+        while let Some((point, count)) = self.lost.pop_first() {
+            let Ok(place) = self.arrivals.reserve().await else { return };
+            place.send(Arrival::Lost { device: self.device.clone(), point, count });
+        }
+    }
+
     async fn pass(&mut self, point: &PointName, cooked: Cooked, at: Timestamp) {
         let (cooked, coalesced) = self.allowance.offer(point, cooked, at);
         if coalesced {

@@ -140,7 +140,7 @@ async fn supervise(driver: Arc<dyn Driver>, mut io: DeviceIo) {
         let started = time::uptime();
         let life = AssertUnwindSafe(driver.run(&mut io)).catch_unwind().await;
         let error = match life {
-            Ok(Ok(())) if io.stopping() => return,
+            Ok(Ok(())) if io.stopping() => break,
             Ok(Ok(())) => DeviceError::Lost("the driver ended by itself".to_owned()),
             Ok(Err(error)) => error,
             Err(panic) => DeviceError::Panic(task::panic_message(panic.as_ref())),
@@ -158,10 +158,11 @@ async fn supervise(driver: Arc<dyn Driver>, mut io: DeviceIo) {
             pause = FIRST_PAUSE;
         }
         if io.refuse_for(pause, &error).await {
-            return;
+            break;
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+    io.tell_last_losses().await;
 }
 
 impl std::fmt::Debug for Plan {

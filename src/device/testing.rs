@@ -183,6 +183,16 @@ impl Rig {
         answers
     }
 
+    /// Stops the device while somebody takes what it still has to say, and gives that.
+    pub(super) async fn last_arrivals(mut self) -> Vec<Arrival> {
+        self.stop.cancel();
+        let mut arrivals = Vec::new();
+        while let Some(arrival) = timeout(DEADLINE, self.arrivals.recv()).await.expect("the end in time") {
+            arrivals.push(arrival);
+        }
+        arrivals
+    }
+
     /// Stops the device as the gateway does; panics when it does not end.
     pub(super) async fn stop(mut self) {
         self.stop.cancel();

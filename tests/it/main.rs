@@ -18,6 +18,7 @@ mod full;
 mod isolation;
 mod kills;
 mod misbehaving;
+mod portable;
 mod presence;
 mod reload;
 mod serial;

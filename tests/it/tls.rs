@@ -187,6 +187,31 @@ fn readings_and_commands_pass_through_tls_password_and_acl() {
     }
 }
 
+/// What each target is tested with, under an emulator that knows no serial ports.
+#[test]
+fn a_simulated_device_speaks_through_tls_and_has_a_last_will() {
+    for version in ["3.1.1", "5"] {
+        let site = Site::new();
+        let broker = site.broker(&site.server(&["localhost"], 2099));
+        let login = site.login();
+        let login: Vec<&str> = login.iter().map(String::as_str).collect();
+        let observer = Observer::with(broker.port, &[&["-t", "#"][..], &login].concat());
+        let device = "[device.plant]\nkind = \"sim\"\n[device.plant.point]\npump = { wave = \"switch\" }\n\
+                      count = { wave = \"counter\", every = \"50ms\" }\n";
+        let mut agent = Agent::start(site.path(), &site.config(broker.port, version, device));
+        observer.wait_payload("sluicegate/g/plant/status", "online");
+        observer.wait_json("sluicegate/g/plant/count", "value", 5);
+        let sent = publish_with(broker.port, "sluicegate/g/plant/pump/set", r#"{"value":true,"id":"c-1"}"#, &login);
+        assert!(sent.status.success(), "{sent:?}");
+        let outcome = observer.wait_json("sluicegate/g/plant/pump/outcome", "id", "c-1");
+        assert_eq!((&outcome["outcome"], &outcome["value"]), (&"done".into(), &true.into()));
+        let pump = observer.wait_json("sluicegate/g/plant/pump", "value", true);
+        assert_eq!(pump["cause"], "command:c-1");
+        agent.kill();
+        observer.wait_payload("sluicegate/g/status", "offline");
+    }
+}
+
 #[test]
 fn certificates_and_passwords_that_were_replaced_are_taken_by_a_reload() {
     let site = Site::new();

@@ -28,6 +28,12 @@ const KERNEL_EVENTS: u32 = 64;
 /// Edges taken in one read.
 const EVENTS: usize = 16;
 
+/// How often the clocks are looked at together.
+const LOOKS: usize = 5;
+
+/// Clocks that were looked at within this time show the same moment: dates have milliseconds.
+const CLOSE: Duration = Duration::from_micros(100);
+
 /// As much as the kernel keeps of a consumer's name.
 const CONSUMER: usize = 31;
 
@@ -292,13 +298,14 @@ impl Line for CdevLine {
             let Ok(words) = read else { continue };
             let words = words?;
             let request = watched.get_ref();
+            let moment = Moment::find();
             for event in self.buffer.get(..words).unwrap_or_default().chunks_exact(request.edge_event_u64_size()) {
                 let event = request.edge_event_from_slice(event).map_err(|error| cause(&error))?;
                 // Version 1 does not count.
                 let counts = self.abi == AbiVersion::V2;
                 let missed = counts.then(|| event.line_seqno.wrapping_sub(self.seqno).saturating_sub(1));
                 self.seqno = event.line_seqno;
-                let at = if counts { dated(event.timestamp_ns) } else { time::now() };
+                let at = if counts { moment.date(event.timestamp_ns) } else { time::now() };
                 edges.push(Edge { level: event.kind == EdgeKind::Rising, at, missed });
             }
             return Poll::Ready(Ok(()));
@@ -310,16 +317,43 @@ impl Line for CdevLine {
     }
 }
 
-/// A moment of the kernel's monotonic clock.
-fn dated(nanoseconds: u64) -> Timestamp {
-    let now = time::now();
-    let monotonic = clock_gettime(ClockId::Monotonic);
-    let monotonic = Duration::new(
-        u64::try_from(monotonic.tv_sec).unwrap_or_default(),
-        u32::try_from(monotonic.tv_nsec).unwrap_or_default(),
-    );
-    let age = monotonic.saturating_sub(Duration::from_nanos(nanoseconds));
-    Timestamp { uptime: now.uptime.saturating_sub(age), wall: now.wall.saturating_sub(age), ..now }
+/// The same moment by the gateway's clocks and by the monotonic one, which the kernel dates edges with.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    now: Timestamp,
+    monotonic: Duration,
+}
+
+impl Moment {
+    /// Now. Between two looks at clocks the process may have to wait for the processor: the closest of a few counts.
+    fn find() -> Self {
+        let mut found = Moment { now: time::now(), monotonic: monotonic() };
+        let mut least = Duration::MAX;
+        for _ in 0..LOOKS {
+            let before = monotonic();
+            let now = time::now();
+            let apart = monotonic().saturating_sub(before);
+            if apart < least {
+                (found, least) = (Moment { now, monotonic: before }, apart);
+            }
+            if least <= CLOSE {
+                break;
+            }
+        }
+        found
+    }
+
+    /// A moment before, by the monotonic clock.
+    fn date(&self, nanoseconds: u64) -> Timestamp {
+        let age = self.monotonic.saturating_sub(Duration::from_nanos(nanoseconds));
+        let Moment { now, .. } = self;
+        Timestamp { uptime: now.uptime.saturating_sub(age), wall: now.wall.saturating_sub(age), ..*now }
+    }
+}
+
+fn monotonic() -> Duration {
+    let now = clock_gettime(ClockId::Monotonic);
+    Duration::new(u64::try_from(now.tv_sec).unwrap_or_default(), u32::try_from(now.tv_nsec).unwrap_or_default())
 }
 
 /// What the kernel said.

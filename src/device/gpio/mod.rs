@@ -103,7 +103,14 @@ fn build(spec: Spec) -> Result<Built, Vec<Fault>> {
 
 impl Driver for Gpio {
     fn run<'a>(&'a self, io: &'a mut DeviceIo) -> Run<'a, ()> {
-        Box::pin(self.life(io))
+        Box::pin(async {
+            let end = self.life(io).await;
+            // A chip that comes back has its old name only where nobody has the one that went away.
+            if end.is_err() {
+                kept::sort_out(io.held()).await;
+            }
+            end
+        })
     }
 
     fn wants(&self, held: &str) -> bool {

@@ -103,12 +103,14 @@ impl Tap {
         }
         for edge in edges {
             if let Some(missed @ 1..) = edge.missed {
-                reports.push(Report::Lost(self.name.clone(), missed));
+                // After an odd number of them this one brings no other level: it is told with them.
+                let silent = u32::from(edge.level == self.level);
+                reports.push(Report::Lost(self.name.clone(), missed.saturating_add(silent)));
             }
             self.found(edge.level, edge.at, reports);
         }
-        // The last edge may have been among those that were dropped.
-        if edges.iter().any(|edge| edge.missed != Some(0)) {
+        // Where they are not counted, the newest ones are dropped. Else the last edge has yet to be read, and has its date.
+        if edges.iter().any(|edge| edge.missed.is_none()) {
             let level = self.line.level().map_err(|error| self.lost(&error))?;
             self.found(level, time::now(), reports);
         }

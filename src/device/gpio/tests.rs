@@ -121,12 +121,23 @@ async fn each_change_is_told_once() {
     line.edge(true, Some(0));
     line.edge(false, Some(0));
     assert_eq!(shown(taps.moved().await.unwrap()), ["1", "0"]);
-    line.edge(true, Some(7));
-    line.with(|state| state.level = false);
-    assert_eq!(shown(taps.moved().await.unwrap()), ["lost 7", "1", "0"], "after a loss the level is read again");
     line.edge(true, None);
     line.with(|state| state.level = false);
-    assert_eq!(shown(taps.moved().await.unwrap()), ["1", "0"], "and where losses are not counted");
+    assert_eq!(shown(taps.moved().await.unwrap()), ["1", "0"], "where losses are not counted the level is read again");
+}
+
+#[tokio::test]
+async fn what_is_told_and_what_is_lost_are_all_edges() {
+    let (mut taps, line) = taps("", None, true, true);
+    // 1, then 0 1 0 1 of which the kernel dropped the first three, then 0 1 0 of which it dropped two.
+    line.edge(true, Some(0));
+    line.edge(true, Some(3));
+    line.edge(false, Some(2));
+    assert_eq!(shown(taps.moved().await.unwrap()), ["1", "lost 4", "lost 2", "0"]);
+    // The level is already that of an edge which was not read yet, and has its own date.
+    line.edge(true, Some(2));
+    line.with(|state| state.level = false);
+    assert_eq!(shown(taps.moved().await.unwrap()), ["lost 2", "1"]);
 }
 
 #[tokio::test]

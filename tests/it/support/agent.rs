@@ -10,9 +10,19 @@ use rustix::process::Signal;
 
 use super::{Killed, signal, wait};
 
+/// Which program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Program {
+    /// That of `SLUICEGATE_PROGRAM`, behind the words of an emulator if it needs one; without it, cargo's.
+    Tested,
+    /// Cargo's, for this machine.
+    Here,
+}
+
 /// A running agent.
 #[derive(Debug)]
 pub(crate) struct Agent {
+    program: Program,
     child: Option<Killed>,
     folder: PathBuf,
     environment: Vec<(String, String)>,
@@ -28,15 +38,21 @@ impl Agent {
     pub(crate) fn start_with(folder: &Path, config: &str, environment: &[(&str, &str)]) -> Self {
         write_config(folder, config);
         let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let mut agent = Agent { child: None, folder: folder.to_owned(), environment };
+        let mut agent = Agent { program: Program::Tested, child: None, folder: folder.to_owned(), environment };
         agent.run();
         agent
+    }
+
+    /// Starts it again, as this program.
+    pub(crate) fn run_as(&mut self, program: Program) {
+        self.program = program;
+        self.run();
     }
 
     /// Starts it again.
     pub(crate) fn run(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.folder.join("agent.log")).unwrap();
-        let mut command = program(&self.folder);
+        let mut command = command(self.program, &self.folder);
         command.args(["--log", "debug", "run"]).stdin(Stdio::null());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         self.child = Some(Killed(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()));
@@ -101,12 +117,18 @@ impl Agent {
 
     /// Runs a command of the program on the same config, to its end.
     pub(crate) fn ask(folder: &Path, arguments: &[&str]) -> Output {
-        program(folder).args(arguments).stdin(Stdio::null()).output().unwrap()
+        Self::ask_as(Program::Tested, folder, arguments)
+    }
+
+    /// The same of this program.
+    pub(crate) fn ask_as(program: Program, folder: &Path, arguments: &[&str]) -> Output {
+        command(program, folder).args(arguments).stdin(Stdio::null()).output().unwrap()
     }
 
     /// Runs a command of the program until it has printed this, and returns all that it printed.
     pub(crate) fn shown(folder: &Path, arguments: &[&str], text: &str) -> String {
-        let mut child = Killed(program(folder).args(arguments).stdout(Stdio::piped()).spawn().unwrap());
+        let mut child =
+            Killed(command(Program::Tested, folder).args(arguments).stdout(Stdio::piped()).spawn().unwrap());
         let mut printed = String::new();
         for line in BufReader::new(child.0.stdout.take().unwrap()).lines().map_while(Result::ok) {
             printed = printed + &line + "\n";
@@ -121,7 +143,8 @@ impl Agent {
     pub(crate) fn unread(folder: &Path, arguments: &[&str]) -> (ExitStatus, String) {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
-        let output = program(folder).args(arguments).stdin(Stdio::null()).stdout(writer).output().unwrap();
+        let output =
+            command(Program::Tested, folder).args(arguments).stdin(Stdio::null()).stdout(writer).output().unwrap();
         (output.status, String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
@@ -136,8 +159,11 @@ fn write_config(folder: &Path, config: &str) {
     fs::write(folder.join("agent.toml"), config.replace("{state}", state.to_str().unwrap())).unwrap();
 }
 
-fn program(folder: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sluicegate"));
+fn command(program: Program, folder: &Path) -> Command {
+    let other = std::env::var("SLUICEGATE_PROGRAM").ok().filter(|_| program == Program::Tested).unwrap_or_default();
+    let mut words = other.split_whitespace();
+    let mut command = Command::new(words.next().unwrap_or(env!("CARGO_BIN_EXE_sluicegate")));
+    command.args(words);
     command.arg("--config").arg(folder.join("agent.toml")).env_remove("RUNTIME_DIRECTORY").env_remove("JOURNAL_STREAM");
     // Whether a time service keeps this machine's clock is its own affair; a test may say otherwise.
     command.env("SLUICEGATE__CLOCK__TRUST", "always");

@@ -20,7 +20,7 @@ mod sender;
 mod volume;
 mod wait;
 
-pub(crate) use agent::Agent;
+pub(crate) use agent::{Agent, Program};
 pub(crate) use audit::Audit;
 pub(crate) use auditor::{Report, audit, audit_lines, lines};
 pub(crate) use broker::{Mosquitto, free_port};
