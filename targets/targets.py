@@ -53,11 +53,14 @@ class Target:
         return [] if self.is_native() else self.emulator
 
     def packages(self):
-        """Debian's packages that a build for it, and a run of it, need on this machine."""
+        """Debian's packages that a build for it takes, besides a compiler for this machine."""
         if self.gnu == platform.machine() + "-linux-gnu":
             return []
-        tools = f"-{self.gnu.replace('_', '-')}"
-        return [f"gcc{tools}"] if self.linker == "gcc" else [f"binutils{tools}"]
+        tools = self.gnu.replace("_", "-")
+        if self.linker == "zig":
+            return [f"binutils-{tools}", "python3-venv"]
+        architecture = {"i686-linux-gnu": "i386", "aarch64-linux-gnu": "arm64", "arm-linux-gnueabihf": "armhf"}
+        return [f"gcc-{tools}", f"libc6-dev-{architecture.get(self.gnu, self.gnu.split('-')[0])}-cross"]
 
 
 def table():
