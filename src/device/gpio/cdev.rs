@@ -270,18 +270,41 @@ enum Descriptor {
     Mute(Request),
 }
 
-impl CdevLine {
+impl Descriptor {
     fn request(&self) -> &Request {
-        match &self.descriptor {
+        match self {
             Descriptor::Watched(watched) => watched.get_ref(),
             Descriptor::Mute(request) => request,
         }
     }
 }
 
+impl CdevLine {
+    /// The edges in so many words of the buffer.
+    fn take(&mut self, words: usize, edges: &mut Vec<Edge>) -> io::Result<()> {
+        let moment = Moment::find();
+        let size = self.descriptor.request().edge_event_u64_size();
+        for event in self.buffer.get(..words).unwrap_or_default().chunks_exact(size) {
+            let event = self.descriptor.request().edge_event_from_slice(event).map_err(|error| cause(&error))?;
+            // Version 1 does not count.
+            let counts = self.abi == AbiVersion::V2;
+            let missed = counts.then(|| event.line_seqno.wrapping_sub(self.seqno).saturating_sub(1));
+            self.seqno = event.line_seqno;
+            let at = if counts { moment.date(event.timestamp_ns) } else { time::now() };
+            edges.push(Edge { level: event.kind == EdgeKind::Rising, at, missed });
+        }
+        Ok(())
+    }
+}
+
+/// Reads what the kernel has of edges, as many as fit; how many words they are. `WouldBlock`: there are none.
+fn read_edges(request: &Request, buffer: &mut [u64]) -> io::Result<usize> {
+    request.read_edge_events_into_slice(buffer).map_err(|error| cause(&error))
+}
+
 impl Line for CdevLine {
     fn level(&self) -> io::Result<bool> {
-        self.request().lone_value().map(bool::from).map_err(|error| cause(&error))
+        self.descriptor.request().lone_value().map(bool::from).map_err(|error| cause(&error))
     }
 
     fn set(&self, _: bool) -> io::Result<()> {
@@ -289,27 +312,30 @@ impl Line for CdevLine {
     }
 
     fn poll_edges(&mut self, context: &mut Context<'_>, edges: &mut Vec<Edge>) -> Poll<io::Result<()>> {
-        let Descriptor::Watched(watched) = &self.descriptor else { return Poll::Pending };
         loop {
+            let Descriptor::Watched(watched) = &self.descriptor else { return Poll::Pending };
             let mut guard = ready!(watched.poll_read_ready(context))?;
-            let buffer = &mut self.buffer;
-            let read = guard
-                .try_io(|watched| watched.get_ref().read_edge_events_into_slice(buffer).map_err(|error| cause(&error)));
-            let Ok(words) = read else { continue };
-            let words = words?;
-            let request = watched.get_ref();
-            let moment = Moment::find();
-            for event in self.buffer.get(..words).unwrap_or_default().chunks_exact(request.edge_event_u64_size()) {
-                let event = request.edge_event_from_slice(event).map_err(|error| cause(&error))?;
-                // Version 1 does not count.
-                let counts = self.abi == AbiVersion::V2;
-                let missed = counts.then(|| event.line_seqno.wrapping_sub(self.seqno).saturating_sub(1));
-                self.seqno = event.line_seqno;
-                let at = if counts { moment.date(event.timestamp_ns) } else { time::now() };
-                edges.push(Edge { level: event.kind == EdgeKind::Rising, at, missed });
+            match read_edges(watched.get_ref(), &mut self.buffer) {
+                Ok(words) => return Poll::Ready(self.take(words, edges)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                Err(error) => return Poll::Ready(Err(error)),
             }
-            return Poll::Ready(Ok(()));
         }
+    }
+
+    fn waiting(&mut self, edges: &mut Vec<Edge>) -> io::Result<()> {
+        if matches!(self.descriptor, Descriptor::Mute(_)) {
+            return Ok(());
+        }
+        // No more than the kernel keeps: a line that never rests is not to hold up the others.
+        for _ in 0..=KERNEL_EVENTS as usize / EVENTS {
+            match read_edges(self.descriptor.request(), &mut self.buffer) {
+                Ok(words) => self.take(words, edges)?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     fn skill(&self) -> Skill {

@@ -20,6 +20,11 @@ pub(super) trait Line: Send {
     /// Adds the edges that came to the list; at least one, once it is ready. An error means that the line is gone.
     fn poll_edges(&mut self, context: &mut Context<'_>, edges: &mut Vec<Edge>) -> Poll<io::Result<()>>;
 
+    /// Adds the edges that the kernel keeps, if any, whether or not the runtime has told of them already.
+    fn waiting(&mut self, _: &mut Vec<Edge>) -> io::Result<()> {
+        Ok(())
+    }
+
     /// What it does by itself.
     fn skill(&self) -> Skill;
 }

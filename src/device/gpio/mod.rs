@@ -201,7 +201,12 @@ impl Gpio {
             tokio::select! {
                 biased;
                 ask = io.next() => match ask {
-                    Ask::Stop => return Ok(()),
+                    Ask::Stop => {
+                        for report in taps.rest()? {
+                            report.send(io).await;
+                        }
+                        return Ok(());
+                    }
                     Ask::Write(write) => set(&mut taps, io, write).await?,
                 },
                 moved = taps.moved() => for report in moved? {

@@ -117,6 +117,13 @@ impl Tap {
         Ok(())
     }
 
+    /// What waits at the kernel.
+    fn rest(&mut self, reports: &mut Vec<Report>) -> Result<(), DeviceError> {
+        let mut edges = Vec::new();
+        self.line.waiting(&mut edges).map_err(|error| self.lost(&error))?;
+        if edges.is_empty() { Ok(()) } else { self.take(&edges, reports) }
+    }
+
     /// The line has this level.
     fn found(&mut self, level: bool, at: Timestamp, reports: &mut Vec<Report>) {
         if level != self.level && !self.is_output {
@@ -135,6 +142,8 @@ impl Tap {
         if !settled && !polled && !anyway {
             return Ok(());
         }
+        // An edge that nobody was told of yet has its own date, and not that of this look.
+        self.rest(reports)?;
         let level = self.line.level().map_err(|error| self.lost(&error))?;
         match (self.debounce, self.settles) {
             // It moved, and has not held for long enough.
@@ -187,6 +196,13 @@ impl Taps {
     pub(super) fn settled(&mut self, now: Instant, all: bool) -> Result<Vec<Report>, DeviceError> {
         let mut reports = Vec::new();
         self.taps.iter_mut().try_for_each(|tap| tap.settled(now, all, &mut reports))?;
+        Ok(reports)
+    }
+
+    /// What happened until now and was not told.
+    pub(super) fn rest(&mut self) -> Result<Vec<Report>, DeviceError> {
+        let mut reports = Vec::new();
+        self.taps.iter_mut().try_for_each(|tap| tap.rest(&mut reports))?;
         Ok(reports)
     }
 

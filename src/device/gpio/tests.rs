@@ -59,6 +59,8 @@ struct State {
     level: bool,
     edges: VecDeque<Edge>,
     gone: bool,
+    /// Nobody was told of the edges yet.
+    untold: bool,
 }
 
 impl Played {
@@ -86,9 +88,16 @@ impl Line for Played {
 
     fn poll_edges(&mut self, _: &mut Context<'_>, edges: &mut Vec<Edge>) -> Poll<io::Result<()>> {
         self.with(|state| {
-            edges.extend(state.edges.drain(..));
+            if !state.untold {
+                edges.extend(state.edges.drain(..));
+            }
             if edges.is_empty() { Poll::Pending } else { Poll::Ready(Ok(())) }
         })
+    }
+
+    fn waiting(&mut self, edges: &mut Vec<Edge>) -> io::Result<()> {
+        self.with(|state| edges.extend(state.edges.drain(..)));
+        Ok(())
     }
 
     fn skill(&self) -> Skill {
@@ -186,4 +195,30 @@ async fn an_output_is_set_and_read_back() {
     assert_eq!(taps.due(), None, "an output is not polled");
     assert_eq!(shown(taps.settled(Instant::now(), true).unwrap()), Vec::<String>::new());
     assert!(taps.set(&PointName::new("y").unwrap(), true).is_err());
+}
+
+#[tokio::test]
+async fn a_look_at_the_level_takes_what_waits_first_with_its_own_date() {
+    let (mut taps, line) = taps("", None, true, true);
+    taps.iter_mut().for_each(|tap| assert!(!tap.ask().unwrap()));
+    line.with(|state| state.untold = true);
+    line.edge(true, Some(0));
+    line.edge(false, Some(0));
+    line.edge(true, Some(3));
+    let dates: Vec<_> = line.with(|state| state.edges.iter().map(|edge| edge.at).collect());
+    std::thread::sleep(Duration::from_millis(2));
+    let reports = taps.settled(Instant::now(), true).unwrap();
+    let found: Vec<_> = reports
+        .iter()
+        .filter_map(|report| match report {
+            Report::Level(_, level, at) => Some((*level, *at)),
+            Report::Lost(..) => None,
+        })
+        .collect();
+    assert_eq!(found, [(true, dates[0]), (false, dates[1]), (true, dates[2])]);
+    assert!(reports.contains(&Report::Lost(PointName::new("x").unwrap(), 3)));
+    // At the end, all that happened is told.
+    line.edge(false, Some(0));
+    assert_eq!(taps.rest().unwrap().len(), 1);
+    assert!(taps.rest().unwrap().is_empty());
 }
