@@ -206,7 +206,8 @@ async fn a_look_at_the_level_takes_what_waits_first_with_its_own_date() {
     line.edge(false, Some(0));
     line.edge(true, Some(3));
     let dates: Vec<_> = line.with(|state| state.edges.iter().map(|edge| edge.at).collect());
-    std::thread::sleep(Duration::from_millis(2));
+    let moment = time::now().uptime;
+    while time::now().uptime <= moment + Duration::from_millis(1) {}
     let reports = taps.settled(Instant::now(), true).unwrap();
     let found: Vec<_> = reports
         .iter()
