@@ -1,4 +1,5 @@
 """What the scripts of this folder share: the table, and how a target's program is built."""
+import contextlib
 import dataclasses
 import fcntl
 import hashlib
@@ -91,16 +92,42 @@ def output(*words, **options):
     return run(*words, stdout=subprocess.PIPE, text=True, **options).stdout.strip()
 
 
+@contextlib.contextmanager
+def once(folder):
+    """Whether what belongs into this folder has yet to be made, by who asks: another one waits meanwhile."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_name(folder.name + ".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = folder / "done"
+        if done.exists():
+            yield False
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        yield True
+        done.touch()
+
+
 def zig():
     """The folder with zig and cargo-zigbuild, which are installed where they are missing."""
     folder = CACHE / f"tools/zig-{ZIG}-{CARGO_ZIGBUILD}"
-    if not (folder / "done").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        run(sys.executable, "-m", "venv", folder)
-        run(folder / "bin/pip", "-q", "--disable-pip-version-check", "install",
-            f"ziglang=={ZIG}", f"cargo-zigbuild=={CARGO_ZIGBUILD}")
-        (folder / "done").touch()
+    with once(folder) as is_missing:
+        if is_missing:
+            run(sys.executable, "-m", "venv", folder)
+            run(folder / "bin/pip", "-q", "--disable-pip-version-check", "install",
+                f"ziglang=={ZIG}", f"cargo-zigbuild=={CARGO_ZIGBUILD}", stdout=sys.stderr)
     return folder / "bin"
+
+
+def tool(name, version):
+    """A tool of cargo's, installed where it is missing. Unoptimised it is built in a third of the time."""
+    folder = CACHE / f"tools/{name}-{version}"
+    with once(folder) as is_missing:
+        if is_missing:
+            environment = {key: value for key, value in os.environ.items() if key != "CARGO_TARGET_DIR"}
+            run("cargo", "install", "--quiet", "--locked", "--debug", "--root", folder, f"{name}@{version}",
+                env={**environment, "CARGO_PROFILE_DEV_DEBUG": "0"}, stdout=sys.stderr)
+    return folder / "bin" / name
 
 
 def compilers(target):
@@ -162,18 +189,12 @@ def make(target, folder, root, to):
 
 def program(target):
     """The target's stripped release program, built where there is none yet of just these sources."""
-    built = CACHE / "programs" / target.name / key(target) / "sluicegate"
-    built.parent.mkdir(parents=True, exist_ok=True)
-    with open(CACHE / "programs" / target.name / "lock", "w") as lock:
-        # One builds, and who comes meanwhile finds it built.
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if built.exists():
-            return built
-        print(f"building for {target.name}; this takes some minutes", file=sys.stderr, flush=True)
-        new = built.with_name("new")
-        make(target, CACHE / "builds" / target.name, ROOT, new)
-        new.rename(built)
-        for other in built.parent.parent.iterdir():
-            if other.is_dir() and other.stat().st_mtime < time.time() - KEPT:
-                shutil.rmtree(other, ignore_errors=True)
-    return built
+    folder = CACHE / "programs" / target.name / key(target)
+    with once(folder) as is_missing:
+        if is_missing:
+            print(f"building for {target.name}; this takes some minutes", file=sys.stderr, flush=True)
+            make(target, CACHE / "builds" / target.name, ROOT, folder / "sluicegate")
+    for other in folder.parent.iterdir():
+        if other.is_dir() and other.stat().st_mtime < time.time() - KEPT:
+            shutil.rmtree(other, ignore_errors=True)
+    return folder / "sluicegate"
