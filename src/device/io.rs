@@ -346,8 +346,10 @@ impl DeviceIo {
         }
     }
 
-    /// At the stop: what was lost since it was last told.
-    pub(super) async fn tell_last_losses(&mut self) {
+    /// Behind the driver's end at the stop: what it reported last and is still held back, and what was lost since it was
+    /// last told.
+    pub(super) async fn tell_the_last(&mut self) {
+        self.send_held().await;
         while let Some((point, count)) = self.lost.pop_first() {
             let Ok(place) = self.arrivals.reserve().await else { return };
             place.send(Arrival::Lost { device: self.device.clone(), point, count });

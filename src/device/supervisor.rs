@@ -162,7 +162,7 @@ async fn supervise(driver: Arc<dyn Driver>, mut io: DeviceIo) {
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
-    io.tell_last_losses().await;
+    io.tell_the_last().await;
 }
 
 impl std::fmt::Debug for Plan {

@@ -196,31 +196,34 @@ impl Gpio {
             io.report(&name, &level).await;
         }
         let mut checked = Instant::now();
+        let mut reports = Vec::new();
         loop {
             let due = taps.due().unwrap_or(checked + CHECK).min(checked + CHECK);
-            tokio::select! {
+            let mut is_stop = false;
+            let found = tokio::select! {
                 biased;
                 ask = io.next() => match ask {
                     Ask::Stop => {
-                        for report in taps.rest()? {
-                            report.send(io).await;
-                        }
-                        return Ok(());
+                        is_stop = true;
+                        taps.rest(&mut reports)
                     }
-                    Ask::Write(write) => set(&mut taps, io, write).await?,
+                    Ask::Write(write) => set(&mut taps, io, write).await,
                 },
-                moved = taps.moved() => for report in moved? {
-                    report.send(io).await;
-                },
+                moved = taps.moved(&mut reports) => moved,
                 () = sleep_until(due) => {
                     let all = checked.elapsed() >= CHECK;
                     if all {
                         checked = Instant::now();
                     }
-                    for report in taps.settled(Instant::now(), all)? {
-                        report.send(io).await;
-                    }
+                    taps.settled(Instant::now(), all, &mut reports)
                 }
+            };
+            for report in reports.drain(..) {
+                report.send(io).await;
+            }
+            found?;
+            if is_stop {
+                return Ok(());
             }
         }
     }

@@ -120,8 +120,8 @@ impl Tap {
     /// What waits at the kernel.
     fn rest(&mut self, reports: &mut Vec<Report>) -> Result<(), DeviceError> {
         let mut edges = Vec::new();
-        self.line.waiting(&mut edges).map_err(|error| self.lost(&error))?;
-        if edges.is_empty() { Ok(()) } else { self.take(&edges, reports) }
+        let waiting = self.line.waiting(&mut edges).map_err(|error| self.lost(&error));
+        if edges.is_empty() { waiting } else { self.take(&edges, reports).and(waiting) }
     }
 
     /// The line has this level.
@@ -138,12 +138,14 @@ impl Tap {
         if polled {
             self.poll = Some(now + POLL);
         }
-        let settled = self.settles.is_some_and(|settles| settles <= now);
-        if !settled && !polled && !anyway {
+        let is_settled = |settles: Option<Instant>| settles.is_some_and(|settles| settles <= now);
+        if !is_settled(self.settles) && !polled && !anyway {
             return Ok(());
         }
-        // An edge that nobody was told of yet has its own date, and not that of this look.
+        // An edge that nobody was told of yet has its own date, and not that of this look, and what it moves has not
+        // settled.
         self.rest(reports)?;
+        let settled = is_settled(self.settles);
         let level = self.line.level().map_err(|error| self.lost(&error))?;
         match (self.debounce, self.settles) {
             // It moved, and has not held for long enough.
@@ -172,38 +174,34 @@ impl Taps {
         self.taps.iter().flat_map(|tap| [tap.settles, tap.poll]).flatten().min()
     }
 
-    /// Waits for edges. Cancel-safe.
-    pub(super) async fn moved(&mut self) -> Result<Vec<Report>, DeviceError> {
-        poll_fn(|context| self.poll_moved(context)).await
+    /// Waits for edges. Cancel-safe. Here and below, what was found before a line was gone is among the reports all the same.
+    pub(super) async fn moved(&mut self, reports: &mut Vec<Report>) -> Result<(), DeviceError> {
+        poll_fn(|context| self.poll_moved(context, reports)).await
     }
 
-    fn poll_moved(&mut self, context: &mut Context<'_>) -> Poll<Result<Vec<Report>, DeviceError>> {
+    fn poll_moved(&mut self, context: &mut Context<'_>, reports: &mut Vec<Report>) -> Poll<Result<(), DeviceError>> {
         for step in 0..self.taps.len() {
             let index = (self.first + step) % self.taps.len();
             let Some(tap) = self.taps.get_mut(index) else { continue };
             self.edges.clear();
             if let Poll::Ready(moved) = tap.line.poll_edges(context, &mut self.edges) {
                 self.first = index + 1;
-                let mut reports = Vec::new();
-                let taken = moved.map_err(|error| tap.lost(&error));
-                return Poll::Ready(taken.and_then(|()| tap.take(&self.edges, &mut reports)).map(|()| reports));
+                let moved = moved.map_err(|error| tap.lost(&error));
+                return Poll::Ready(tap.take(&self.edges, reports).and(moved));
             }
         }
         Poll::Pending
     }
 
     /// Asks the lines whose time has come, or all of them.
-    pub(super) fn settled(&mut self, now: Instant, all: bool) -> Result<Vec<Report>, DeviceError> {
-        let mut reports = Vec::new();
-        self.taps.iter_mut().try_for_each(|tap| tap.settled(now, all, &mut reports))?;
-        Ok(reports)
+    pub(super) fn settled(&mut self, now: Instant, all: bool, reports: &mut Vec<Report>) -> Result<(), DeviceError> {
+        self.taps.iter_mut().try_for_each(|tap| tap.settled(now, all, reports))
     }
 
     /// What happened until now and was not told.
-    pub(super) fn rest(&mut self) -> Result<Vec<Report>, DeviceError> {
-        let mut reports = Vec::new();
-        self.taps.iter_mut().try_for_each(|tap| tap.rest(&mut reports))?;
-        Ok(reports)
+    pub(super) fn rest(&mut self, reports: &mut Vec<Report>) -> Result<(), DeviceError> {
+        // One that is gone keeps none of the others from telling.
+        self.taps.iter_mut().map(|tap| tap.rest(reports)).fold(Ok(()), Result::and)
     }
 
     /// Whether an output must read as it was set.

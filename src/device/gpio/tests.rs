@@ -11,8 +11,9 @@ use tokio::time::Instant;
 use super::Want;
 use super::line::{Edge, Line, Skill};
 use super::tap::{Report, Tap, Taps};
-use crate::device::testing::faults;
-use crate::model::{PointName, time};
+use crate::device::testing::{faults, parts};
+use crate::device::{Ask, DeviceIo, Driver, Held, Plan, Run, Supervisor, Wiring};
+use crate::model::{Arrival, Point, PointName, ValueType, time};
 
 #[test]
 fn a_wrong_table_is_told_key_by_key() {
@@ -114,6 +115,24 @@ fn taps(config: &str, output: Option<bool>, edges: bool, debounced: bool) -> (Ta
     (taps, line)
 }
 
+async fn moved(taps: &mut Taps) -> Vec<Report> {
+    let mut reports = Vec::new();
+    taps.moved(&mut reports).await.unwrap();
+    reports
+}
+
+fn settled(taps: &mut Taps, now: Instant, all: bool) -> Vec<Report> {
+    let mut reports = Vec::new();
+    taps.settled(now, all, &mut reports).unwrap();
+    reports
+}
+
+fn rest(taps: &mut Taps) -> Vec<Report> {
+    let mut reports = Vec::new();
+    taps.rest(&mut reports).unwrap();
+    reports
+}
+
 /// The reports as text: levels, and counts of what was lost.
 fn shown(reports: Vec<Report>) -> Vec<String> {
     let show = |report| match report {
@@ -129,10 +148,10 @@ async fn each_change_is_told_once() {
     line.edge(true, Some(0));
     line.edge(true, Some(0));
     line.edge(false, Some(0));
-    assert_eq!(shown(taps.moved().await.unwrap()), ["1", "0"]);
+    assert_eq!(shown(moved(&mut taps).await), ["1", "0"]);
     line.edge(true, None);
     line.with(|state| state.level = false);
-    assert_eq!(shown(taps.moved().await.unwrap()), ["1", "0"], "where losses are not counted the level is read again");
+    assert_eq!(shown(moved(&mut taps).await), ["1", "0"], "where losses are not counted the level is read again");
 }
 
 #[tokio::test]
@@ -142,11 +161,11 @@ async fn what_is_told_and_what_is_lost_are_all_edges() {
     line.edge(true, Some(0));
     line.edge(true, Some(3));
     line.edge(false, Some(2));
-    assert_eq!(shown(taps.moved().await.unwrap()), ["1", "lost 4", "lost 2", "0"]);
+    assert_eq!(shown(moved(&mut taps).await), ["1", "lost 4", "lost 2", "0"]);
     // The level is already that of an edge which was not read yet, and has its own date.
     line.edge(true, Some(2));
     line.with(|state| state.level = false);
-    assert_eq!(shown(taps.moved().await.unwrap()), ["lost 2", "1"]);
+    assert_eq!(shown(moved(&mut taps).await), ["lost 2", "1"]);
 }
 
 #[tokio::test]
@@ -154,10 +173,10 @@ async fn a_missed_edge_is_found_by_the_look_now_and_then() {
     let (mut taps, line) = taps("", None, true, true);
     line.with(|state| state.level = true);
     let now = Instant::now();
-    assert_eq!(shown(taps.settled(now, false).unwrap()), Vec::<String>::new());
-    assert_eq!(shown(taps.settled(now, true).unwrap()), ["1"]);
+    assert_eq!(shown(settled(&mut taps, now, false)), Vec::<String>::new());
+    assert_eq!(shown(settled(&mut taps, now, true)), ["1"]);
     line.with(|state| state.gone = true);
-    assert!(taps.settled(now, true).unwrap_err().to_string().contains("is gone"));
+    assert!(taps.settled(now, true, &mut Vec::new()).unwrap_err().to_string().contains("is gone"));
 }
 
 #[tokio::test]
@@ -165,16 +184,17 @@ async fn a_level_counts_once_it_held() {
     let (mut taps, line) = taps("debounce = \"20ms\"", None, true, false);
     for level in [true, false, true] {
         line.edge(level, Some(0));
-        assert_eq!(shown(taps.moved().await.unwrap()), Vec::<String>::new());
+        assert_eq!(shown(moved(&mut taps).await), Vec::<String>::new());
     }
     let due = taps.due().unwrap();
-    assert_eq!(shown(taps.settled(due - Duration::from_millis(1), true).unwrap()), Vec::<String>::new());
-    assert_eq!(shown(taps.settled(due, false).unwrap()), ["1"]);
+    assert_eq!(shown(settled(&mut taps, due - Duration::from_millis(1), true)), Vec::<String>::new());
+    assert_eq!(shown(settled(&mut taps, due, false)), ["1"]);
     assert_eq!(taps.due(), None);
     line.edge(false, Some(0));
     line.edge(true, Some(0));
-    assert_eq!(shown(taps.moved().await.unwrap()), Vec::<String>::new());
-    assert_eq!(shown(taps.settled(taps.due().unwrap(), false).unwrap()), Vec::<String>::new(), "it is as it was");
+    assert_eq!(shown(moved(&mut taps).await), Vec::<String>::new());
+    let due = taps.due().unwrap();
+    assert_eq!(shown(settled(&mut taps, due, false)), Vec::<String>::new(), "it is as it was");
 }
 
 #[tokio::test]
@@ -182,7 +202,7 @@ async fn a_line_without_an_interrupt_is_asked() {
     let (mut taps, line) = taps("", None, false, false);
     line.with(|state| state.level = true);
     let due = taps.due().unwrap();
-    assert_eq!(shown(taps.settled(due, false).unwrap()), ["1"]);
+    assert_eq!(shown(settled(&mut taps, due, false)), ["1"]);
     assert!(taps.due().unwrap() > due);
 }
 
@@ -193,7 +213,7 @@ async fn an_output_is_set_and_read_back() {
     assert_eq!(taps.set(&name, true), Ok(true));
     assert!(line.with(|state| state.level));
     assert_eq!(taps.due(), None, "an output is not polled");
-    assert_eq!(shown(taps.settled(Instant::now(), true).unwrap()), Vec::<String>::new());
+    assert_eq!(shown(settled(&mut taps, Instant::now(), true)), Vec::<String>::new());
     assert!(taps.set(&PointName::new("y").unwrap(), true).is_err());
 }
 
@@ -208,7 +228,7 @@ async fn a_look_at_the_level_takes_what_waits_first_with_its_own_date() {
     let dates: Vec<_> = line.with(|state| state.edges.iter().map(|edge| edge.at).collect());
     let moment = time::now().uptime;
     while time::now().uptime <= moment + Duration::from_millis(1) {}
-    let reports = taps.settled(Instant::now(), true).unwrap();
+    let reports = settled(&mut taps, Instant::now(), true);
     let found: Vec<_> = reports
         .iter()
         .filter_map(|report| match report {
@@ -220,6 +240,93 @@ async fn a_look_at_the_level_takes_what_waits_first_with_its_own_date() {
     assert!(reports.contains(&Report::Lost(PointName::new("x").unwrap(), 3)));
     // At the end, all that happened is told.
     line.edge(false, Some(0));
-    assert_eq!(taps.rest().unwrap().len(), 1);
-    assert!(taps.rest().unwrap().is_empty());
+    assert_eq!(rest(&mut taps).len(), 1);
+    assert!(rest(&mut taps).is_empty());
+}
+
+#[tokio::test]
+async fn debounce_waits_anew_for_an_edge_that_waited() {
+    let (mut taps, line) = taps("debounce = \"20ms\"", None, true, false);
+    line.edge(true, None);
+    assert_eq!(shown(moved(&mut taps).await), Vec::<String>::new());
+    let due = taps.due().unwrap();
+    line.with(|state| state.untold = true);
+    line.edge(false, None);
+    line.edge(true, None);
+    assert_eq!(shown(settled(&mut taps, due, false)), Vec::<String>::new(), "it moved right now");
+}
+
+#[tokio::test]
+async fn a_line_that_is_gone_does_not_take_the_others_edges_with_it() {
+    let (mut taps, line) = taps("", None, true, true);
+    let gone = Played { skill: Skill { edges: true, debounced: true }, state: Arc::default() };
+    gone.with(|state| state.gone = true);
+    let want =
+        Want { point: PointName::new("y").unwrap(), config: toml::from_str("line = \"B\"").unwrap(), output: None };
+    taps.push(Tap::new(&want, Box::new(gone)));
+    line.with(|state| state.untold = true);
+    line.edge(true, Some(0));
+    line.edge(false, Some(0));
+    let mut reports = Vec::new();
+    assert!(taps.settled(Instant::now(), true, &mut reports).is_err());
+    assert_eq!(shown(reports), ["1", "0"]);
+}
+
+/// Finds six edges when it has to stop, as a GPIO device does that finds them at the kernel.
+struct AtStop;
+
+impl Driver for AtStop {
+    fn run<'a>(&'a self, io: &'a mut DeviceIo) -> Run<'a, ()> {
+        Box::pin(async {
+            io.online();
+            let Ask::Stop = io.next().await else { return Ok(()) };
+            for n in 0..6 {
+                Report::Level(PointName::new("x").unwrap(), n % 2 == 0, time::now()).send(io).await;
+            }
+            Ok(())
+        })
+    }
+
+    fn probe(&self) -> Run<'_, String> {
+        unreachable!()
+    }
+}
+
+#[tokio::test]
+async fn what_waited_at_a_stop_is_told_or_counted() {
+    let mut parts = parts("[device.d]\nkind = \"gpio\"\nmax_rate = \"1/s\"\n[device.d.point.x]\nline = \"A\"");
+    let point = Point {
+        device: parts.spec.device.clone(),
+        name: PointName::new("x").unwrap(),
+        value_type: Some(ValueType::Bool),
+        unit: None,
+        min: None,
+        max: None,
+        safe: None,
+        writable: false,
+    };
+    let plan = Plan {
+        device: parts.spec.device.clone(),
+        kind: "gpio",
+        max_rate: parts.config.max_rate,
+        driver: Arc::new(AtStop),
+        points: vec![(point, parts.rules.remove(0), true)],
+    };
+    let (to_intake, mut arrivals) = tokio::sync::mpsc::channel(32);
+    let (_writes, from_router) = tokio::sync::mpsc::channel(8);
+    let (to_router, _answers) = tokio::sync::mpsc::channel(64);
+    let stop = tokio_util::sync::CancellationToken::new();
+    let mut tasks = crate::task::TaskSet::new();
+    let supervisor = Supervisor::new(Held::nothing(), stop.clone());
+    supervisor.start(&mut tasks, plan, Wiring { arrivals: to_intake, writes: from_router, answers: to_router });
+    stop.cancel();
+    let (mut read, mut lost) = (0, 0);
+    while let Some(arrival) = arrivals.recv().await {
+        match arrival {
+            Arrival::Reading(_) => read += 1,
+            Arrival::Lost { count, .. } => lost += count,
+            Arrival::Outcome(_) => {}
+        }
+    }
+    assert_eq!(read + lost, 6, "{read} read, {lost} told as lost");
 }
