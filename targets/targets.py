@@ -7,6 +7,8 @@ import inspect
 import os
 import pathlib
 import platform
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -132,55 +134,77 @@ def tool(name, version):
 
 def compilers(target):
     """The versions of all that compiles and links the target's program."""
-    linker = f"zig {ZIG} {CARGO_ZIGBUILD}" if target.linker == "zig" else output(f"{target.gnu}-gcc", "--version")
-    return output("rustc", "-vV") + "\n" + linker
+    versions = [output("rustc", "-vV"), output(f"{target.gnu}-strip", "--version")]
+    if target.linker == "zig":
+        versions.append(f"zig {ZIG} {CARGO_ZIGBUILD}")
+    else:
+        versions += [output(f"{target.gnu}-gcc", "--version"), output(f"{target.gnu}-ld", "--version")]
+        # The C library, where it is Debian's.
+        for package in filter(lambda package: shutil.which("dpkg-query"), ["libc6-dev", *target.packages()]):
+            found = subprocess.run(["dpkg-query", "-W", package], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            versions.append(found.stdout)
+    return "\n".join(versions)
 
 
 def key(target):
     """Names what the target's program is made of: the same key, the same bytes."""
     files = [file for name in INPUTS for file in sorted([ROOT / name, *(ROOT / name).rglob("*")]) if file.is_file()]
     text = "".join(f"{file.relative_to(ROOT)} {hashlib.sha256(file.read_bytes()).hexdigest()}\n" for file in files)
-    text += compilers(target) + "".join(map(inspect.getsource, (cargo, make))) + " ".join(STD)
+    text += compilers(target) + "".join(map(inspect.getsource, (environment, options, cargo, make))) + " ".join(STD)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def cargo(target, folder, word, *words, strip=True, root=ROOT):
-    """Runs cargo for the target, with all that its build takes, in this folder for what is built."""
+# Variables of who builds that would shape the program.
+SHAPING = re.compile(r"(CARGO_(PROFILE|TARGET|BUILD|ENCODED)_?|RUSTFLAGS|RUSTC|RUSTDOC|CRATE_CC_|(HOST|TARGET)_|"
+                     r"[A-Z]*(CC|CXX|AR|LD|FLAGS|RANLIB)(_|$)|SOURCE_DATE_EPOCH)")
+
+
+def environment(target, folder, strip):
+    """In which cargo makes the same program whoever runs it."""
     sysroot = output("rustc", "--print", "sysroot")
     home = os.environ.get("CARGO_HOME") or str(pathlib.Path.home() / ".cargo")
     # No folder of this machine stands in the program, so that it is the same from wherever it is built. The sources' own
-    # are relative as it is; with `root` among these, each clone would build all libraries anew.
+    # are relative as it is; with them among these, each clone would build all libraries anew.
     places = {folder: "/target", home: "/cargo", f"{sysroot}/lib/rustlib/src/rust": "/rustc"}
-    flags = [f"--remap-path-prefix={place}={name}" for place, name in places.items()]
-    prefixes = " ".join(f"-ffile-prefix-map={place}={name}" for place, name in places.items())
-    environment = {
-        **os.environ,
+    prefixes = shlex.join(f"-ffile-prefix-map={place}={name}" for place, name in places.items())
+    made = {name: value for name, value in os.environ.items() if not SHAPING.match(name)}
+    made |= {
         "RUSTC_BOOTSTRAP": "1",
         "CARGO_TARGET_DIR": str(folder),
         "CARGO_INCREMENTAL": "0",
         "CARGO_PROFILE_RELEASE_STRIP": "true" if strip else "none",
         "SOURCE_DATE_EPOCH": "1767225600",
+        "CC_SHELL_ESCAPED_FLAGS": "1",
         f"CFLAGS_{target.variable}": prefixes,
     }
-    # It would take the place of the flags below.
-    environment.pop("RUSTFLAGS", None)
-    environment.pop("CARGO_ENCODED_RUSTFLAGS", None)
-    program = "cargo"
     if target.linker == "zig":
-        environment["PATH"] = f"{zig()}:{environment['PATH']}"
-        program = "cargo-zigbuild"
-        word = {"build": "zigbuild"}.get(word, word)
+        made["PATH"] = f"{zig()}:{made['PATH']}"
     else:
-        environment[f"CC_{target.variable}"] = f"{target.gnu}-gcc"
-        environment[f"CARGO_TARGET_{target.variable.upper()}_LINKER"] = f"{target.gnu}-gcc"
-    config = f"target.{target.name}.rustflags={flags!r}"
-    run(program, word, "--locked", *STD, "--target", target.name, "--config", config, *words,
-        env=environment, cwd=root, stdout=sys.stderr)
+        made[f"CC_{target.variable}"] = f"{target.gnu}-gcc"
+        made[f"CARGO_TARGET_{target.variable.upper()}_LINKER"] = f"{target.gnu}-gcc"
+    return made, [f"--remap-path-prefix={place}={name}" for place, name in places.items()]
+
+
+def options(target, flags):
+    """What cargo is told of the target."""
+    return ["--locked", *STD, "--target", target.name, "--config", f"target.{target.name}.rustflags={flags!r}"]
+
+
+def cargo(target, folder, word, *words, strip=True, root=ROOT):
+    """Runs `cargo build` or `cargo check` for the target, with all that it takes, in this folder for what is built."""
+    made, flags = environment(target, folder, strip)
+    program = ["cargo", word]
+    if target.linker == "zig":
+        program = ["cargo-zigbuild", {"build": "zigbuild"}.get(word, word)]
+    run(*program, *options(target, flags), *words, env=made, cwd=root, stdout=sys.stderr)
     return folder / target.name / "release/sluicegate"
 
 
 def make(target, folder, root, to):
     """Builds the program of the sources in `root`, stripped, as the file `to`."""
+    # cargo knows sources by their place below the workspace and their dates, which are those of another clone perhaps.
+    run("cargo", "clean", "--quiet", "--release", "--package", "sluicegate", "--target", target.name, cwd=root,
+        env={**os.environ, "CARGO_TARGET_DIR": str(folder)})
     fresh = cargo(target, folder, "build", "--quiet", "--release", "--bin", "sluicegate", root=root)
     # `.pdr` is for debuggers of MIPS; it is never loaded, and left in by the linkers' own stripping.
     run(f"{target.gnu}-strip", "--remove-section=.pdr", "-o", to, fresh)

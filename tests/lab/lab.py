@@ -1,11 +1,15 @@
 """What the tests on virtual boards have in common: the programs they bring, the board's run, what is kept of a failure."""
 import json
+import os
 import pathlib
 import shutil
 import subprocess
 import tempfile
 
 import machines
+
+# Daemons are not in everybody's PATH.
+os.environ["PATH"] += ":/usr/sbin:/sbin"
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -35,9 +39,9 @@ def program(board):
     return pathlib.Path(subprocess.run(build, stdout=subprocess.PIPE, text=True, check=True).stdout.strip())
 
 
-def helper(folder, name):
+def helper(folder, name, compiler="gcc"):
     """A C program of this folder, which runs wherever a kernel does."""
-    subprocess.run(["gcc", "-O2", "-Wall", "-Werror", "-static", "-o", folder / name, HERE / f"{name}.c"], check=True)
+    subprocess.run([compiler, "-O2", "-Wall", "-Werror", "-static", "-o", folder / name, HERE / f"{name}.c"], check=True)
     return folder / name
 
 
@@ -63,3 +67,8 @@ def verdict(name, share):
     shutil.copytree(share, kept, dirs_exist_ok=True)
     print(f"{name}: FAILED; the board's share is kept in {kept}", flush=True)
     return False
+
+
+def result(board, target, check, good):
+    """A line that targets/test reads."""
+    print(f"RESULT board={board} target={target} check={check} {'ok' if good else 'failed, see above'}", flush=True)
