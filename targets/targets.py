@@ -4,6 +4,7 @@ import dataclasses
 import fcntl
 import hashlib
 import inspect
+import json
 import os
 import pathlib
 import platform
@@ -24,7 +25,7 @@ ZIG, CARGO_ZIGBUILD = "0.15.2", "0.24.0"
 # Programs of other sources stay for so many seconds.
 KEPT = 14 * 86400
 # What the program is made of, besides the compilers.
-INPUTS = ["src", "Cargo.toml", "Cargo.lock", ".cargo/config.toml"]
+INPUTS = ["src", "Cargo.toml", "Cargo.lock"]
 # The standard library is built with the program: there is none for MIPS, and what is built with the program's own
 # options is smaller. A stripped program has no use for `backtrace`, which would find no names.
 STD = ["-Zbuild-std=std,panic_unwind", "-Zbuild-std-features=panic-unwind,optimize_for_size"]
@@ -150,6 +151,7 @@ def key(target):
     """Names what the target's program is made of: the same key, the same bytes."""
     files = [file for name in INPUTS for file in sorted([ROOT / name, *(ROOT / name).rglob("*")]) if file.is_file()]
     text = "".join(f"{file.relative_to(ROOT)} {hashlib.sha256(file.read_bytes()).hexdigest()}\n" for file in files)
+    text += json.dumps(tomllib.loads((ROOT / ".cargo/config.toml").read_text())["target"].get(target.name))
     text += compilers(target) + "".join(map(inspect.getsource, (environment, options, cargo, make))) + " ".join(STD)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
