@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::time::{ClockId, clock_gettime};
+use nix::time::{ClockId, clock_gettime};
 
 /// 2026-11-01: this code was written after it, so a wall clock that shows less has not been set.
 pub const BUILD_DATE: Duration = Duration::from_secs(BUILD_SECONDS as u64);
@@ -107,8 +107,18 @@ fn seconds(date: Duration) -> u32 {
 
 /// `CLOCK_BOOTTIME`: time since boot, suspend included. It never steps.
 pub fn uptime() -> Duration {
-    let t = clock_gettime(ClockId::Boottime);
-    Duration::new(u64::try_from(t.tv_sec).unwrap_or_default(), u32::try_from(t.tv_nsec).unwrap_or_default())
+    read(ClockId::CLOCK_BOOTTIME)
+}
+
+/// `CLOCK_MONOTONIC`: the same without suspend, by which the kernel dates the edges of lines.
+pub fn monotonic() -> Duration {
+    read(ClockId::CLOCK_MONOTONIC)
+}
+
+// By `nix`: `rustix` takes what musl on MIPS has under this name for its 64-bit form, which it is not, and has seconds and
+// nanoseconds in one number.
+fn read(clock: ClockId) -> Duration {
+    clock_gettime(clock).expect("Linux has this clock since 2.6.39, and it can't be refused").into()
 }
 
 impl Timestamp {

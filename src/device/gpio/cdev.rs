@@ -9,7 +9,6 @@ use std::time::Duration;
 use gpiocdev::line::{self, EdgeDetection, EdgeKind};
 use gpiocdev::{AbiVersion, Request};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::time::{ClockId, clock_gettime};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -353,12 +352,12 @@ struct Moment {
 impl Moment {
     /// Now. Between two looks at clocks the process may have to wait for the processor: the closest of a few counts.
     fn find() -> Self {
-        let mut found = Moment { now: time::now(), monotonic: monotonic() };
+        let mut found = Moment { now: time::now(), monotonic: time::monotonic() };
         let mut least = Duration::MAX;
         for _ in 0..LOOKS {
-            let before = monotonic();
+            let before = time::monotonic();
             let now = time::now();
-            let apart = monotonic().saturating_sub(before);
+            let apart = time::monotonic().saturating_sub(before);
             if apart < least {
                 (found, least) = (Moment { now, monotonic: before }, apart);
             }
@@ -375,11 +374,6 @@ impl Moment {
         let Moment { now, .. } = self;
         Timestamp { uptime: now.uptime.saturating_sub(age), wall: now.wall.saturating_sub(age), ..*now }
     }
-}
-
-fn monotonic() -> Duration {
-    let now = clock_gettime(ClockId::Monotonic);
-    Duration::new(u64::try_from(now.tv_sec).unwrap_or_default(), u32::try_from(now.tv_nsec).unwrap_or_default())
 }
 
 /// What the kernel said.
