@@ -55,9 +55,10 @@ fn what_waits_on_disk_is_published_after_kills() {
         agent.kill();
         agent.run();
     }
+    // The observer is there first.
+    agent.kill();
     broker.run();
     let observer = Observer::start(broker.port);
-    agent.stop();
     agent.run();
     let is_drained = |status: Value| status["queue"]["telemetry"]["depth"].as_u64() < Some(50);
     observer.wait_payload("sluicegate/g/status", "online");
