@@ -25,4 +25,5 @@ mod serial;
 mod service;
 mod support;
 mod tls;
+mod upgrade;
 mod wire;

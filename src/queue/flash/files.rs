@@ -39,6 +39,8 @@ pub(super) struct Files {
     /// Bytes of the spare segment.
     spare: Option<u64>,
     pub(super) cursor: Cursor,
+    /// Segments that a later version wrote. They are left to it.
+    pub(super) later: Vec<u64>,
 }
 
 /// The segment that is being filled.
@@ -57,7 +59,7 @@ struct Active {
 #[derive(Debug)]
 enum Is {
     /// Of a newer version.
-    Newer(u32),
+    Newer,
     /// There are records in it. Without its head nobody knows from where on their numbers were.
     Full { seal: Seal, size: u64, has_head: bool },
     /// Nothing of this queue is in it.
@@ -92,7 +94,7 @@ fn segment_size(config: &LaneConfig) -> u64 {
 impl Files {
     pub(super) fn new(lane: Lane, config: &LaneConfig) -> Self {
         let (size, cursor) = (segment_size(config), Cursor::default());
-        Files { lane, folder: lane.to_string(), size, active: None, next_id: 1, spare: None, cursor }
+        Files { lane, folder: lane.to_string(), size, active: None, next_id: 1, spare: None, cursor, later: Vec::new() }
     }
 
     /// The lane has other bounds: so large are the next segments.
@@ -129,12 +131,12 @@ impl Files {
         let mut segments = VecDeque::new();
         let mut bound: Option<Number> = None;
         let mut newest = true;
+        self.later.clear();
         let mut headless = Vec::new();
         for id in ids.into_iter().rev() {
             match self.open_segment(disk, id, bound, newest, bug) {
-                Ok(Is::Newer(version)) => {
-                    let name = self.name(id);
-                    tracing::warn!(LANE = %self.lane, "{name} is of version {version}, which this program does not know; it is left alone");
+                Ok(Is::Newer) => {
+                    self.later.push(id);
                     continue;
                 }
                 Ok(Is::Full { seal, size, has_head }) => {
@@ -190,7 +192,7 @@ impl Files {
         let whole = |seal: &Seal| bound.is_none_or(|bound| seal.last < bound);
         let mut has_head = true;
         let seal = match format::read_head(id, head.get(..read).unwrap_or_default()) {
-            Head::Newer(version) => return Ok(Is::Newer(version)),
+            Head::Newer => return Ok(Is::Newer),
             Head::Sealed(seal) if newest => Some(self.reopen(disk, id, seal, bug)?),
             Head::Sealed(seal) if whole(&seal) => Some(seal),
             Head::Sealed(Seal { first, .. }) => self.survey(disk, id, (Some(first), bound), newest, bug)?,

@@ -52,7 +52,7 @@ pub(in crate::queue) struct Seal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Head {
     /// Written by a newer version of this program: not to be touched.
-    Newer(u32),
+    Newer,
     /// Full, and this is in it.
     Sealed(Seal),
     /// To be read frame by frame. Its first number is not less than this.
@@ -97,8 +97,8 @@ fn head_crc(bytes: &[u8]) -> u32 {
 /// Reads the first bytes of the segment of this name.
 pub(super) fn read_head(id: u64, bytes: &[u8]) -> Head {
     let good = bytes.get(..8) == Some(MAGIC) && u32_at(bytes, 12) == Some(head_crc(bytes));
-    if let Some(version) = u32_at(bytes, 8).filter(|version| good && *version > VERSION) {
-        return Head::Newer(version);
+    if good && u32_at(bytes, 8) > Some(VERSION) {
+        return Head::Newer;
     }
     let first = || Some(Number { epoch: u64_at(bytes, 24)?, seq: u64_at(bytes, 32)? });
     let first = if good { first().filter(|first| is_number(*first)) } else { None };

@@ -195,7 +195,7 @@ fn read_ledger(disk: &mut dyn Disk) -> Option<(u64, Vec<Gap>)> {
 impl Keeper {
     pub(in crate::queue) fn new(queue: Queue, kit: Kit, problems: watch::Sender<Problems>) -> Self {
         let now = time::now();
-        Keeper {
+        let keeper = Keeper {
             queue,
             kit,
             problems,
@@ -204,7 +204,24 @@ impl Keeper {
             oldest_at: Duration::ZERO,
             now,
             bytes: Vec::new(),
-        }
+        };
+        Lane::ALL.into_iter().for_each(|lane| keeper.tell_later(lane));
+        keeper
+    }
+
+    /// Tells of records that only a later version can read.
+    fn tell_later(&self, lane: Lane) {
+        let files = &self.kit.lanes[lane.index()].files;
+        let Some(oldest) = files.later.iter().min() else { return };
+        let text = format!(
+            "files of the lane {lane} ({}, from {} on) were written by a later sluicegate; they are left alone, and only \
+             such a one will publish what is in them",
+            files.later.len(),
+            files.name(*oldest)
+        );
+        tracing::error!(LANE = %lane, "{text}");
+        let problem = Problem { code: "queue", text, since: time::now() };
+        self.problems.send_modify(|problems| _ = problems.insert(("queue", format!("{lane}, later")), problem));
     }
 
     /// Puts on flash what the end of the run before may have cost. False: that failed.
@@ -436,6 +453,7 @@ impl Keeper {
                 keep.files.number_from(self.queue.epoch());
                 adopt(&mut self.queue.state(), lane, found);
                 self.works_again(lane);
+                self.tell_later(lane);
                 true
             }
             Err(error) => {
