@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 use tracing::Level;
 
@@ -79,6 +79,11 @@ enum Command {
     },
     /// Print the config as it is understood, with all layers and defaults.
     PrintConfig,
+}
+
+/// What the command line understands, for what is made of it: the manual page and the shells' completions.
+pub fn definition() -> clap::Command {
+    Arguments::command()
 }
 
 /// Runs the program.
