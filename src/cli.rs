@@ -6,17 +6,20 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 use tracing::Level;
 
 use crate::agent::{self, Exit, Handed, Reloaded, StateError};
-use crate::config::{self, Config, Sources};
+use crate::config::{self, Config, Places, Sources};
 use crate::device::KINDS;
 use crate::model::Lane;
+use crate::service::Notifier;
 use crate::service::control::{self, Question};
 use crate::service::log;
 
+/// EX_NOINPUT: nobody has configured it yet (sysexits.h); to systemd that is no failure.
+const UNCONFIGURED: u8 = 66;
 /// EX_UNAVAILABLE: what was asked for is not there, or does not work (sysexits.h).
 const UNAVAILABLE: u8 = 69;
 /// EX_SOFTWARE: a part of the program broke (sysexits.h).
@@ -78,6 +81,11 @@ enum Command {
     PrintConfig,
 }
 
+/// What the command line understands, for what is made of it: the manual page and the shells' completions.
+pub fn definition() -> clap::Command {
+    Arguments::command()
+}
+
 /// Runs the program.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -100,9 +108,31 @@ pub fn main() -> ExitCode {
                 let broken = if matches!(command, Command::Run) { SOFTWARE } else { UNAVAILABLE };
                 run(act(command, config, sources, handed), broken)
             }
-            Err(errors) => wrong(&errors),
+            Err(errors) => {
+                let code = wrong(&errors);
+                let missing = config::left_to_the_owner(&errors);
+                if missing.is_empty() || !matches!(command, Command::Run) {
+                    return code;
+                }
+                unconfigured(&sources, &missing)
+            }
         },
     }
+}
+
+/// Says what is to be done first, where a person looks: `systemctl status` shows it as the status.
+fn unconfigured(sources: &Sources, missing: &[&str]) -> ExitCode {
+    let (file, start) = match &sources.places {
+        Places::File(file) => (file.display().to_string(), "start it again"),
+        _ => ("/etc/sluicegate/sluicegate.toml".to_owned(), "systemctl start sluicegate"),
+    };
+    let text = format!("not configured yet: set {} in {file}, then: {start}", missing.join(" and "));
+    eprintln!("{text}");
+    let mut notifier = Notifier::default();
+    // What ends before it was ready has failed.
+    notifier.status(&text);
+    notifier.ready();
+    ExitCode::from(UNCONFIGURED)
 }
 
 /// Prints a line. False: nobody reads any more (`| head`), which is no error.

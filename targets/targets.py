@@ -42,6 +42,8 @@ class Target:
     budget: int
     emulator: list = dataclasses.field(default_factory=list)
     flags: list = dataclasses.field(default_factory=list)
+    debian: str = ""
+    variant: str = ""
 
     @property
     def variable(self):
@@ -63,8 +65,7 @@ class Target:
         tools = self.gnu.replace("_", "-")
         if self.linker == "zig":
             return [f"binutils-{tools}", "python3-venv"]
-        architecture = {"i686-linux-gnu": "i386", "aarch64-linux-gnu": "arm64", "arm-linux-gnueabihf": "armhf"}
-        return [f"gcc-{tools}", f"libc6-dev-{architecture.get(self.gnu, self.gnu.split('-')[0])}-cross"]
+        return [f"gcc-{tools}", f"libc6-dev-{self.debian or self.gnu.split('-')[0]}-cross"]
 
 
 def table():

@@ -99,6 +99,16 @@ pub fn state_directory(sources: &Sources) -> Option<PathBuf> {
     keys.complete(sources, &mut findings).map(|gateway| gateway.state_directory)
 }
 
+/// The keys that only its owner can set, where they are all that is wrong and the broker is among them: nobody has
+/// configured this gateway yet. Else none.
+pub fn left_to_the_owner(errors: &[ConfigError]) -> Vec<&str> {
+    const OF_THE_OWNER: [&str; 2] = ["gateway.id", "mqtt.url"];
+    let is_bare = errors.iter().any(|error| error.key == "mqtt.url" && error.text.starts_with(words::MISSING));
+    let mut keys: Vec<&str> = errors.iter().map(|error| error.key.as_str()).collect();
+    keys.sort_unstable();
+    if is_bare && keys.iter().all(|key| OF_THE_OWNER.contains(key)) { keys } else { Vec::new() }
+}
+
 /// The config, and the table that it was read from.
 fn load_with(sources: &Sources, kinds: &'static [&'static Kind]) -> Result<(Config, toml::Table), Vec<ConfigError>> {
     let mut merged = sources.merge()?;

@@ -17,6 +17,7 @@ mod flash;
 mod full;
 mod isolation;
 mod kills;
+mod manual;
 mod misbehaving;
 mod portable;
 mod presence;

@@ -133,6 +133,27 @@ fn a_config_that_is_wrong_ends_with_78() {
 }
 
 #[test]
+fn a_gateway_that_nobody_configured_says_what_to_do_and_has_not_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let config = "[gateway]\nid = \"debian\"\nstate_directory = \"{state}\"\n";
+    let mut agent = Agent::start_with(folder.path(), config, &[("NOTIFY_SOCKET", path.to_str().unwrap())]);
+    assert_eq!(agent.ended().code(), Some(66), "{}", agent.log());
+    let file = folder.path().join("agent.toml");
+    let text = format!("not configured yet: set gateway.id and mqtt.url in {}, then: start it again", file.display());
+    assert!(agent.log().contains(&text), "{}", agent.log());
+    let mut buffer = [0; 4096];
+    for expected in [format!("STATUS={text}"), "READY=1".to_owned()] {
+        let count = socket.recv(&mut buffer).unwrap();
+        assert_eq!(String::from_utf8_lossy(&buffer[..count]).trim_end(), expected);
+    }
+    // A person who asks for a check is told all of it, as of any other wrong config.
+    assert_eq!(Agent::ask(folder.path(), &["check"]).status.code(), Some(78));
+}
+
+#[test]
 fn those_who_looked_at_a_silent_device_and_went_keep_nobody_out() {
     let folder = tempfile::tempdir().unwrap();
     let broker = Mosquitto::start(folder.path());

@@ -45,6 +45,16 @@ def helper(folder, name, compiler="gcc"):
     return folder / name
 
 
+def certificates(share):
+    """An authority and the certificate of a broker on the board, valid from now on: ca.pem, server.pem, server.key."""
+    new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "9"]
+    quiet = {"cwd": share, "stderr": subprocess.DEVNULL, "check": True}
+    subprocess.run([*new, "-subj", "/CN=lab", "-keyout", "ca.key", "-out", "ca.pem"], **quiet)
+    subprocess.run([*new, "-subj", "/CN=broker", "-keyout", "server.key", "-out", "server.pem", "-CA", "ca.pem",
+                    "-CAkey", "ca.key", "-addext", "subjectAltName=IP:127.0.0.1",
+                    "-addext", "basicConstraints=critical,CA:false"], **quiet)
+
+
 def board(share, *command, tools=(), options=(), name="uml"):
     """Runs the command on a board, which may be an emulated one; a fault when it fails."""
     share.mkdir(exist_ok=True)

@@ -102,6 +102,24 @@ fn the_shipped_config_asks_for_the_broker() {
 }
 
 #[test]
+fn the_shipped_config_is_left_to_its_owner_and_a_wrong_one_is_not() {
+    let shipped = shipped();
+    for (host_name, text, expected) in [
+        ("pump-house-7", shipped.clone(), vec!["mqtt.url"]),
+        ("raspberrypi", shipped.clone(), vec!["gateway.id", "mqtt.url"]),
+        ("raspberrypi", shipped.replace("#url", "url"), vec![]),
+        ("pump-house-7", shipped.replace("#url = \"mqtts", "url = \"http"), vec![]),
+        ("pump-house-7", shipped.replace("#url", "ulr"), vec![]),
+        ("pump-house-7", shipped.replace("#window = 64", "window = 0"), vec![]),
+    ] {
+        let mut sources = Sources::text("sluicegate.toml", &text);
+        host_name.clone_into(&mut sources.host_name);
+        let errors = load(&sources).unwrap_err();
+        assert_eq!(super::super::left_to_the_owner(&errors), expected, "{errors:#?}");
+    }
+}
+
+#[test]
 fn every_example_is_right_and_every_kind_has_one() {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder().join("examples")).unwrap() {
