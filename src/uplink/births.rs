@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -14,6 +14,9 @@ use crate::model::{
     self, DeviceName, DeviceState, DeviceStates, Point, Problem, Problems, Timestamp, Value, ValueType, time,
 };
 use crate::queue::{LaneStatus, Totals};
+
+/// So long before its end a certificate is a problem: people get to it, and authorities renew before that.
+const RENEW: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The payload of a status: exactly these two words, and the Last Will is the second.
 pub(super) fn status(online: bool) -> Bytes {
@@ -153,6 +156,22 @@ impl Shared {
             devices,
         };
         retained(self.topics.own("info"), plain::json(&info))
+    }
+
+    /// Raises a problem while our own certificate ends soon, as far as the clock can tell.
+    pub(super) fn judge_certificate(&mut self, kept: &Kept) {
+        let found = kept.identity().and_then(|identity| Some((identity.certificate()?, identity.expires()?)));
+        match found {
+            Some((file, end)) if end < time::at_least() + RENEW => {
+                let date = humantime::format_rfc3339_seconds(UNIX_EPOCH + end);
+                let file = file.display();
+                self.raise(
+                    "certificate",
+                    format!("the certificate {file} is valid until {date}: renew it, and reload"),
+                );
+            }
+            _ => self.clear("certificate"),
+        }
     }
 
     /// How the gateway is.

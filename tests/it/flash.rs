@@ -260,7 +260,12 @@ fn a_segment_of_a_newer_version_is_left_alone() {
     fs::write(&newer, &head).unwrap();
     site.gate.close();
     let mut agent = site.start();
-    assert_eq!(logged(&agent, "(1, from telemetry/0000000000000005.seg on) were written by a later sluicegate"), 1, "{}", agent.log());
+    assert_eq!(
+        logged(&agent, "(1, from telemetry/0000000000000005.seg on) were written by a later sluicegate"),
+        1,
+        "{}",
+        agent.log()
+    );
     site.say(100);
     site.wait_durable(&agent, 100);
     agent.kill();

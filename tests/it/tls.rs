@@ -255,6 +255,27 @@ fn certificates_and_passwords_that_were_replaced_are_taken_by_a_reload() {
     assert!(agent.stop().success());
 }
 
+#[test]
+fn a_certificate_that_ends_soon_is_a_problem_until_it_is_renewed() {
+    let site = Site::new();
+    let broker = site.broker(&site.server(&["localhost"], 2099));
+    let login = site.login();
+    let login: Vec<&str> = login.iter().map(String::as_str).collect();
+    let observer = Observer::with(broker.port, &[&["-t", "#"][..], &login].concat());
+    let Identity { cert, .. } = site.authority.client_for_days(site.path(), "client", 29);
+    let mut agent = Agent::start(site.path(), &site.config(broker.port, "3.1.1", ""));
+    let said = observer.wait("the problem", |heard| {
+        heard.topic == "sluicegate/g/problem" && heard.payload.contains(r#""code":"certificate""#)
+    });
+    let expected = format!("the certificate {} is valid until ", cert.display());
+    assert_eq!(said.json()[0]["text"].as_str().map(|text| text.starts_with(&expected)), Some(true), "{said:?}");
+    site.authority.client_for_days(site.path(), "client", 31);
+    observer.clear();
+    assert!(Agent::ask(site.path(), &["reload"]).status.success());
+    observer.wait_payload("sluicegate/g/problem", "[]");
+    assert!(agent.stop().success());
+}
+
 /// Starts an agent that must not get through, and checks what it says and that the broker never had it as a client.
 fn refused(site: &Site, broker: &Mosquitto, config: &str, expected: &str) {
     let agent = Agent::start(site.path(), config);

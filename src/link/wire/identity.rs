@@ -71,6 +71,11 @@ impl Identity {
     pub fn expires(&self) -> Option<Duration> {
         self.expires
     }
+
+    /// The file with our own certificate.
+    pub fn certificate(&self) -> Option<&Path> {
+        self.tls.cert.as_deref()
+    }
 }
 
 /// The time by which certificates are judged.

@@ -112,6 +112,7 @@ impl Session<'_> {
         if self.health_due(now) {
             self.health_wanted = false;
             self.shared.last_health = Some(now);
+            self.shared.judge_certificate(self.kept);
             let health = self.shared.health_word(self.kept);
             return Some((health.clone(), UnderWay::Word(health)));
         }

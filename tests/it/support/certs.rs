@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
@@ -46,10 +47,20 @@ impl Authority {
         self.sign(folder, name, Vec::new(), ExtendedKeyUsagePurpose::ClientAuth, 2099)
     }
 
+    /// A certificate for a client that is valid for so many days more.
+    pub(crate) fn client_for_days(&self, folder: &Path, name: &str, days: u64) -> Identity {
+        let end = SystemTime::now() + Duration::from_secs(days * 24 * 3600);
+        let date = humantime::format_rfc3339_seconds(end).to_string();
+        let (year, month, day) =
+            (date[..4].parse().unwrap(), date[5..7].parse().unwrap(), date[8..10].parse().unwrap());
+        let key = KeyPair::generate().unwrap();
+        self.sign_key(folder, name, Vec::new(), ExtendedKeyUsagePurpose::ClientAuth, (year, month, day), &key)
+    }
+
     /// A certificate for a client that has a key (PEM, PKCS#8) already.
     pub(crate) fn client_with_key(&self, folder: &Path, name: &str, key: &str) -> Identity {
         let key = KeyPair::from_pem(key).unwrap();
-        self.sign_key(folder, name, Vec::new(), ExtendedKeyUsagePurpose::ClientAuth, 2099, &key)
+        self.sign_key(folder, name, Vec::new(), ExtendedKeyUsagePurpose::ClientAuth, (2099, 12, 31), &key)
     }
 
     fn sign(
@@ -60,7 +71,7 @@ impl Authority {
         usage: ExtendedKeyUsagePurpose,
         until: i32,
     ) -> Identity {
-        self.sign_key(folder, name, names, usage, until, &KeyPair::generate().unwrap())
+        self.sign_key(folder, name, names, usage, (until, 12, 31), &KeyPair::generate().unwrap())
     }
 
     fn sign_key(
@@ -69,14 +80,14 @@ impl Authority {
         name: &str,
         names: Vec<String>,
         usage: ExtendedKeyUsagePurpose,
-        until: i32,
+        (year, month, day): (i32, u8, u8),
         key: &KeyPair,
     ) -> Identity {
         let mut params = CertificateParams::new(names).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![usage];
         params.not_before = date_time_ymd(2000, 1, 1);
-        params.not_after = date_time_ymd(until, 12, 31);
+        params.not_after = date_time_ymd(year, month, day);
         let certificate = params.signed_by(key, &self.issuer).unwrap();
         let identity = Identity { cert: folder.join(format!("{name}.crt")), key: folder.join(format!("{name}.key")) };
         fs::write(&identity.cert, certificate.pem()).unwrap();
