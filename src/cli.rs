@@ -76,6 +76,9 @@ enum Command {
     },
     /// Print the config as it is understood, with all layers and defaults.
     PrintConfig,
+    /// What sluicegate-clock.service runs: wait until a time service has set the clock, and tell the gateway.
+    #[command(hide = true)]
+    WatchClock,
 }
 
 /// Runs the program.
@@ -94,6 +97,7 @@ pub fn main() -> ExitCode {
             Err(errors) => wrong(&errors),
         },
         Command::Reload => run(reload(&sources), UNAVAILABLE),
+        Command::WatchClock => run(watch_clock(), UNAVAILABLE),
         command => match config::load(&sources) {
             Ok(config) => {
                 log::start(if matches!(command, Command::Run) { arguments.log } else { Level::ERROR });
@@ -189,6 +193,11 @@ async fn reload(sources: &Sources) -> anyhow::Result<ExitCode> {
     }
 }
 
+async fn watch_clock() -> anyhow::Result<ExitCode> {
+    agent::watch_clock().await?;
+    Ok(ExitCode::SUCCESS)
+}
+
 async fn act(command: Command, config: Config, sources: Sources, handed: Handed) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run => match agent::run(config, sources, handed, CancellationToken::new()).await? {
@@ -232,6 +241,8 @@ async fn act(command: Command, config: Config, sources: Sources, handed: Handed)
             agent::dump_queue(&config, lane, say).await?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::ListKinds { .. } | Command::PrintConfig | Command::Reload => Ok(ExitCode::SUCCESS),
+        Command::ListKinds { .. } | Command::PrintConfig | Command::Reload | Command::WatchClock => {
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }

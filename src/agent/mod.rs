@@ -36,6 +36,7 @@ use crate::{command, uplink};
 use answers::Answers;
 pub use check::{check_broker, check_devices};
 use clock::Clock;
+pub use clock::watch_clock;
 use devices::{Devices, Views};
 pub use handed::Handed;
 pub use looker::try_device;
