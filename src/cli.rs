@@ -13,7 +13,7 @@ use tracing::Level;
 use crate::agent::{self, Exit, Handed, Reloaded, StateError};
 use crate::config::{self, Config, Sources};
 use crate::device::KINDS;
-use crate::model::Lane;
+use crate::model::{Lane, event};
 use crate::service::control::{self, Question};
 use crate::service::log;
 
@@ -103,6 +103,14 @@ pub fn main() -> ExitCode {
                 log::start(if matches!(command, Command::Run) { arguments.log } else { Level::ERROR });
                 let broken = if matches!(command, Command::Run) { SOFTWARE } else { UNAVAILABLE };
                 run(act(command, config, sources, handed), broken)
+            }
+            Err(errors) if matches!(command, Command::Run) => {
+                // In the journal these are errors, each with its id.
+                log::start(arguments.log);
+                for error in &errors {
+                    tracing::error!(MESSAGE_ID = event::CONFIG_WRONG, "{error}");
+                }
+                ExitCode::from(CONFIG)
             }
             Err(errors) => wrong(&errors),
         },

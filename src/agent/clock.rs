@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::kernel_clock;
 use crate::config::{self, Trust};
-use crate::model::{Problem, Problems, Span, Timestamp, time};
+use crate::model::{Problem, Problems, Span, Timestamp, event, time};
 use crate::service::{self, Notifier};
 
 /// How often it looks. A link that waits for the clock comes so much later.
@@ -118,7 +118,12 @@ impl Clock {
         let verdict = self.judge.look(is_kept, &now);
         tell(&verdict, self.judge.trusts());
         if let Some(before) = before.filter(|_| verdict.stepped) {
-            tracing::info!("the clock was set: it showed {}, now {}", shown(before.wall), shown(now.wall));
+            tracing::info!(
+                MESSAGE_ID = event::CLOCK_STEPPED,
+                "the clock was set: it showed {}, now {}",
+                shown(before.wall),
+                shown(now.wall)
+            );
         }
         let news = self.doubted.map(|(doubt, _)| doubt) != verdict.doubt;
         if news {
@@ -134,7 +139,11 @@ impl Clock {
         let Some(doubt) = verdict.doubt else {
             if let Some((_, since)) = self.doubted {
                 let waited = now.uptime.saturating_sub(since.uptime).as_secs();
-                tracing::info!("the clock is set after {waited} s: {}", shown(now.wall));
+                tracing::info!(
+                    MESSAGE_ID = event::CLOCK_BELIEVED,
+                    "the clock is set after {waited} s: {}",
+                    shown(now.wall)
+                );
             }
             self.problems.send_replace(Problems::new());
             return None;
@@ -158,7 +167,7 @@ impl Clock {
              {remedy}"
         );
         if self.doubted.is_none() {
-            tracing::warn!("{text}");
+            tracing::warn!(MESSAGE_ID = event::CLOCK_DOUBTED, "{text}");
         }
         let since = self.doubted.map_or(*now, |(_, since)| since);
         self.problems.send_replace([(("clock", String::new()), Problem { code: "clock", text, since })].into());

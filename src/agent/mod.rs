@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::command::{Journal, Queued};
 use crate::config::{Config, Sources};
 use crate::device::{Held, Supervisor};
-use crate::model::{Lane, Problem, Problems, Takeover, time};
+use crate::model::{Lane, Problem, Problems, Takeover, event, time};
 use crate::queue::{Intake, Opened, Previous, Queue, Taps};
 use crate::service::control::{self, Control};
 use crate::service::{self, HangUp, Notifier, Signals, resident_memory};
@@ -122,6 +122,7 @@ pub async fn run(config: Config, sources: Sources, handed: Handed, stop: Cancell
     let mut notifier = Notifier::default();
     let (mut state, opened, before, state_problem) = begin(&config)?;
     tracing::info!(
+        MESSAGE_ID = event::STARTED,
         "sluicegate {} starts as {} (start {}; before: {})",
         env!("CARGO_PKG_VERSION"),
         config.gateway.id,
@@ -153,8 +154,13 @@ pub async fn run(config: Config, sources: Sources, handed: Handed, stop: Cancell
     let (descriptors, takeover, mark) = handed.resolve(&config.gateway.state_directory);
     match (descriptors.len(), takeover) {
         (0, _) => {}
-        (count, Takeover::Keep) => tracing::info!("{count} outputs are taken over and keep their values"),
-        (count, Takeover::Safe) => tracing::warn!("{count} outputs were set to safe: there was no clean stop before"),
+        (count, Takeover::Keep) => {
+            tracing::info!(MESSAGE_ID = event::OUTPUTS_KEPT, "{count} outputs are taken over and keep their values")
+        }
+        (count, Takeover::Safe) => tracing::warn!(
+            MESSAGE_ID = event::OUTPUTS_SAFE,
+            "{count} outputs were set to safe: there was no clean stop before"
+        ),
     }
     let (descriptors_tx, descriptors_rx) = mpsc::channel(DESCRIPTORS);
     let held = Held::new(descriptors, takeover, descriptors_tx);
@@ -302,7 +308,7 @@ pub async fn run(config: Config, sources: Sources, handed: Handed, stop: Cancell
         let mut wanted: Option<Option<reload::Ask>> = None;
         tokio::select! {
             signal = signals.end() => {
-                tracing::info!("stopping: {signal}");
+                tracing::info!(MESSAGE_ID = event::STOPPING, "stopping: {signal}");
                 break Exit::Stopped;
             }
             () = hang_up.next() => wanted = Some(None),
@@ -321,7 +327,7 @@ pub async fn run(config: Config, sources: Sources, handed: Handed, stop: Cancell
             _ = tick.tick() => {
                 match watchdog.stuck() {
                     None => notifier.alive(),
-                    Some(name) => tracing::error!("{name} is stuck; the watchdog is not fed"),
+                    Some(name) => tracing::error!(MESSAGE_ID = event::STUCK, "{name} is stuck; the watchdog is not fed"),
                 }
                 if saved.elapsed() >= SAVE_TIME {
                     saved = Instant::now();
@@ -363,13 +369,16 @@ pub async fn run(config: Config, sources: Sources, handed: Handed, stop: Cancell
     let kept = tokio::time::timeout(CLOSE, keeping.close()).await.unwrap_or(false);
     match (waiting, kept) {
         (0, true) => {}
-        (_, true) => tracing::info!("{waiting} records wait for the next start"),
-        (_, false) => tracing::error!("not all of {waiting} records could be kept; the next start will tell"),
+        (_, true) => tracing::info!(MESSAGE_ID = event::RECORDS_WAIT, "{waiting} records wait for the next start"),
+        (_, false) => tracing::error!(
+            MESSAGE_ID = event::RECORDS_LOST,
+            "not all of {waiting} records could be kept; the next start will tell"
+        ),
     }
     let reason = match &exit {
         Exit::Stopped => "stop",
         Exit::Broken(why) => {
-            tracing::error!("stopped because {why}");
+            tracing::error!(MESSAGE_ID = event::BROKEN, "stopped because {why}");
             why
         }
     };
@@ -392,7 +401,7 @@ fn begin(config: &Config) -> anyhow::Result<(State, Opened, state::Before, Probl
     let directory = &config.gateway.state_directory;
     let mut problems = Problems::new();
     let mut raise = |error: StateError| {
-        tracing::error!("{error}");
+        tracing::error!(MESSAGE_ID = event::STATE_UNWRITTEN, "{error}");
         raise(&mut problems, error.to_string());
     };
     let mut state = match State::open(directory) {
@@ -425,7 +434,7 @@ fn note<E: std::fmt::Display>(written: Result<(), E>, problems: &watch::Sender<P
     match written {
         Ok(()) => {}
         Err(error) => {
-            tracing::error!("the state could not be written: {error}");
+            tracing::error!(MESSAGE_ID = event::STATE_UNWRITTEN, "the state could not be written: {error}");
             problems.send_modify(|problems| raise(problems, format!("the state could not be written: {error}")));
         }
     }

@@ -29,6 +29,7 @@ do_install() {
     install -d ${D}${systemd_system_unitdir}
     install -m 0644 ${S}/systemd/*.service ${D}${systemd_system_unitdir}/
     install -D -m 0644 ${S}/systemd/sluicegate.tmpfiles.conf ${D}${nonarch_libdir}/tmpfiles.d/sluicegate.conf
+    install -D -m 0644 ${S}/systemd/sluicegate.catalog ${D}${nonarch_libdir}/systemd/catalog/sluicegate.catalog
     install -D -m 0644 ${S}/systemd/70-sluicegate.rules ${D}${nonarch_base_libdir}/udev/rules.d/70-sluicegate.rules
     install -D -m 0640 ${S}/config/sluicegate.toml ${D}${sysconfdir}/sluicegate/sluicegate.toml
     chgrp sluicegate ${D}${sysconfdir}/sluicegate/sluicegate.toml
@@ -47,6 +48,7 @@ USERADD_PARAM:${PN} = "--system --user-group --no-create-home --home-dir ${local
 
 FILES:${PN} += " \
     ${systemd_system_unitdir}/*.service \
+    ${nonarch_libdir}/systemd/catalog/sluicegate.catalog \
     ${nonarch_libdir}/tmpfiles.d/sluicegate.conf \
     ${nonarch_base_libdir}/udev/rules.d/70-sluicegate.rules \
 "
