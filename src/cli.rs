@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Level;
 
 use crate::agent::{self, Exit, Handed, Reloaded, StateError};
-use crate::config::{self, Config, Sources};
+use crate::config::{self, Config, Instance, Sources};
 use crate::device::KINDS;
 use crate::model::{Lane, event};
 use crate::service::control::{self, Question};
@@ -33,6 +33,9 @@ struct Arguments {
     /// Read this config file instead of the standard places.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// The gateway that sluicegate@NAME.service runs: with /etc/sluicegate/NAME.toml and a state of its own.
+    #[arg(long, global = true, value_name = "NAME", conflicts_with = "config")]
+    instance: Option<Instance>,
     /// How much is logged: error, warn, info, debug or trace.
     #[arg(long, global = true, value_name = "LEVEL", default_value = "info")]
     log: Level,
@@ -86,7 +89,7 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // Before the config is read: outputs are safe also where it turns out to be wrong.
     let handed = if matches!(arguments.command, Command::Run) { Handed::take() } else { Handed::default() };
-    let sources = Sources::of_process(arguments.config.as_deref());
+    let sources = Sources::of_process(arguments.config.as_deref(), arguments.instance);
     match arguments.command {
         Command::ListKinds { kind } => list_kinds(kind.as_deref()),
         Command::PrintConfig => match config::print(&sources) {
@@ -100,13 +103,13 @@ pub fn main() -> ExitCode {
         Command::WatchClock => run(watch_clock(), UNAVAILABLE),
         command => match config::load(&sources) {
             Ok(config) => {
-                log::start(if matches!(command, Command::Run) { arguments.log } else { Level::ERROR });
+                log::start(if matches!(command, Command::Run) { arguments.log } else { Level::ERROR }, sources.unit());
                 let broken = if matches!(command, Command::Run) { SOFTWARE } else { UNAVAILABLE };
                 run(act(command, config, sources, handed), broken)
             }
             Err(errors) if matches!(command, Command::Run) => {
                 // In the journal these are errors, each with its id.
-                log::start(arguments.log);
+                log::start(arguments.log, sources.unit());
                 for error in &errors {
                     tracing::error!(MESSAGE_ID = event::CONFIG_WRONG, "{error}");
                 }

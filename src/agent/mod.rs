@@ -15,7 +15,7 @@ mod reload;
 mod state;
 mod watchdog;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -32,7 +32,7 @@ use crate::service::control::{self, Control};
 use crate::service::{self, HangUp, Notifier, Signals, resident_memory};
 use crate::task::{Ended, Pulse, TaskSet};
 use crate::uplink::{RunBefore, Start, Uplink};
-use crate::{command, uplink};
+use crate::{command, config, uplink};
 use answers::Answers;
 pub use check::{check_broker, check_devices};
 use clock::Clock;
@@ -86,9 +86,6 @@ const GAP_BITS: u32 = 12;
 /// How often the time is saved.
 const SAVE_TIME: Duration = Duration::from_secs(3600);
 
-/// The `RuntimeDirectory=` of the unit, as seen by those who are not run by it.
-const RUNTIME_DIRECTORY: &str = "/run/sluicegate";
-
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Exit {
@@ -101,12 +98,12 @@ pub enum Exit {
 /// Where the one who asks finds the control socket of the gateway with this config: beside its state, or where the
 /// unit's `RuntimeDirectory=` has it.
 pub fn control_path(config: &Config) -> PathBuf {
-    control_path_of(&config.gateway.state_directory)
+    control_path_of(&config.gateway)
 }
 
-fn control_path_of(state_directory: &Path) -> PathBuf {
-    let beside = control::path(None, state_directory);
-    let of_unit = control::path(Some(Path::new(RUNTIME_DIRECTORY)), &beside);
+fn control_path_of(gateway: &config::Gateway) -> PathBuf {
+    let beside = control::path(None, &gateway.state_directory);
+    let of_unit = control::path(Some(&gateway.runtime_directory), &beside);
     // Where neither is there yet, a gateway that is about to start is meant, and not the system's.
     if of_unit.exists() && !beside.exists() { of_unit } else { beside }
 }

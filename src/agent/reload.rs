@@ -171,10 +171,10 @@ pub async fn ask_to_reload(sources: &Sources) -> anyhow::Result<Reloaded> {
     // systemd gives it to those that it starts in the service's name.
     let runtime =
         std::env::var_os("RUNTIME_DIRECTORY").map(|folder| control::path(Some(folder.as_ref()), Path::new("")));
-    let known = || config::state_directory(sources).map(|folder| super::control_path_of(&folder));
+    let known = || config::gateway(sources).map(|gateway| super::control_path_of(&gateway));
     // Who names a file means the gateway of that file, and not the system's.
     let is_system = matches!(sources.places, Places::Standard(_));
-    let of_unit = || is_system.then(|| control::path(Some(Path::new(super::RUNTIME_DIRECTORY)), Path::new("")));
+    let of_unit = || is_system.then(|| control::path(Some(&sources.runtime_directory()), Path::new("")));
     let path = runtime.filter(|path| path.exists()).or_else(known).or_else(of_unit);
     let path = path.context("no gateway is found by this config")?;
     let mut reloaded = None;

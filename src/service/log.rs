@@ -7,10 +7,11 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Starts logging. `level` is for our own lines; those of libraries start at warnings.
+/// Starts logging. `level` is for our own lines; those of libraries start at warnings. `unit` is what the journal calls
+/// us.
 ///
 /// Fields become journal fields by their names: `MESSAGE_ID=`, `DEVICE=`, `POINT=`, `LANE=`, `ID=`.
-pub fn start(level: Level) {
+pub fn start(level: Level, unit: String) {
     let filter = Targets::new()
         .with_default(level.min(Level::WARN))
         .with_target("sluicegate", level)
@@ -26,6 +27,7 @@ pub fn start(level: Level) {
                 info: tracing_journald::Priority::Informational,
                 ..tracing_journald::PriorityMappings::new()
             };
+            let layer = layer.with_syslog_identifier(unit);
             registry.with(layer.with_field_prefix(None).with_priority_mappings(mappings)).try_init()
         }
         None => {
