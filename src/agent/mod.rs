@@ -297,6 +297,7 @@ pub async fn run(config: Config, sources: Sources, handed: Handed, stop: Cancell
     let period = notifier.watchdog().map_or(Pulse::EVERY, |period| (period / 3).min(Pulse::EVERY));
     let mut tick = tokio::time::interval(period);
     let mut saved = Instant::now();
+    let mut stuck = false;
     let mut clock_changes = clock_changes;
     // What the first look found is to be saved as well.
     clock_changes.mark_changed();
@@ -322,10 +323,13 @@ pub async fn run(config: Config, sources: Sources, handed: Handed, stop: Cancell
                 }
             }
             _ = tick.tick() => {
-                match watchdog.stuck() {
+                let hangs = watchdog.stuck();
+                match hangs {
                     None => notifier.alive(),
+                    Some(_) if stuck => {}
                     Some(name) => tracing::error!(MESSAGE_ID = event::STUCK, "{name} is stuck; the watchdog is not fed"),
                 }
+                stuck = hangs.is_some();
                 if saved.elapsed() >= SAVE_TIME {
                     saved = Instant::now();
                     note(state.tick(), &problems);
