@@ -6,13 +6,14 @@ use sluicegate::model::event;
 
 use crate::support::Agent;
 
-const DOCUMENTS: [&str; 8] = [
+const DOCUMENTS: [&str; 9] = [
     "README.md",
     "ARCHITECTURE.md",
     "docs/COMMANDS.md",
     "docs/WIRE.md",
     "docs/DURABILITY.md",
     "docs/FLASH.md",
+    "docs/SERVICE.md",
     "tests/lab/README.md",
     "yocto/meta-sluicegate/README.md",
 ];
