@@ -135,14 +135,14 @@ impl Ledger {
         self.stored_empty = gaps == 0;
     }
 
-    /// A line when a lane begins to drop records at a bound. What is damaged or refused has lines of its own.
+    /// A line when a lane begins to drop records at a bound. What the flash, damage or the broker cost is told by those
+    /// who see the reason.
     fn say(&mut self, lane: Lane, cause: GapCause, now: Duration) {
         let why = match cause {
             GapCause::Bytes => "its max_bytes is reached",
             GapCause::Age => "they are older than its max_age",
             GapCause::Memory => "queue.max_memory is reached",
-            GapCause::Disk => "the flash is full, or does not take them",
-            GapCause::Damaged | GapCause::Refused | GapCause::Stop | GapCause::Overflow => return,
+            GapCause::Disk | GapCause::Damaged | GapCause::Refused | GapCause::Stop | GapCause::Overflow => return,
         };
         let last = self.last_drop.insert((lane, cause), now);
         if last.is_none_or(|last| now.saturating_sub(last) > EPISODE) {

@@ -793,7 +793,7 @@ impl Keeper {
             return;
         }
         let text = format!("{}: the lane {lane} drops its oldest", WriteError::Full);
-        tracing::error!(MESSAGE_ID = event::FLASH_FAILED, LANE = %lane, "{text}");
+        tracing::error!(MESSAGE_ID = event::RECORDS_DROPPED, LANE = %lane, "{text}");
         let problem = Problem { code: "queue", text, since: time::now() };
         self.problems.send_modify(|problems| _ = problems.insert(("queue", lane.to_string()), problem));
     }
