@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::Level;
 
 use crate::agent::{self, Exit, Handed, Reloaded, StateError};
-use crate::config::{self, Config, Places, Sources};
+use crate::config::{self, Config, Instance, Places, Sources};
 use crate::device::KINDS;
-use crate::model::Lane;
+use crate::model::{Lane, event};
 use crate::service::Notifier;
 use crate::service::control::{self, Question};
 use crate::service::log;
@@ -36,6 +36,9 @@ struct Arguments {
     /// Read this config file instead of the standard places.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// The gateway that sluicegate@NAME.service runs: with /etc/sluicegate/NAME.toml and a state of its own.
+    #[arg(long, global = true, value_name = "NAME", conflicts_with = "config")]
+    instance: Option<Instance>,
     /// How much is logged: error, warn, info, debug or trace.
     #[arg(long, global = true, value_name = "LEVEL", default_value = "info")]
     log: Level,
@@ -79,6 +82,9 @@ enum Command {
     },
     /// Print the config as it is understood, with all layers and defaults.
     PrintConfig,
+    /// What sluicegate-clock.service runs: wait until a time service has set the clock, and tell the gateway.
+    #[command(hide = true)]
+    WatchClock,
 }
 
 /// What the command line understands, for what is made of it: the manual page and the shells' completions.
@@ -91,7 +97,7 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // Before the config is read: outputs are safe also where it turns out to be wrong.
     let handed = if matches!(arguments.command, Command::Run) { Handed::take() } else { Handed::default() };
-    let sources = Sources::of_process(arguments.config.as_deref());
+    let sources = Sources::of_process(arguments.config.as_deref(), arguments.instance);
     match arguments.command {
         Command::ListKinds { kind } => list_kinds(kind.as_deref()),
         Command::PrintConfig => match config::print(&sources) {
@@ -102,20 +108,26 @@ pub fn main() -> ExitCode {
             Err(errors) => wrong(&errors),
         },
         Command::Reload => run(reload(&sources), UNAVAILABLE),
+        Command::WatchClock => run(watch_clock(), UNAVAILABLE),
         command => match config::load(&sources) {
             Ok(config) => {
-                log::start(if matches!(command, Command::Run) { arguments.log } else { Level::ERROR });
+                log::start(if matches!(command, Command::Run) { arguments.log } else { Level::ERROR }, sources.unit());
                 let broken = if matches!(command, Command::Run) { SOFTWARE } else { UNAVAILABLE };
                 run(act(command, config, sources, handed), broken)
             }
-            Err(errors) => {
-                let code = wrong(&errors);
+            Err(errors) if matches!(command, Command::Run) => {
+                // In the journal these are errors, each with its id.
+                log::start(arguments.log, sources.unit());
                 let missing = config::left_to_the_owner(&errors);
-                if missing.is_empty() || !matches!(command, Command::Run) {
-                    return code;
+                if !missing.is_empty() {
+                    return unconfigured(&sources, &missing);
                 }
-                unconfigured(&sources, &missing)
+                for error in &errors {
+                    tracing::error!(MESSAGE_ID = event::CONFIG_WRONG, "{error}");
+                }
+                ExitCode::from(CONFIG)
             }
+            Err(errors) => wrong(&errors),
         },
     }
 }
@@ -123,11 +135,15 @@ pub fn main() -> ExitCode {
 /// Says what is to be done first, where a person looks: `systemctl status` shows it as the status.
 fn unconfigured(sources: &Sources, missing: &[&str]) -> ExitCode {
     let (file, start) = match &sources.places {
-        Places::File(file) => (file.display().to_string(), "start it again"),
-        _ => ("/etc/sluicegate/sluicegate.toml".to_owned(), "systemctl start sluicegate"),
+        Places::File(file) => (file.display().to_string(), "start it again".to_owned()),
+        _ => {
+            let unit = sources.unit();
+            let name = unit.strip_prefix("sluicegate@").unwrap_or(&unit);
+            (format!("/etc/sluicegate/{name}.toml"), format!("systemctl start {unit}"))
+        }
     };
     let text = format!("not configured yet: set {} in {file}, then: {start}", missing.join(" and "));
-    eprintln!("{text}");
+    tracing::warn!(MESSAGE_ID = event::UNCONFIGURED, "{text}");
     let mut notifier = Notifier::default();
     // What ends before it was ready has failed.
     notifier.status(&text);
@@ -219,6 +235,11 @@ async fn reload(sources: &Sources) -> anyhow::Result<ExitCode> {
     }
 }
 
+async fn watch_clock() -> anyhow::Result<ExitCode> {
+    agent::watch_clock().await?;
+    Ok(ExitCode::SUCCESS)
+}
+
 async fn act(command: Command, config: Config, sources: Sources, handed: Handed) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run => match agent::run(config, sources, handed, CancellationToken::new()).await? {
@@ -262,6 +283,8 @@ async fn act(command: Command, config: Config, sources: Sources, handed: Handed)
             agent::dump_queue(&config, lane, say).await?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::ListKinds { .. } | Command::PrintConfig | Command::Reload => Ok(ExitCode::SUCCESS),
+        Command::ListKinds { .. } | Command::PrintConfig | Command::Reload | Command::WatchClock => {
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }

@@ -43,6 +43,9 @@ _sluicegate() {
             sluicegate,try)
                 cmd="sluicegate__subcmd__try"
                 ;;
+            sluicegate,watch-clock)
+                cmd="sluicegate__subcmd__watch__subcmd__clock"
+                ;;
             sluicegate__subcmd__help,check)
                 cmd="sluicegate__subcmd__help__subcmd__check"
                 ;;
@@ -70,6 +73,9 @@ _sluicegate() {
             sluicegate__subcmd__help,try)
                 cmd="sluicegate__subcmd__help__subcmd__try"
                 ;;
+            sluicegate__subcmd__help,watch-clock)
+                cmd="sluicegate__subcmd__help__subcmd__watch__subcmd__clock"
+                ;;
             *)
                 ;;
         esac
@@ -77,13 +83,17 @@ _sluicegate() {
 
     case "${cmd}" in
         sluicegate)
-            opts="-h -V --config --log --help --version run check try status reload queue list-kinds print-config help"
+            opts="-h -V --config --instance --log --help --version run check try status reload queue list-kinds print-config watch-clock help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --instance)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -99,13 +109,17 @@ _sluicegate() {
             return 0
             ;;
         sluicegate__subcmd__check)
-            opts="-h -V --devices --broker --config --log --help --version"
+            opts="-h -V --devices --broker --config --instance --log --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --instance)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -121,7 +135,7 @@ _sluicegate() {
             return 0
             ;;
         sluicegate__subcmd__help)
-            opts="run check try status reload queue list-kinds print-config help"
+            opts="run check try status reload queue list-kinds print-config watch-clock help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -260,14 +274,32 @@ _sluicegate() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        sluicegate__subcmd__help__subcmd__watch__subcmd__clock)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         sluicegate__subcmd__list__subcmd__kinds)
-            opts="-h -V --config --log --help --version"
+            opts="-h -V --config --instance --log --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --instance)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -283,13 +315,17 @@ _sluicegate() {
             return 0
             ;;
         sluicegate__subcmd__print__subcmd__config)
-            opts="-h -V --config --log --help --version"
+            opts="-h -V --config --instance --log --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --instance)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -305,7 +341,7 @@ _sluicegate() {
             return 0
             ;;
         sluicegate__subcmd__queue)
-            opts="-h -V --dump --config --log --help --version"
+            opts="-h -V --dump --config --instance --log --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -316,6 +352,10 @@ _sluicegate() {
                     return 0
                     ;;
                 --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --instance)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -331,13 +371,17 @@ _sluicegate() {
             return 0
             ;;
         sluicegate__subcmd__reload)
-            opts="-h -V --config --log --help --version"
+            opts="-h -V --config --instance --log --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --instance)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -353,13 +397,17 @@ _sluicegate() {
             return 0
             ;;
         sluicegate__subcmd__run)
-            opts="-h -V --config --log --help --version"
+            opts="-h -V --config --instance --log --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --instance)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -375,13 +423,17 @@ _sluicegate() {
             return 0
             ;;
         sluicegate__subcmd__status)
-            opts="-h -V --config --log --help --version"
+            opts="-h -V --config --instance --log --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --instance)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -397,13 +449,43 @@ _sluicegate() {
             return 0
             ;;
         sluicegate__subcmd__try)
-            opts="-h -V --config --log --help --version"
+            opts="-h -V --config --instance --log --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --instance)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sluicegate__subcmd__watch__subcmd__clock)
+            opts="-h -V --config --instance --log --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --instance)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_sluicegate_global_optspecs
-    string join \n config= log= h/help V/version
+    string join \n config= instance= log= h/help V/version
 end
 
 function __fish_sluicegate_needs_command
@@ -25,6 +25,7 @@ function __fish_sluicegate_using_subcommand
 end
 
 complete -c sluicegate -n "__fish_sluicegate_needs_command" -l config -d 'Read this config file instead of the standard places' -r -F
+complete -c sluicegate -n "__fish_sluicegate_needs_command" -l instance -d 'The gateway that sluicegate@NAME.service runs: with /etc/sluicegate/NAME.toml and a state of its own' -r
 complete -c sluicegate -n "__fish_sluicegate_needs_command" -l log -d 'How much is logged: error, warn, info, debug or trace' -r
 complete -c sluicegate -n "__fish_sluicegate_needs_command" -s h -l help -d 'Print help'
 complete -c sluicegate -n "__fish_sluicegate_needs_command" -s V -l version -d 'Print version'
@@ -36,26 +37,32 @@ complete -c sluicegate -n "__fish_sluicegate_needs_command" -f -a "reload" -d 'M
 complete -c sluicegate -n "__fish_sluicegate_needs_command" -f -a "queue" -d 'Show what waits for the broker, or print it'
 complete -c sluicegate -n "__fish_sluicegate_needs_command" -f -a "list-kinds" -d 'List the kinds of devices'
 complete -c sluicegate -n "__fish_sluicegate_needs_command" -f -a "print-config" -d 'Print the config as it is understood, with all layers and defaults'
+complete -c sluicegate -n "__fish_sluicegate_needs_command" -f -a "watch-clock" -d 'What sluicegate-clock.service runs: wait until a time service has set the clock, and tell the gateway'
 complete -c sluicegate -n "__fish_sluicegate_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand run" -l config -d 'Read this config file instead of the standard places' -r -F
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand run" -l instance -d 'The gateway that sluicegate@NAME.service runs: with /etc/sluicegate/NAME.toml and a state of its own' -r
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand run" -l log -d 'How much is logged: error, warn, info, debug or trace' -r
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand run" -s h -l help -d 'Print help'
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand run" -s V -l version -d 'Print version'
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand check" -l config -d 'Read this config file instead of the standard places' -r -F
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand check" -l instance -d 'The gateway that sluicegate@NAME.service runs: with /etc/sluicegate/NAME.toml and a state of its own' -r
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand check" -l log -d 'How much is logged: error, warn, info, debug or trace' -r
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand check" -l devices -d 'Also try to open the devices; outputs are left alone'
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand check" -l broker -d 'Also connect to the broker, and prove the rights to publish and subscribe'
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand check" -s h -l help -d 'Print help'
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand check" -s V -l version -d 'Print version'
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand try" -l config -d 'Read this config file instead of the standard places' -r -F
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand try" -l instance -d 'The gateway that sluicegate@NAME.service runs: with /etc/sluicegate/NAME.toml and a state of its own' -r
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand try" -l log -d 'How much is logged: error, warn, info, debug or trace' -r
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand try" -s h -l help -d 'Print help'
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand try" -s V -l version -d 'Print version'
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand status" -l config -d 'Read this config file instead of the standard places' -r -F
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand status" -l instance -d 'The gateway that sluicegate@NAME.service runs: with /etc/sluicegate/NAME.toml and a state of its own' -r
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand status" -l log -d 'How much is logged: error, warn, info, debug or trace' -r
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand status" -s h -l help -d 'Print help'
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand status" -s V -l version -d 'Print version'
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand reload" -l config -d 'Read this config file instead of the standard places' -r -F
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand reload" -l instance -d 'The gateway that sluicegate@NAME.service runs: with /etc/sluicegate/NAME.toml and a state of its own' -r
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand reload" -l log -d 'How much is logged: error, warn, info, debug or trace' -r
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand reload" -s h -l help -d 'Print help'
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand reload" -s V -l version -d 'Print version'
@@ -64,23 +71,32 @@ alarm\t''
 outcome\t''
 telemetry\t''"
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand queue" -l config -d 'Read this config file instead of the standard places' -r -F
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand queue" -l instance -d 'The gateway that sluicegate@NAME.service runs: with /etc/sluicegate/NAME.toml and a state of its own' -r
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand queue" -l log -d 'How much is logged: error, warn, info, debug or trace' -r
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand queue" -s h -l help -d 'Print help'
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand queue" -s V -l version -d 'Print version'
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand list-kinds" -l config -d 'Read this config file instead of the standard places' -r -F
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand list-kinds" -l instance -d 'The gateway that sluicegate@NAME.service runs: with /etc/sluicegate/NAME.toml and a state of its own' -r
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand list-kinds" -l log -d 'How much is logged: error, warn, info, debug or trace' -r
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand list-kinds" -s h -l help -d 'Print help'
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand list-kinds" -s V -l version -d 'Print version'
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand print-config" -l config -d 'Read this config file instead of the standard places' -r -F
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand print-config" -l instance -d 'The gateway that sluicegate@NAME.service runs: with /etc/sluicegate/NAME.toml and a state of its own' -r
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand print-config" -l log -d 'How much is logged: error, warn, info, debug or trace' -r
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand print-config" -s h -l help -d 'Print help'
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand print-config" -s V -l version -d 'Print version'
-complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check try status reload queue list-kinds print-config help" -f -a "run" -d 'Run the gateway'
-complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check try status reload queue list-kinds print-config help" -f -a "check" -d 'Check the config, and what it names'
-complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check try status reload queue list-kinds print-config help" -f -a "try" -d 'Show what a device would publish, live'
-complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check try status reload queue list-kinds print-config help" -f -a "status" -d 'Ask the running gateway how it is'
-complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check try status reload queue list-kinds print-config help" -f -a "reload" -d 'Make the running gateway read its config again, and take over what changed'
-complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check try status reload queue list-kinds print-config help" -f -a "queue" -d 'Show what waits for the broker, or print it'
-complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check try status reload queue list-kinds print-config help" -f -a "list-kinds" -d 'List the kinds of devices'
-complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check try status reload queue list-kinds print-config help" -f -a "print-config" -d 'Print the config as it is understood, with all layers and defaults'
-complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check try status reload queue list-kinds print-config help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand watch-clock" -l config -d 'Read this config file instead of the standard places' -r -F
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand watch-clock" -l instance -d 'The gateway that sluicegate@NAME.service runs: with /etc/sluicegate/NAME.toml and a state of its own' -r
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand watch-clock" -l log -d 'How much is logged: error, warn, info, debug or trace' -r
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand watch-clock" -s h -l help -d 'Print help'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand watch-clock" -s V -l version -d 'Print version'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check try status reload queue list-kinds print-config watch-clock help" -f -a "run" -d 'Run the gateway'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check try status reload queue list-kinds print-config watch-clock help" -f -a "check" -d 'Check the config, and what it names'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check try status reload queue list-kinds print-config watch-clock help" -f -a "try" -d 'Show what a device would publish, live'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check try status reload queue list-kinds print-config watch-clock help" -f -a "status" -d 'Ask the running gateway how it is'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check try status reload queue list-kinds print-config watch-clock help" -f -a "reload" -d 'Make the running gateway read its config again, and take over what changed'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check try status reload queue list-kinds print-config watch-clock help" -f -a "queue" -d 'Show what waits for the broker, or print it'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check try status reload queue list-kinds print-config watch-clock help" -f -a "list-kinds" -d 'List the kinds of devices'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check try status reload queue list-kinds print-config watch-clock help" -f -a "print-config" -d 'Print the config as it is understood, with all layers and defaults'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check try status reload queue list-kinds print-config watch-clock help" -f -a "watch-clock" -d 'What sluicegate-clock.service runs: wait until a time service has set the clock, and tell the gateway'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check try status reload queue list-kinds print-config watch-clock help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -22,6 +22,12 @@ const ASKERS: usize = 8;
 /// Records on their way from the files to the one who asked; then the reading waits.
 const LINES: usize = 64;
 
+/// Devices that are away and named in the line for `systemctl status`; of more it says how many.
+const NAMED: usize = 3;
+
+/// Letters of each one's reason there.
+const REASON: usize = 60;
+
 /// After a socket error the next attempt waits, so that a broken one does not spin.
 const ERROR_PAUSE: Duration = Duration::from_secs(1);
 
@@ -164,10 +170,38 @@ impl Answers {
 
     /// One line for `systemctl status`.
     pub(super) fn line(&self) -> String {
-        let states = self.states.borrow();
-        let online = states.values().filter(|state| **state == DeviceState::Online).count();
-        let waiting: u64 = self.queue.status().iter().map(|lane| lane.depth).sum();
-        format!("{}; {online} of {} devices online; {waiting} records wait", *self.status.borrow(), states.len())
+        let waiting = self.queue.status().iter().map(|lane| lane.depth).sum();
+        at_a_glance(&self.status.borrow(), &self.states.borrow(), waiting)
+    }
+}
+
+/// The link, the devices, and why those that are away are, and how many records wait.
+fn at_a_glance(link: &Status, states: &DeviceStates, waiting: u64) -> String {
+    let away = states.iter().filter_map(|(device, state)| match state {
+        DeviceState::Online => None,
+        DeviceState::Starting => Some(format!("{device}: starting")),
+        DeviceState::Offline { why, .. } => Some(format!("{device}: {}", start_of(why))),
+    });
+    let away: Vec<String> = away.collect();
+    let online = states.len() - away.len();
+    let mut named = away.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join("; ");
+    if away.len() > NAMED {
+        named = format!("{named}; and {} more", away.len() - NAMED);
+    }
+    let devices = match states.len() {
+        0 => "no devices".to_owned(),
+        count if online == count => format!("{online} of {count} devices online"),
+        count => format!("{online} of {count} devices online ({named})"),
+    };
+    let records = if waiting == 1 { "1 record waits".to_owned() } else { format!("{waiting} records wait") };
+    format!("{link}; {devices}; {records}")
+}
+
+/// As much of a reason as a line for all devices has room for. Most say what is wrong first, and then what to do.
+fn start_of(why: &str) -> String {
+    match why.char_indices().nth(REASON) {
+        Some((end, _)) => format!("{}…", why.get(..end).unwrap_or(why).trim_end()),
+        None => why.to_owned(),
     }
 }
 
@@ -178,4 +212,35 @@ pub(super) fn show(reading: &Reading) -> String {
     let value = reading.value.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
     let quality = format!("{:?}", reading.quality).to_lowercase();
     format!("{time}  {}/{} = {value}  ({quality})", reading.device, reading.point)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::DeviceName;
+
+    #[test]
+    fn systemctl_status_shows_link_devices_and_backlog_in_one_line() {
+        let online = Status::Online { url: "mqtts://b".to_owned() };
+        let away = |why: &str| DeviceState::Offline { why: why.to_owned(), since: time::now() };
+        let long = "x".repeat(99);
+        for (states, waiting, expected) in [
+            (vec![], 0, "no devices; 0 records wait".to_owned()),
+            (vec![DeviceState::Online], 1, "1 of 1 devices online; 1 record waits".to_owned()),
+            (
+                vec![DeviceState::Online, away("unplugged"), DeviceState::Starting],
+                120,
+                "1 of 3 devices online (d1: unplugged; d2: starting); 120 records wait".to_owned(),
+            ),
+            (
+                vec![away(&long), away("b"), away("c"), away("d"), away("e")],
+                0,
+                format!("0 of 5 devices online (d0: {}…; d1: b; d2: c; and 2 more); 0 records wait", "x".repeat(60)),
+            ),
+        ] {
+            let name = |number| DeviceName::new(&format!("d{number}")).unwrap();
+            let states = states.into_iter().enumerate().map(|(number, state)| (name(number), state)).collect();
+            assert_eq!(at_a_glance(&online, &states, waiting), format!("online at mqtts://b; {expected}"));
+        }
+    }
 }

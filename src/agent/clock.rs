@@ -10,13 +10,15 @@
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
+use anyhow::Context;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::kernel_clock;
 use crate::config::{self, Trust};
-use crate::model::{Problem, Problems, Span, Timestamp, time};
+use crate::model::{Problem, Problems, Span, Timestamp, event, time};
+use crate::service::{self, Notifier};
 
 /// How often it looks. A link that waits for the clock comes so much later.
 const LOOK: Duration = Duration::from_secs(1);
@@ -25,8 +27,15 @@ const LOOK: Duration = Duration::from_secs(1);
 /// millisecond a second, and between two readings of the clocks passes less.
 const STEP: Duration = Duration::from_secs(1);
 
-/// systemd-timesyncd makes it when it has set the clock. A sandbox that hides the kernel's answer leaves this.
-const MARKER: &str = "/run/systemd/timesync/synchronized";
+/// systemd-timesyncd makes it when it has set the clock.
+const TIMESYNCD: &str = "/run/systemd/timesync/synchronized";
+
+/// Where sluicegate-clock.service, while it runs, has its own: it may ask the kernel, which the unit's sandbox refuses
+/// to the gateway itself.
+const WATCHER: &str = "/run/sluicegate-clock";
+
+/// What it leaves there.
+const MARKER: &str = "synchronized";
 
 /// The task that looks after the clock.
 #[derive(Debug)]
@@ -69,6 +78,8 @@ struct Verdict {
 enum Doubt {
     /// No time service has set it.
     Unkept,
+    /// There is nobody to tell whether one has.
+    Untold,
     /// It shows a time that has passed.
     Behind,
 }
@@ -107,7 +118,12 @@ impl Clock {
         let verdict = self.judge.look(is_kept, &now);
         tell(&verdict, self.judge.trusts());
         if let Some(before) = before.filter(|_| verdict.stepped) {
-            tracing::info!("the clock was set: it showed {}, now {}", shown(before.wall), shown(now.wall));
+            tracing::info!(
+                MESSAGE_ID = event::CLOCK_STEPPED,
+                "the clock was set: it showed {}, now {}",
+                shown(before.wall),
+                shown(now.wall)
+            );
         }
         let news = self.doubted.map(|(doubt, _)| doubt) != verdict.doubt;
         if news {
@@ -123,12 +139,22 @@ impl Clock {
         let Some(doubt) = verdict.doubt else {
             if let Some((_, since)) = self.doubted {
                 let waited = now.uptime.saturating_sub(since.uptime).as_secs();
-                tracing::info!("the clock is set after {waited} s: {}", shown(now.wall));
+                tracing::info!(
+                    MESSAGE_ID = event::CLOCK_BELIEVED,
+                    "the clock is set after {waited} s: {}",
+                    shown(now.wall)
+                );
             }
             self.problems.send_replace(Problems::new());
             return None;
         };
         let (fault, remedy) = match doubt {
+            Doubt::Untold => (
+                "may not be synchronised: the sandbox keeps the gateway from asking the kernel, and \
+                 sluicegate-clock.service, which asks for it, does not run"
+                    .to_owned(),
+                "start it, or set clock.trust = \"always\" if this board keeps the time by itself",
+            ),
             Doubt::Unkept => (
                 "is not synchronised".to_owned(),
                 "see to the time service (NTP), or set clock.trust = \"always\" if this board keeps the time by itself",
@@ -141,7 +167,7 @@ impl Clock {
              {remedy}"
         );
         if self.doubted.is_none() {
-            tracing::warn!("{text}");
+            tracing::warn!(MESSAGE_ID = event::CLOCK_DOUBTED, "{text}");
         }
         let since = self.doubted.map_or(*now, |(_, since)| since);
         self.problems.send_replace([(("clock", String::new()), Problem { code: "clock", text, since })].into());
@@ -154,16 +180,18 @@ impl Judge {
         self.kept || self.trust == Trust::Always
     }
 
-    /// `kept`: whether a time service has set the clock; not asked once it had.
-    fn look(&mut self, kept: impl FnOnce() -> bool, now: &Timestamp) -> Verdict {
+    /// `kept`: whether a time service has set the clock, if anybody tells; not asked once it had.
+    fn look(&mut self, kept: impl FnOnce() -> Option<bool>, now: &Timestamp) -> Verdict {
         let stepped = self.before.replace(*now).is_some_and(|before| {
             let expected = before.wall + now.uptime.saturating_sub(before.uptime);
             now.wall.abs_diff(expected) > STEP
         });
-        self.kept = self.kept || kept();
+        let told = if self.kept { Some(true) } else { kept() };
+        self.kept = told.unwrap_or_default();
         self.set |= stepped || self.kept;
         let past = if self.set { time::BUILD_DATE } else { self.saved.max(time::BUILD_DATE) };
         let doubt = match self.trusts() {
+            false if told.is_none() => Some(Doubt::Untold),
             false => Some(Doubt::Unkept),
             true => (now.wall < past).then_some(Doubt::Behind),
         };
@@ -183,9 +211,32 @@ fn tell(verdict: &Verdict, trusted: bool) {
     time::believe(trusted.then_some(verdict.past));
 }
 
-/// Neither waits for anything: the marker is in RAM.
-fn is_kept() -> bool {
-    kernel_clock::is_kept() || Path::new(MARKER).exists()
+/// What sluicegate-clock.service does: waits until a time service has set the clock, and leaves a file that says so in
+/// its runtime directory.
+///
+/// # Errors
+/// When it has no such directory, the file can't be made, or the kernel does not answer.
+pub async fn watch_clock() -> anyhow::Result<()> {
+    let folder =
+        service::runtime_directory().context("$RUNTIME_DIRECTORY is not set: sluicegate-clock.service does this")?;
+    let mut notifier = Notifier::default();
+    while !kernel_clock::is_kept().context("the kernel does not say whether its clock is synchronised")? {
+        notifier.ready();
+        tokio::time::sleep(LOOK).await;
+    }
+    let marker = folder.join(MARKER);
+    std::fs::write(&marker, "").with_context(|| format!("{} can't be made", marker.display()))?;
+    notifier.ready();
+    Ok(())
+}
+
+/// `None`: nobody tells. None of them waits for anything: the files are in RAM.
+fn is_kept() -> Option<bool> {
+    let watcher = Path::new(WATCHER);
+    if Path::new(TIMESYNCD).exists() || watcher.join(MARKER).exists() {
+        return Some(true);
+    }
+    kernel_clock::is_kept().or_else(|| watcher.exists().then_some(false))
 }
 
 fn shown(wall: Duration) -> String {
@@ -198,10 +249,12 @@ mod tests {
     use crate::model::BootId;
 
     const DAY: u64 = 24 * 3600;
+    const YES: Option<bool> = Some(true);
+    const NO: Option<bool> = Some(false);
 
     /// Looks at these times: seconds since boot, seconds of the wall clock after the date of the program (before, where
-    /// negative), whether a time service has set it. The verdict of the last look.
-    fn check(trust: Trust, saved: u64, looks: &[(u64, i64, bool)]) -> Verdict {
+    /// negative), whether a time service has set it, if anybody tells. The verdict of the last look.
+    fn check(trust: Trust, saved: u64, looks: &[(u64, i64, Option<bool>)]) -> Verdict {
         let build = i64::try_from(time::BUILD_DATE.as_secs()).unwrap();
         let saved = Duration::from_secs(saved);
         let mut judge = Judge { trust, saved, kept: false, set: false, before: None };
@@ -216,26 +269,29 @@ mod tests {
 
     #[test]
     fn a_clock_is_believed_when_there_is_a_reason() {
-        use Doubt::{Behind, Unkept};
+        use Doubt::{Behind, Unkept, Untold};
         use Trust::{Always, Synchronized};
         const FIRST: i64 = -56 * 365 * 24 * 3600;
         let build = time::BUILD_DATE.as_secs();
         for (what, trust, saved, looks, doubt, stepped) in [
-            ("a board without a battery", Synchronized, 0, &[(5, FIRST, false)][..], Some(Unkept), false),
-            ("it shows a likely time, but nobody says so", Synchronized, 0, &[(5, 9, false)], Some(Unkept), false),
-            ("it was set by a time service", Synchronized, 0, &[(5, 9, true)], None, false),
-            ("set while it runs", Synchronized, 0, &[(5, FIRST, false), (6, 9, true)], None, true),
-            ("set by hand", Synchronized, 0, &[(5, FIRST, false), (6, 9, false)], Some(Unkept), true),
-            ("the network is gone for a day", Synchronized, 0, &[(5, 9, true), (86405, 86409, false)], None, false),
-            ("slewed", Synchronized, 0, &[(5, 9, true), (65, 70, true)], None, false),
-            ("a time service in 1970", Synchronized, 0, &[(5, FIRST, true)], Some(Behind), false),
-            ("set back to 1970", Synchronized, 0, &[(5, 9, true), (6, FIRST, true)], Some(Behind), true),
-            ("what was saved was wrong", Synchronized, build + 9 * DAY, &[(5, 9, true)], None, false),
-            ("a battery", Always, build, &[(5, 9, false)], None, false),
-            ("an empty one", Always, build, &[(5, FIRST, false)], Some(Behind), false),
-            ("a clock from an old file", Always, build + 9 * DAY, &[(5, 9, false)], Some(Behind), false),
-            ("and then set", Always, build + 9 * DAY, &[(5, 9, false), (6, 3 * 86400, false)], None, true),
-            ("what was saved was wrong", Always, build + 9 * DAY, &[(5, 9, false), (6, 4, false)], None, true),
+            ("a board without a battery", Synchronized, 0, &[(5, FIRST, NO)][..], Some(Unkept), false),
+            ("it shows a likely time, but nobody says so", Synchronized, 0, &[(5, 9, NO)], Some(Unkept), false),
+            ("it was set by a time service", Synchronized, 0, &[(5, 9, YES)], None, false),
+            ("nobody may ask", Synchronized, 0, &[(5, 9, None)], Some(Untold), false),
+            ("asked no more", Synchronized, 0, &[(5, 9, YES), (6, 10, None)], None, false),
+            ("nobody may ask, nor need to", Always, 0, &[(5, 9, None)], None, false),
+            ("set while it runs", Synchronized, 0, &[(5, FIRST, NO), (6, 9, YES)], None, true),
+            ("set by hand", Synchronized, 0, &[(5, FIRST, NO), (6, 9, NO)], Some(Unkept), true),
+            ("the network is gone for a day", Synchronized, 0, &[(5, 9, YES), (86405, 86409, NO)], None, false),
+            ("slewed", Synchronized, 0, &[(5, 9, YES), (65, 70, YES)], None, false),
+            ("a time service in 1970", Synchronized, 0, &[(5, FIRST, YES)], Some(Behind), false),
+            ("set back to 1970", Synchronized, 0, &[(5, 9, YES), (6, FIRST, YES)], Some(Behind), true),
+            ("what was saved was wrong", Synchronized, build + 9 * DAY, &[(5, 9, YES)], None, false),
+            ("a battery", Always, build, &[(5, 9, NO)], None, false),
+            ("an empty one", Always, build, &[(5, FIRST, NO)], Some(Behind), false),
+            ("a clock from an old file", Always, build + 9 * DAY, &[(5, 9, NO)], Some(Behind), false),
+            ("and then set", Always, build + 9 * DAY, &[(5, 9, NO), (6, 3 * 86400, NO)], None, true),
+            ("what was saved was wrong", Always, build + 9 * DAY, &[(5, 9, NO), (6, 4, NO)], None, true),
         ] {
             let found = check(trust, saved, looks);
             assert_eq!((found.doubt, found.stepped), (doubt, stepped), "{what}");
@@ -246,9 +302,9 @@ mod tests {
     fn what_was_saved_has_passed_until_the_clock_is_set() {
         let saved = time::BUILD_DATE + Duration::from_secs(DAY);
         for (looks, expected) in [
-            (&[(5, 9, false)][..], saved),
-            (&[(5, 9, false), (6, 99, false)], time::BUILD_DATE),
-            (&[(5, 9, true)], time::BUILD_DATE),
+            (&[(5, 9, NO)][..], saved),
+            (&[(5, 9, NO), (6, 99, NO)], time::BUILD_DATE),
+            (&[(5, 9, YES)], time::BUILD_DATE),
         ] {
             assert_eq!(check(Trust::Synchronized, saved.as_secs(), looks).past, expected, "{looks:?}");
         }

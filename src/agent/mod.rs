@@ -15,7 +15,7 @@ mod reload;
 mod state;
 mod watchdog;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -26,16 +26,17 @@ use tokio_util::sync::CancellationToken;
 use crate::command::{Journal, Queued};
 use crate::config::{Config, Sources};
 use crate::device::{Held, Supervisor};
-use crate::model::{Lane, Problem, Problems, Takeover, time};
+use crate::model::{Lane, Problem, Problems, Takeover, event, time};
 use crate::queue::{Intake, Opened, Previous, Queue, Taps};
 use crate::service::control::{self, Control};
 use crate::service::{self, HangUp, Notifier, Signals, resident_memory};
 use crate::task::{Ended, Pulse, TaskSet};
 use crate::uplink::{RunBefore, Start, Uplink};
-use crate::{command, uplink};
+use crate::{command, config, uplink};
 use answers::Answers;
 pub use check::{check_broker, check_devices};
 use clock::Clock;
+pub use clock::watch_clock;
 use devices::{Devices, Views};
 pub use handed::Handed;
 pub use looker::try_device;
@@ -85,9 +86,6 @@ const GAP_BITS: u32 = 12;
 /// How often the time is saved.
 const SAVE_TIME: Duration = Duration::from_secs(3600);
 
-/// The `RuntimeDirectory=` of the unit, as seen by those who are not run by it.
-const RUNTIME_DIRECTORY: &str = "/run/sluicegate";
-
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Exit {
@@ -100,12 +98,12 @@ pub enum Exit {
 /// Where the one who asks finds the control socket of the gateway with this config: beside its state, or where the
 /// unit's `RuntimeDirectory=` has it.
 pub fn control_path(config: &Config) -> PathBuf {
-    control_path_of(&config.gateway.state_directory)
+    control_path_of(&config.gateway)
 }
 
-fn control_path_of(state_directory: &Path) -> PathBuf {
-    let beside = control::path(None, state_directory);
-    let of_unit = control::path(Some(Path::new(RUNTIME_DIRECTORY)), &beside);
+fn control_path_of(gateway: &config::Gateway) -> PathBuf {
+    let beside = control::path(None, &gateway.state_directory);
+    let of_unit = control::path(Some(&gateway.runtime_directory), &beside);
     // Where neither is there yet, a gateway that is about to start is meant, and not the system's.
     if of_unit.exists() && !beside.exists() { of_unit } else { beside }
 }
@@ -121,6 +119,7 @@ pub async fn run(config: Config, sources: Sources, handed: Handed, stop: Cancell
     let mut notifier = Notifier::default();
     let (mut state, opened, before, state_problem) = begin(&config)?;
     tracing::info!(
+        MESSAGE_ID = event::STARTED,
         "sluicegate {} starts as {} (start {}; before: {})",
         env!("CARGO_PKG_VERSION"),
         config.gateway.id,
@@ -152,8 +151,13 @@ pub async fn run(config: Config, sources: Sources, handed: Handed, stop: Cancell
     let (descriptors, takeover, mark) = handed.resolve(&config.gateway.state_directory);
     match (descriptors.len(), takeover) {
         (0, _) => {}
-        (count, Takeover::Keep) => tracing::info!("{count} outputs are taken over and keep their values"),
-        (count, Takeover::Safe) => tracing::warn!("{count} outputs were set to safe: there was no clean stop before"),
+        (count, Takeover::Keep) => {
+            tracing::info!(MESSAGE_ID = event::OUTPUTS_KEPT, "{count} outputs are taken over and keep their values")
+        }
+        (count, Takeover::Safe) => tracing::warn!(
+            MESSAGE_ID = event::OUTPUTS_SAFE,
+            "{count} outputs were set to safe: there was no clean stop before"
+        ),
     }
     let (descriptors_tx, descriptors_rx) = mpsc::channel(DESCRIPTORS);
     let held = Held::new(descriptors, takeover, descriptors_tx);
@@ -293,6 +297,7 @@ pub async fn run(config: Config, sources: Sources, handed: Handed, stop: Cancell
     let period = notifier.watchdog().map_or(Pulse::EVERY, |period| (period / 3).min(Pulse::EVERY));
     let mut tick = tokio::time::interval(period);
     let mut saved = Instant::now();
+    let mut stuck = false;
     let mut clock_changes = clock_changes;
     // What the first look found is to be saved as well.
     clock_changes.mark_changed();
@@ -301,7 +306,7 @@ pub async fn run(config: Config, sources: Sources, handed: Handed, stop: Cancell
         let mut wanted: Option<Option<reload::Ask>> = None;
         tokio::select! {
             signal = signals.end() => {
-                tracing::info!("stopping: {signal}");
+                tracing::info!(MESSAGE_ID = event::STOPPING, "stopping: {signal}");
                 break Exit::Stopped;
             }
             () = hang_up.next() => wanted = Some(None),
@@ -318,10 +323,13 @@ pub async fn run(config: Config, sources: Sources, handed: Handed, stop: Cancell
                 }
             }
             _ = tick.tick() => {
-                match watchdog.stuck() {
+                let hangs = watchdog.stuck();
+                match hangs {
                     None => notifier.alive(),
-                    Some(name) => tracing::error!("{name} is stuck; the watchdog is not fed"),
+                    Some(_) if stuck => {}
+                    Some(name) => tracing::error!(MESSAGE_ID = event::STUCK, "{name} is stuck; the watchdog is not fed"),
                 }
+                stuck = hangs.is_some();
                 if saved.elapsed() >= SAVE_TIME {
                     saved = Instant::now();
                     note(state.tick(), &problems);
@@ -362,13 +370,16 @@ pub async fn run(config: Config, sources: Sources, handed: Handed, stop: Cancell
     let kept = tokio::time::timeout(CLOSE, keeping.close()).await.unwrap_or(false);
     match (waiting, kept) {
         (0, true) => {}
-        (_, true) => tracing::info!("{waiting} records wait for the next start"),
-        (_, false) => tracing::error!("not all of {waiting} records could be kept; the next start will tell"),
+        (_, true) => tracing::info!(MESSAGE_ID = event::RECORDS_WAIT, "{waiting} records wait for the next start"),
+        (_, false) => tracing::error!(
+            MESSAGE_ID = event::RECORDS_LOST,
+            "not all of {waiting} records could be kept; the next start will tell"
+        ),
     }
     let reason = match &exit {
         Exit::Stopped => "stop",
         Exit::Broken(why) => {
-            tracing::error!("stopped because {why}");
+            tracing::error!(MESSAGE_ID = event::BROKEN, "stopped because {why}");
             why
         }
     };
@@ -391,7 +402,7 @@ fn begin(config: &Config) -> anyhow::Result<(State, Opened, state::Before, Probl
     let directory = &config.gateway.state_directory;
     let mut problems = Problems::new();
     let mut raise = |error: StateError| {
-        tracing::error!("{error}");
+        tracing::error!(MESSAGE_ID = event::STATE_UNWRITTEN, "{error}");
         raise(&mut problems, error.to_string());
     };
     let mut state = match State::open(directory) {
@@ -424,7 +435,7 @@ fn note<E: std::fmt::Display>(written: Result<(), E>, problems: &watch::Sender<P
     match written {
         Ok(()) => {}
         Err(error) => {
-            tracing::error!("the state could not be written: {error}");
+            tracing::error!(MESSAGE_ID = event::STATE_UNWRITTEN, "the state could not be written: {error}");
             problems.send_modify(|problems| raise(problems, format!("the state could not be written: {error}")));
         }
     }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::devices::{Devices, Views};
 use crate::config::{self, Config, ConfigError, Difference, Fate, Outline, Places, Sources};
-use crate::model::{Lane, Problem, Problems, time};
+use crate::model::{Lane, Problem, Problems, event, time};
 use crate::queue::{self, Queue};
 use crate::service::control::{self, Question};
 use crate::{command, link, uplink};
@@ -75,12 +75,12 @@ impl Reload {
                 let said = |lines: &[String]| if lines.is_empty() { "nothing".to_owned() } else { lines.join("; ") };
                 let later =
                     if later.is_empty() { String::new() } else { format!("; at the next start: {}", later.join(", ")) };
-                tracing::info!("the config was read again: {}{later}", said(changed));
+                tracing::info!(MESSAGE_ID = event::CONFIG_TAKEN, "the config was read again: {}{later}", said(changed));
                 self.problems.send_if_modified(|problems| problems.remove(&key()).is_some());
             }
             Reloaded::Refused(faults) => {
                 let text = format!("the new config is refused, and the old one goes on: {}", faults.join("; "));
-                tracing::error!("{text}");
+                tracing::error!(MESSAGE_ID = event::CONFIG_REFUSED, "{text}");
                 self.problems.send_modify(|problems| {
                     let since = problems.get(&key()).map_or_else(time::now, |known| known.since);
                     problems.insert(key(), Problem { code: "config", text, since });
@@ -171,10 +171,10 @@ pub async fn ask_to_reload(sources: &Sources) -> anyhow::Result<Reloaded> {
     // systemd gives it to those that it starts in the service's name.
     let runtime =
         std::env::var_os("RUNTIME_DIRECTORY").map(|folder| control::path(Some(folder.as_ref()), Path::new("")));
-    let known = || config::state_directory(sources).map(|folder| super::control_path_of(&folder));
+    let known = || config::gateway(sources).map(|gateway| super::control_path_of(&gateway));
     // Who names a file means the gateway of that file, and not the system's.
     let is_system = matches!(sources.places, Places::Standard(_));
-    let of_unit = || is_system.then(|| control::path(Some(Path::new(super::RUNTIME_DIRECTORY)), Path::new("")));
+    let of_unit = || is_system.then(|| control::path(Some(&sources.runtime_directory()), Path::new("")));
     let path = runtime.filter(|path| path.exists()).or_else(known).or_else(of_unit);
     let path = path.context("no gateway is found by this config")?;
     let mut reloaded = None;

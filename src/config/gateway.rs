@@ -1,13 +1,13 @@
 //! The table `[gateway]`: who this gateway is, and where it keeps its state.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
-use super::Sources;
 use super::error::Finding;
+use super::{Instance, Sources};
 use crate::model::GatewayId;
 
 /// Names that boards have before somebody gives them one. A hundred gateways of one id would throw each other off the
@@ -45,8 +45,8 @@ const GENERIC: [&str; 27] = [
 /// What generic names begin with.
 const GENERIC_PREFIXES: [&str; 2] = ["qemu", "localhost"];
 
-/// Where the state is kept when neither the config nor systemd says so.
-const STATE_DIRECTORY: &str = "/var/lib/sluicegate";
+/// Where the state is kept when neither the config nor systemd says so: below this, by the name of the unit.
+const STATE_DIRECTORIES: &str = "/var/lib";
 
 /// Who this gateway is, and where it keeps its state.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,15 +55,19 @@ pub struct Gateway {
     pub id: GatewayId,
     /// Holds the queue and the journal; an absolute path.
     pub state_directory: PathBuf,
+    /// What the unit's `RuntimeDirectory=` makes, for those who are not run by it.
+    pub runtime_directory: PathBuf,
 }
 
 /// The table as it is written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Keys {
-    /// The id, or `{ file = "…" }` that holds it; default: the host name up to its first dot.
+    /// The id, or `{ file = "…" }` that holds it; default: the host name up to its first dot, and the
+    /// name of the instance.
     id: Option<Id>,
-    /// An absolute path, which may hold `{id}`; default: `$STATE_DIRECTORY`, else `/var/lib/sluicegate`.
+    /// An absolute path, which may hold `{id}`; default: `$STATE_DIRECTORY`, else that of the unit,
+    /// `/var/lib/sluicegate` or `/var/lib/sluicegate@NAME`.
     state_directory: Option<PathBuf>,
 }
 
@@ -83,15 +87,18 @@ impl Keys {
             let value = sources.environment.get("STATE_DIRECTORY")?;
             value.split(':').next().filter(|path| !path.is_empty()).map(PathBuf::from)
         };
-        let folder = self.state_directory.or_else(from_systemd).unwrap_or_else(|| STATE_DIRECTORY.into());
+        let folder = self
+            .state_directory
+            .or_else(from_systemd)
+            .unwrap_or_else(|| Path::new(STATE_DIRECTORIES).join(sources.unit()));
         if !folder.is_absolute() {
-            let text = format!("`{}`: expected an absolute path such as \"{STATE_DIRECTORY}\"", folder.display());
+            let text = format!("`{}`: expected an absolute path such as \"/var/lib/sluicegate\"", folder.display());
             findings.push(wrong("state_directory", text));
             return None;
         }
         let id = id?;
         let folder = folder.to_str().map_or_else(|| folder.clone(), |text| text.replace("{id}", id.as_str()).into());
-        Some(Gateway { id, state_directory: folder })
+        Some(Gateway { id, state_directory: folder, runtime_directory: sources.runtime_directory() })
     }
 
     fn id(&self, sources: &Sources) -> Result<GatewayId, String> {
@@ -104,11 +111,11 @@ impl Keys {
                 (text.trim().to_owned(), "in the file, ")
             }
             None => {
-                let name = sources.host_name.split('.').next().unwrap_or_default();
-                if name.is_empty() {
+                let host = sources.host_name.split('.').next().unwrap_or_default();
+                if host.is_empty() {
                     return Err(format!("this host has no name to take for an id: {EXPECTED}"));
                 }
-                (name.to_owned(), "the host name ")
+                (host.to_owned(), "the host name ")
             }
         };
         let lower = text.to_ascii_lowercase();
@@ -117,6 +124,10 @@ impl Keys {
                 "{origin}`{text}` is generic, and two gateways of one id throw each other off the broker: {EXPECTED}"
             ));
         }
+        let text = match &sources.instance {
+            Some(Instance(name)) if self.id.is_none() => format!("{text}-{name}"),
+            _ => text,
+        };
         GatewayId::new(&text).map_err(|error| format!("{origin}{error}"))
     }
 }
@@ -150,7 +161,12 @@ mod tests {
     use super::*;
 
     fn gateway(text: &str, host_name: &str, state: Option<&str>) -> Result<Gateway, Vec<String>> {
+        instance(None, text, host_name, state)
+    }
+
+    fn instance(name: Option<&str>, text: &str, host_name: &str, state: Option<&str>) -> Result<Gateway, Vec<String>> {
         let mut sources = Sources::text("test", "");
+        sources.instance = name.map(|name| name.parse().unwrap());
         host_name.clone_into(&mut sources.host_name);
         sources.environment.extend(state.map(|path| ("STATE_DIRECTORY".to_owned(), path.to_owned())));
         let mut findings = Vec::new();
@@ -170,8 +186,23 @@ mod tests {
             ("id = \"a\"\nstate_directory = \"/data/{id}\"", "", Some("/x"), "a", "/data/a"),
             (&in_file, "", None, "from-file", "/var/lib/sluicegate"),
         ] {
-            let expected = Gateway { id: GatewayId::new(id).unwrap(), state_directory: directory.into() };
+            let (state_directory, runtime_directory) = (directory.into(), "/run/sluicegate".into());
+            let expected = Gateway { id: GatewayId::new(id).unwrap(), state_directory, runtime_directory };
             assert_eq!(gateway(text, host_name, state), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn an_instance_has_an_id_and_directories_of_its_own() {
+        let found = instance(Some("pumps"), "", "house-7.example.com", None).unwrap();
+        assert_eq!(found.id.as_str(), "house-7-pumps");
+        assert_eq!(found.state_directory, Path::new("/var/lib/sluicegate@pumps"));
+        assert_eq!(found.runtime_directory, Path::new("/run/sluicegate@pumps"));
+        assert_eq!(instance(Some("pumps"), "id = \"a\"", "raspberrypi", None).unwrap().id.as_str(), "a");
+        let faults = instance(Some("pumps"), "", "raspberrypi", None).unwrap_err();
+        assert!(faults.concat().starts_with("the host name `raspberrypi` is generic"), "{faults:?}");
+        for wrong in ["", "a.b", "a/b", "sluicegate", "conf"] {
+            assert!(wrong.parse::<crate::config::Instance>().is_err(), "{wrong}");
         }
     }
 

@@ -22,8 +22,6 @@ mod sources;
 mod tests;
 mod words;
 
-use std::path::PathBuf;
-
 use serde::de::DeserializeOwned;
 
 pub use clock::{Clock, Trust};
@@ -31,7 +29,7 @@ pub use compare::{Difference, Fate, Outline, OutlineDevice};
 pub use error::{ConfigError, Place};
 pub use gateway::Gateway;
 pub use print::print;
-pub use sources::{Places, Sources};
+pub use sources::{Instance, Places, Sources};
 
 use crate::device::{KINDS, Kind, Plan};
 use crate::model::{Fault, Point, Size, Span};
@@ -90,13 +88,13 @@ pub fn load(sources: &Sources) -> Result<Config, Vec<ConfigError>> {
     load_with(sources, KINDS).map(|(config, _)| config)
 }
 
-/// Where the state is kept, by a config that may be wrong in other places; `None` where that can't be told. For those
-/// who look for the gateway that runs.
-pub fn state_directory(sources: &Sources) -> Option<PathBuf> {
+/// Who the gateway is and where it keeps its state, by a config that may be wrong in other places; `None` where that
+/// can't be told. For those who look for the gateway that runs.
+pub fn gateway(sources: &Sources) -> Option<Gateway> {
     let merged = sources.merge().ok()?;
     let mut findings = Vec::new();
     let keys: gateway::Keys = section(&merged.table, "gateway", &mut findings)?;
-    keys.complete(sources, &mut findings).map(|gateway| gateway.state_directory)
+    keys.complete(sources, &mut findings)
 }
 
 /// The keys that only its owner can set, where they are all that is wrong and the broker is among them: nobody has

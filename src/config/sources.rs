@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use super::error::{ConfigError, Place};
 use super::layers;
 use super::locate;
+use crate::model::MAX_NAME;
 
 /// What variables of the environment that set a key begin with.
 const PREFIX: &str = "SLUICEGATE__";
@@ -16,6 +18,8 @@ const PREFIX: &str = "SLUICEGATE__";
 pub struct Sources {
     /// The files.
     pub places: Places,
+    /// Which gateway of this system: that of `sluicegate.service`, or of an instance.
+    pub instance: Option<Instance>,
     /// The environment: `SLUICEGATE__MQTT__WINDOW` sets `mqtt.window`; `STATE_DIRECTORY` is the default of
     /// `gateway.state_directory`.
     pub environment: BTreeMap<String, String>,
@@ -27,7 +31,8 @@ pub struct Sources {
 #[derive(Debug, Clone)]
 pub enum Places {
     /// `usr/lib/sluicegate/conf.d/*.toml`, `etc/sluicegate/sluicegate.toml` and `etc/sluicegate/conf.d/*.toml` below
-    /// this folder, in this order; each may be missing.
+    /// this folder, in this order; each may be missing. Of an instance: `NAME.toml` and `NAME.d/*.toml` instead of the
+    /// last two, one of which must be there.
     Standard(PathBuf),
     /// One file, and no other.
     File(PathBuf),
@@ -38,6 +43,26 @@ pub enum Places {
         /// TOML.
         text: String,
     },
+}
+
+/// The name of a gateway that is run by `sluicegate@NAME.service`, beside or instead of that of `sluicegate.service`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance(pub(super) String);
+
+impl FromStr for Instance {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let good = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+        if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(good) {
+            return Err(format!("expected 1 to {MAX_NAME} of A-Z, a-z, 0-9, _ and -"));
+        }
+        // Their files are those of the gateway without a name.
+        if ["sluicegate", "conf"].contains(&name) {
+            return Err("is the name of files of the gateway that has none".to_owned());
+        }
+        Ok(Instance(name.to_owned()))
+    }
 }
 
 /// A file that was read.
@@ -64,20 +89,30 @@ pub(super) struct Merged {
 }
 
 impl Sources {
-    /// The standard places, or that one file, and the environment of this process.
-    pub fn of_process(file: Option<&Path>) -> Self {
+    /// The standard places, of an instance or not, or that one file, and the environment of this process.
+    pub fn of_process(file: Option<&Path>, instance: Option<Instance>) -> Self {
         let environment = std::env::vars_os()
             .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
             .collect();
         let host_name = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let places = file.map_or_else(|| Places::Standard(PathBuf::from("/")), |file| Places::File(file.to_owned()));
-        Sources { places, environment, host_name }
+        Sources { places, instance, environment, host_name }
+    }
+
+    /// The name of the systemd unit, and of its directories.
+    pub fn unit(&self) -> String {
+        self.instance.as_ref().map_or_else(|| "sluicegate".to_owned(), |Instance(name)| format!("sluicegate@{name}"))
+    }
+
+    /// What the unit's `RuntimeDirectory=` makes.
+    pub fn runtime_directory(&self) -> PathBuf {
+        Path::new("/run").join(self.unit())
     }
 
     /// A text, without any environment. The host name is empty: the text must say `gateway.id`.
     pub fn text(name: &str, text: &str) -> Self {
         let places = Places::Text { name: name.to_owned(), text: text.to_owned() };
-        Sources { places, environment: BTreeMap::new(), host_name: String::new() }
+        Sources { places, instance: None, environment: BTreeMap::new(), host_name: String::new() }
     }
 
     /// Reads all of it into one table.
@@ -129,9 +164,21 @@ impl Sources {
             Places::File(path) => return read(path, errors).into_iter().collect(),
             Places::Standard(root) => root,
         };
+        let (main, folder) = match &self.instance {
+            None => ("sluicegate", "conf.d".to_owned()),
+            Some(Instance(name)) => (name.as_str(), format!("{name}.d")),
+        };
+        let etc = root.join("etc/sluicegate");
+        let main = etc.join(format!("{main}.toml"));
+        let above = drop_ins(&etc.join(folder), errors);
+        if self.instance.is_some() && !main.exists() && above.is_empty() {
+            // Else the image's layer alone would be a gateway of any name.
+            let text = format!("no config was found: expected {}", main.display());
+            errors.push(ConfigError { place: Place::Nowhere, key: String::new(), text });
+        }
         let mut paths = drop_ins(&root.join("usr/lib/sluicegate/conf.d"), errors);
-        paths.push(root.join("etc/sluicegate/sluicegate.toml"));
-        paths.extend(drop_ins(&root.join("etc/sluicegate/conf.d"), errors));
+        paths.push(main);
+        paths.extend(above);
         paths.iter().filter(|path| path.symlink_metadata().is_ok()).filter_map(|path| read(path, errors)).collect()
     }
 }

@@ -11,7 +11,8 @@ use super::allowance::Allowance;
 use super::point::{Cooked, Rules};
 use super::{DeviceError, Held, Write, WriteError};
 use crate::model::{
-    Answer, Arrival, Cause, DeviceName, DeviceState, DeviceStates, PointName, Rate, Reading, Timestamp, Value, time,
+    Answer, Arrival, Cause, DeviceName, DeviceState, DeviceStates, PointName, Rate, Reading, Timestamp, Value, event,
+    time,
 };
 
 /// The driver's side of the gateway. Values are raw on this side of it, and in the points' units on the other.
@@ -88,7 +89,7 @@ impl DeviceIo {
         self.states.send_if_modified(|states| {
             let before = states.insert(self.device.clone(), state.clone());
             if state == DeviceState::Online && matches!(before, Some(DeviceState::Offline { .. })) {
-                tracing::info!(DEVICE = %self.device, "device online again");
+                tracing::info!(MESSAGE_ID = event::DEVICE_ONLINE, DEVICE = %self.device, "device {} online again", self.device);
             }
             before != Some(state)
         });

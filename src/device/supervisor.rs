@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::point::{Config as PointRulesConfig, Rules};
 use super::{DeviceError, DeviceIo, Driver, Held};
-use crate::model::{Answer, Arrival, DeviceName, DeviceState, DeviceStates, Point, Rate, Write, time};
+use crate::model::{Answer, Arrival, DeviceName, DeviceState, DeviceStates, Point, Rate, Write, event, time};
 use crate::task::{self, TaskSet};
 
 /// The first pause after a failure: an adapter that was pulled out and put back is there again.
@@ -151,7 +151,7 @@ async fn supervise(driver: Arc<dyn Driver>, mut io: DeviceIo) {
         let now = time::uptime();
         // One line for each episode; an attempt that failed again is not news.
         if was_online || away.is_none() {
-            tracing::warn!(DEVICE = %io.device(), "device offline: {error}");
+            tracing::warn!(MESSAGE_ID = event::DEVICE_OFFLINE, DEVICE = %io.device(), "device {} offline: {error}", io.device());
             away = Some(now);
         }
         if was_online && now.saturating_sub(started) >= STEADY {

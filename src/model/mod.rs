@@ -7,6 +7,7 @@
 mod bucket;
 mod codec;
 mod command;
+pub mod event;
 mod keys;
 mod names;
 mod point;

@@ -10,10 +10,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::flash::MOST_GAPS;
-use crate::model::{DeviceName, Gap, GapCause, GapRange, Lane, PointName, Timestamp};
+use crate::model::{DeviceName, Gap, GapCause, GapRange, Lane, PointName, Timestamp, event};
 
 /// Gaps of one kind are this far apart, so that a long outage does not become a flood of them.
 const APART: Duration = Duration::from_secs(10);
+
+/// Drops that are further apart are two episodes, for the log.
+const EPISODE: Duration = Duration::from_secs(600);
 
 #[derive(Debug)]
 pub(super) struct Ledger {
@@ -21,6 +24,8 @@ pub(super) struct Ledger {
     next: u64,
     open: Vec<Open>,
     last_sent: HashMap<Kind, Duration>,
+    /// When records of a lane were last dropped for this cause.
+    last_drop: HashMap<(Lane, GapCause), Duration>,
     /// Counts the changes.
     version: u64,
     /// The version that is on flash.
@@ -66,11 +71,12 @@ fn kind(gap: &Gap) -> Kind {
 impl Ledger {
     /// A ledger whose numbers begin here.
     pub(super) fn new(first: u64) -> Self {
-        let (open, last_sent) = (Vec::new(), HashMap::new());
+        let (open, last_sent, last_drop) = (Vec::new(), HashMap::new(), HashMap::new());
         Ledger {
             next: first,
             open,
             last_sent,
+            last_drop,
             version: 0,
             stored: 0,
             offered: Cell::new(0),
@@ -129,10 +135,32 @@ impl Ledger {
         self.stored_empty = gaps == 0;
     }
 
+    /// A line when a lane begins to drop records at a bound. What the flash, damage or the broker cost is told by those
+    /// who see the reason.
+    fn say(&mut self, lane: Lane, cause: GapCause, now: Duration) {
+        let why = match cause {
+            GapCause::Bytes => "its max_bytes is reached",
+            GapCause::Age => "they are older than its max_age",
+            GapCause::Memory => "queue.max_memory is reached",
+            GapCause::Disk | GapCause::Damaged | GapCause::Refused | GapCause::Stop | GapCause::Overflow => return,
+        };
+        let last = self.last_drop.insert((lane, cause), now);
+        if last.is_none_or(|last| now.saturating_sub(last) > EPISODE) {
+            tracing::error!(
+                MESSAGE_ID = event::RECORDS_DROPPED,
+                LANE = %lane,
+                "the lane {lane} drops its oldest records: {why}; gaps tell which"
+            );
+        }
+    }
+
     pub(super) fn add(&mut self, cause: GapCause, range: GapRange, now: Timestamp) {
         self.version += 1;
         if matches!(range, GapRange::Numbers { .. }) {
             self.urgent = self.version;
+        }
+        if let GapRange::Numbers { lane, .. } = range {
+            self.say(lane, cause, now.uptime);
         }
         let gap = Gap { n: self.next, cause, range, since: now };
         let of_kind = kind(&gap);

@@ -9,7 +9,7 @@ use super::lane::{End, Log};
 use super::latest::Latest;
 use super::sources::{Source, Sources};
 use super::{Config, LaneStatus, Sync, bytes, each_lane};
-use crate::model::{GapCause, GapRange, Lane, Number, Timestamp, time};
+use crate::model::{GapCause, GapRange, Lane, Number, Timestamp, event, time};
 
 /// A write that takes longer than this is a flash that does not answer: no device waits for it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -213,7 +213,7 @@ impl State {
     /// Tells damage that was found.
     pub(super) fn damaged(&mut self, lane: Lane, damage: &Damage) {
         let Some((count, after, until)) = self.lanes[lane.index()].damaged(damage) else { return };
-        tracing::error!(LANE = %lane, "{count} records on flash are damaged (segment {:x}, record {})", damage.id, damage.ordinal);
+        tracing::error!(MESSAGE_ID = event::RECORDS_DAMAGED, LANE = %lane, "{count} records on flash are damaged (segment {:x}, record {})", damage.id, damage.ordinal);
         let numbers = |epoch, from, to, count| GapRange::Numbers { lane, epoch, from, to, count };
         let count = Some(u64::from(count));
         let mut add = |range| self.gaps.add(GapCause::Damaged, range, time::now());

@@ -124,6 +124,9 @@ impl<T> Drop for Owned<T> {
 pub struct Pulse {
     name: Arc<str>,
     beats: Arc<AtomicU32>,
+    /// The file by which a test has a loop hang. Not in what is released.
+    #[cfg(debug_assertions)]
+    hang: Option<std::path::PathBuf>,
 }
 
 impl Pulse {
@@ -132,12 +135,28 @@ impl Pulse {
 
     /// A pulse for the loop of this name.
     pub fn new(name: impl Into<Arc<str>>) -> Self {
-        Pulse { name: name.into(), beats: Arc::default() }
+        Pulse {
+            name: name.into(),
+            beats: Arc::default(),
+            #[cfg(debug_assertions)]
+            hang: std::env::var_os("SLUICEGATE_TEST_HANG").map(Into::into),
+        }
     }
 
     /// The loop came around.
     pub fn beat(&self) {
         self.beats.fetch_add(1, Ordering::Relaxed);
+        #[cfg(debug_assertions)]
+        self.hang_for_a_test();
+    }
+
+    /// The loop whose name stands in the file hangs, as in a call that does not return.
+    #[cfg(debug_assertions)]
+    fn hang_for_a_test(&self) {
+        let Some(file) = &self.hang else { return };
+        while std::fs::read_to_string(file).is_ok_and(|name| name.trim() == &*self.name) {
+            std::thread::park();
+        }
     }
 
     /// How often it did, modulo 2^32.

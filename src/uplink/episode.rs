@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::time;
+use crate::model::{event, time};
 
 /// One line when the link goes, one when it is back, and nothing for each attempt between.
 #[derive(Debug, Default)]
@@ -16,7 +16,7 @@ impl Episode {
     pub(super) fn lost(&mut self, why: &str) {
         if self.began.is_none() {
             self.began = Some(time::uptime());
-            tracing::warn!("link lost: {why}");
+            tracing::warn!(MESSAGE_ID = event::LINK_LOST, "link lost: {why}");
         } else if self.last != why {
             tracing::info!("link still away: {why}");
         }
@@ -28,9 +28,9 @@ impl Episode {
         match self.began.take() {
             Some(began) => {
                 let away = time::uptime().saturating_sub(began);
-                tracing::info!("link to {url} back after {:.0} s", away.as_secs_f64());
+                tracing::info!(MESSAGE_ID = event::LINK_UP, "link to {url} back after {:.0} s", away.as_secs_f64());
             }
-            None => tracing::info!("link to {url} up"),
+            None => tracing::info!(MESSAGE_ID = event::LINK_UP, "link to {url} up"),
         }
     }
 }

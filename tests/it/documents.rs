@@ -2,15 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
+use sluicegate::model::event;
+
 use crate::support::Agent;
 
-const DOCUMENTS: [&str; 8] = [
+const DOCUMENTS: [&str; 9] = [
     "README.md",
     "ARCHITECTURE.md",
     "docs/COMMANDS.md",
     "docs/WIRE.md",
     "docs/DURABILITY.md",
     "docs/FLASH.md",
+    "docs/SERVICE.md",
     "tests/lab/README.md",
     "yocto/meta-sluicegate/README.md",
 ];
@@ -43,6 +46,22 @@ fn every_file_that_the_code_map_names_is_there() {
     for name in text.split('`').skip(1).step_by(2).filter(|name| name.ends_with(".rs")) {
         let found = root().join(name).exists() || sources.iter().any(|source| source.ends_with(name));
         assert!(found, "there is no {name}");
+    }
+}
+
+/// `journalctl -x` explains an event by its id.
+#[test]
+fn every_event_of_the_journal_is_explained_and_happens() {
+    let catalogue = text("systemd/sluicegate.catalog");
+    let mut explained: Vec<&str> = catalogue.lines().filter_map(|line| line.strip_prefix("-- ")).collect();
+    let mut ids: Vec<&str> = event::ALL.iter().map(|(_, id)| *id).collect();
+    explained.sort_unstable();
+    ids.sort_unstable();
+    assert_eq!(explained, ids, "catalogue and src/model/event.rs differ");
+    assert!(ids.is_sorted_by(|one, two| one < two), "an id stands twice");
+    let source: String = files(&root().join("src")).iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    for (name, _) in event::ALL {
+        assert!(source.contains(&format!("MESSAGE_ID = event::{name},")), "nothing says {name}");
     }
 }
 

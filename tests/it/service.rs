@@ -37,6 +37,7 @@ fn systemd_is_told_when_it_is_ready_alive_and_about_to_stop() {
         has("READY=1") && has("STATUS=offline: no connection to mqtt://127.0.0.1") && has("WATCHDOG=1")
     });
     assert_eq!(told.iter().filter(|line| *line == "READY=1").count(), 1);
+    assert!(agent.log().contains("link lost: ") && !agent.log().contains("MESSAGE_ID"), "{}", agent.log());
     assert!(agent.stop().success());
     hear(&mut told);
     assert!(told.iter().any(|line| line == "STOPPING=1"), "{told:?}");

@@ -154,6 +154,9 @@ fn what_a_lane_could_not_hold_is_told() {
     site.gate.open();
     site.wait_last();
     site.observer.wait_json("sluicegate/g/gap", "cause", "bytes");
+    let said =
+        site.agent.log().matches("the lane telemetry drops its oldest records: its max_bytes is reached").count();
+    assert_eq!(said, 1, "one line for an episode");
     let report = site.stop_and_audit(&["--counter", "meter/count", "--to", "10000"]);
     report.assert_complete();
     assert!(report.total("lost") > 1000, "{}", report.text);

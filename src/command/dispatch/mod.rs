@@ -27,7 +27,7 @@ use super::outputs::Outputs;
 use super::{Config, Guard, PointConfig, Queued};
 use crate::model::{
     Answer, Bucket, Command, CommandId, DeviceName, DeviceState, DeviceStates, Outcome, Point, PointName, Rate, Reason,
-    Takeover, Timestamp, Value, Verdict, Write, WriteError,
+    Takeover, Timestamp, Value, Verdict, Write, WriteError, event,
 };
 
 /// Commands that may be open and outcomes that may wait for the broker, together.
@@ -295,6 +295,7 @@ impl Dispatcher {
         if self.talk.take(now.uptime) {
             let more = std::mem::take(&mut self.unsaid);
             tracing::info!(
+                MESSAGE_ID = event::COMMAND_REJECTED,
                 DEVICE = command.device,
                 POINT = command.point,
                 ID = command.id.as_ref().map(CommandId::as_str),
@@ -461,6 +462,7 @@ impl Dispatcher {
         let outcome = Outcome::of(&open.command, verdict, text.map(short));
         let outcome = Outcome { id: open.id, values, timestamp: *now, ..outcome };
         tracing::info!(
+            MESSAGE_ID = event::COMMAND_ENDED,
             DEVICE = outcome.device, POINT = outcome.point, ID = %outcome.id,
             "command {}{}", verdict.word(), outcome.text.as_ref().map(|text| format!(": {text}")).unwrap_or_default()
         );

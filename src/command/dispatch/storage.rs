@@ -6,7 +6,7 @@ use super::super::Queued;
 use super::super::journal::{Bug, Entry, Found, Job, Report, seeded};
 use super::turns::Open;
 use super::{Dispatcher, Effect};
-use crate::model::{Outcome, Reason, Takeover, Timestamp};
+use crate::model::{Outcome, Reason, Takeover, Timestamp, event};
 
 /// The journal is written anew when it has grown by so much, and by as much as it has to keep.
 pub(super) const GROWTH: usize = 64 << 10;
@@ -63,7 +63,7 @@ impl Dispatcher {
         let under_way = self.memory.under_way();
         self.storage.grown = found.bytes;
         if let Some(why) = found.trouble {
-            tracing::error!("the journal of commands can't be written: {why}");
+            tracing::error!(MESSAGE_ID = event::COMMANDS_UNSAFE, "the journal of commands can't be written: {why}");
             self.storage.trouble = Some(Trouble { why, retry: Some(now.uptime + RETRY.0), pause: RETRY.0 });
         }
         for outcome in again {
@@ -171,7 +171,7 @@ impl Dispatcher {
             (None, None) => {}
             (None, Some(_)) if self.storage.foreign => {}
             (None, trouble) => {
-                tracing::info!("the journal of commands can be written again");
+                tracing::info!(MESSAGE_ID = event::COMMANDS_SAFE, "the journal of commands can be written again");
                 *trouble = None;
                 // What ended while it was being written anew is not in it.
                 for (_, outcome) in std::mem::take(&mut self.ending) {
@@ -180,7 +180,7 @@ impl Dispatcher {
                 }
             }
             (Some(why), None) => {
-                tracing::error!("the journal of commands can't be written: {why}");
+                tracing::error!(MESSAGE_ID = event::COMMANDS_UNSAFE, "the journal of commands can't be written: {why}");
                 let retry = Some(now.uptime + RETRY.0);
                 self.storage.trouble = Some(Trouble { why: why.clone(), retry, pause: RETRY.0 });
                 self.without_journal(now);

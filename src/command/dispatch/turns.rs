@@ -7,6 +7,7 @@ use super::super::outputs::{End, Setting, Turn};
 use super::{Dispatcher, Effect};
 use crate::model::{
     Answer, Cause, Command, CommandId, DeviceName, PointKey, PointName, Timestamp, Value, Verdict, Write, WriteError,
+    event,
 };
 
 /// An answer may come this much after the deadline: until then the device may not have had the time to tell.
@@ -118,7 +119,7 @@ impl Dispatcher {
     fn run_rule(&mut self, key: PointKey, cause: Cause, now: &Timestamp) {
         let Some((value, timeout)) = self.outputs.safe(&key) else { return };
         if !self.outputs.is_failing(&key) {
-            tracing::info!(DEVICE = %key.0, POINT = %key.1, "to its safe value {value}: {cause}");
+            tracing::info!(MESSAGE_ID = event::OUTPUT_SAFE, DEVICE = %key.0, POINT = %key.1, "{}/{}: to its safe value {value}: {cause}", key.0, key.1);
         }
         let settings = vec![Setting { point: key.1.clone(), value, lease: None }];
         let name = key.0.clone();
@@ -185,7 +186,7 @@ impl Dispatcher {
             What::Rule(key, cause) => {
                 if self.outputs.gone(&key, end == End::Done, now.uptime) {
                     let text = text.unwrap_or_default();
-                    tracing::error!(DEVICE = %key.0, POINT = %key.1, "not at its safe value ({cause}): {text}");
+                    tracing::error!(MESSAGE_ID = event::OUTPUT_UNSAFE, DEVICE = %key.0, POINT = %key.1, "{}/{}: not at its safe value ({cause}): {text}", key.0, key.1);
                 }
             }
         }

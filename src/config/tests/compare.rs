@@ -85,7 +85,7 @@ fn what_can_not_change_now_is_named() {
 
 #[test]
 fn the_state_directory_is_found_in_a_wrong_config() {
-    let found = |text: &str| state_directory(&Sources::text("test", text));
+    let found = |text: &str| gateway(&Sources::text("test", text)).map(|gateway| gateway.state_directory);
     assert_eq!(found(&OLD.replace("wave", "wafe")), Some("/data".into()));
     assert_eq!(found("gateway = {"), None);
 }

@@ -57,6 +57,7 @@ fn layered(files: &[(&str, &str)], variables: &[(&str, &str)]) -> Result<Config,
 fn sources(root: &Path, variables: &[(&str, &str)]) -> Sources {
     Sources {
         places: Places::Standard(root.to_owned()),
+        instance: None,
         environment: variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         host_name: "host-7".to_owned(),
     }
@@ -126,6 +127,29 @@ fn files_that_are_no_config_are_not_read() {
     files.push((MAIN.to_owned(), BASE));
     let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), *text)).collect();
     assert!(layered(&files, &[]).is_ok());
+}
+
+#[test]
+fn an_instance_has_files_of_its_own_above_those_of_the_image() {
+    let root = tempfile::tempdir().unwrap();
+    let write = |path: &str, text: &str| {
+        let path = root.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write(MAIN, "not = [toml");
+    write("etc/sluicegate/conf.d/a.toml", "not = [toml");
+    write("usr/lib/sluicegate/conf.d/image.toml", &format!("{BASE}\n[health]\ninterval = \"5m\""));
+    let mut sources = sources(root.path(), &[]);
+    sources.instance = Some("pumps".parse().unwrap());
+    let errors = load(&sources).unwrap_err();
+    let expected = format!("config: no config was found: expected {}/etc/sluicegate/pumps.toml", root.path().display());
+    assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected]);
+    write("etc/sluicegate/pumps.toml", "mqtt.window = 7\nmqtt.keep_alive = \"20s\"");
+    write("etc/sluicegate/pumps.d/more.toml", "mqtt.window = 8");
+    let config = load(&sources).unwrap();
+    assert_eq!((config.mqtt.window, config.mqtt.keep_alive.0.as_secs()), (8, 20));
+    assert_eq!(config.health.interval.0.as_secs(), 300);
 }
 
 #[test]

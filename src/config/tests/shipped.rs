@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::super::{Places, Sources, load};
+use super::{MAIN, layered};
 use crate::device::{KINDS, PointRulesConfig};
 use crate::model::{self, Declaration};
 use crate::{command, link, queue, uplink};
@@ -125,6 +126,13 @@ fn every_example_is_right_and_every_kind_has_one() {
     for entry in std::fs::read_dir(folder().join("examples")).unwrap() {
         let path = entry.unwrap().path();
         let table: toml::Table = std::fs::read_to_string(&path).unwrap().parse().unwrap();
+        if !table.contains_key("device") {
+            let base = "mqtt.url = \"mqtt://broker\"\ndevice = {}\n";
+            let text = std::fs::read_to_string(&path).unwrap();
+            let laid = layered(&[(MAIN, base), ("etc/sluicegate/conf.d/drop-in.toml", &text)], &[]);
+            assert!(laid.is_ok(), "{}: {laid:#?}", path.display());
+            continue;
+        }
         let kinds = table["device"].as_table().unwrap().values().map(|device| device["kind"].as_str().unwrap());
         if kinds.into_iter().any(|name| !KINDS.iter().any(|kind| kind.name == name)) {
             // Of a kind that is not built in.

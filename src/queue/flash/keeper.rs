@@ -15,7 +15,7 @@ use super::ledger;
 use super::walk::Place;
 use super::{Bug, MAX_PAYLOAD};
 use crate::disk::Disk;
-use crate::model::{Body, Gap, GapCause, GapRange, Lane, Number, Problem, Problems, Timestamp, time};
+use crate::model::{Body, Gap, GapCause, GapRange, Lane, Number, Problem, Problems, Timestamp, event, time};
 use crate::queue::feed::Stream;
 use crate::queue::lane::{End, Segment};
 use crate::queue::state::State;
@@ -787,7 +787,7 @@ impl Keeper {
             let key = ("queue", lane.to_string());
             let known = problems.get(&key);
             if known.is_none() {
-                tracing::error!(LANE = %lane, "{text}");
+                tracing::error!(MESSAGE_ID = event::FLASH_FAILED, LANE = %lane, "{text}");
                 keep.cursor_stale = true;
             }
             let (same, since) = known.map_or((false, since), |known| (known.text == text, known.since));
@@ -811,14 +811,14 @@ impl Keeper {
             return;
         }
         let text = format!("{}: the lane {lane} drops its oldest", WriteError::Full);
-        tracing::error!(LANE = %lane, "{text}");
+        tracing::error!(MESSAGE_ID = event::RECORDS_DROPPED, LANE = %lane, "{text}");
         let problem = Problem { code: "queue", text, since: time::now() };
         self.problems.send_modify(|problems| _ = problems.insert(("queue", lane.to_string()), problem));
     }
 
     fn has_room_again(&mut self, lane: Lane) {
         if self.kit.lanes[lane.index()].short.take().is_some() {
-            tracing::info!(LANE = %lane, "there is room for the lane {lane} again");
+            tracing::info!(MESSAGE_ID = event::FLASH_BACK, LANE = %lane, "there is room for the lane {lane} again");
             self.problems.send_modify(|problems| _ = problems.remove(&("queue", lane.to_string())));
         }
     }
@@ -842,7 +842,7 @@ impl Keeper {
         let keep = &mut self.kit.lanes[lane.index()];
         keep.retry = None;
         if self.queue.state().lane(lane).trouble.take().is_some() {
-            tracing::info!(LANE = %lane, "the flash takes the lane {lane} again");
+            tracing::info!(MESSAGE_ID = event::FLASH_BACK, LANE = %lane, "the flash takes the lane {lane} again");
             keep.cursor_stale = true;
             self.problems.send_modify(|problems| _ = problems.remove(&("queue", lane.to_string())));
         }

@@ -4,7 +4,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use super::{End, Session};
 use crate::link::Message;
-use crate::model::{Command, DeviceName, Outcome, PointKey, PointName, Reason, Verdict, time};
+use crate::model::{Command, DeviceName, Outcome, PointKey, PointName, Reason, Verdict, event, time};
 use crate::uplink::presence::{Info, Stage};
 use crate::uplink::{births, plain};
 
@@ -35,7 +35,7 @@ impl Session<'_> {
     /// Contradicts who said that this gateway is offline.
     pub(super) fn correct(&mut self) {
         if self.parting.is_none() && self.corrections.take(time::uptime()) {
-            tracing::warn!("somebody said that this gateway is offline; corrected");
+            tracing::warn!(MESSAGE_ID = event::CORRECTED, "somebody said that this gateway is offline; corrected");
             self.publisher.say(self.shared.own_status(true));
         }
     }

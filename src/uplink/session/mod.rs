@@ -12,7 +12,7 @@ use super::presence::{Corrections, ECHO_PATIENCE, Stage};
 use super::publisher::Publisher;
 use super::{Change, Episode, Shared, Status};
 use crate::link::{Event, Kept, Link, LinkError, Opening};
-use crate::model::{DeviceStates, time};
+use crate::model::{DeviceStates, event, time};
 use crate::task::Pulse;
 
 /// A connection that stood for so long works, whether there were records or not.
@@ -229,7 +229,7 @@ impl<'a> Session<'a> {
         } else {
             let text = format!("the broker refuses the subscription to {}: check its ACL", refused.join(", "));
             if !self.shared.has("subscription") {
-                tracing::warn!("{text}");
+                tracing::warn!(MESSAGE_ID = event::SUBSCRIPTION_REFUSED, "{text}");
             }
             self.shared.raise("subscription", text);
         }
@@ -356,7 +356,7 @@ impl<'a> Session<'a> {
         if matches!(error, LinkError::Closed(_))
             && let Some((lane, number)) = self.closed()
         {
-            tracing::error!(LANE = %lane, "record {number} makes the broker close the connection: refused");
+            tracing::error!(MESSAGE_ID = event::RECORD_REFUSED, LANE = %lane, "record {number} makes the broker close the connection: refused");
             self.shared.parts.reader.refused(lane, number);
         }
         let steady = self.opened.is_some_and(|opened| time::uptime() >= opened + STEADY);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Session;
 use crate::link::{LinkError, Publish, Refusal, Ticket};
-use crate::model::{Body, Lane, Number, Outcome, Reading, Record, time};
+use crate::model::{Body, Lane, Number, Outcome, Reading, Record, event, time};
 use crate::queue::Wanted;
 use crate::uplink::plain::{self, Copy};
 use crate::uplink::presence::{ECHO_PATIENCE, Stage};
@@ -45,7 +45,7 @@ impl Session<'_> {
                 }
             }
             (UnderWay::Record((lane, number)), Err(Refusal::Never(why))) => {
-                tracing::error!(LANE = %lane, "the broker refuses record {number}: {why}");
+                tracing::error!(MESSAGE_ID = event::RECORD_REFUSED, LANE = %lane, "the broker refuses record {number}: {why}");
                 reader.refused(lane, number);
             }
             (UnderWay::Word(word), Err(Refusal::Never(why))) => {
@@ -219,7 +219,7 @@ impl Session<'_> {
     fn too_large(&mut self, publish: &Publish, what: UnderWay) {
         let text = format!("{} is larger than the packets that the broker takes", publish.topic);
         let reader = &mut self.shared.parts.reader;
-        tracing::error!("{text}");
+        tracing::error!(MESSAGE_ID = event::RECORD_REFUSED, "{text}");
         match what {
             UnderWay::Record((lane, number)) => reader.refused(lane, number),
             UnderWay::Latest(reading) => reader.latest_acked(&reading),

@@ -48,13 +48,15 @@ impl Authority {
     }
 
     /// A certificate for a client that is valid for so many days more.
+    #[expect(clippy::disallowed_methods, reason = "this machine's clock is the broker's as well")]
     pub(crate) fn client_for_days(&self, folder: &Path, name: &str, days: u64) -> Identity {
         let end = SystemTime::now() + Duration::from_secs(days * 24 * 3600);
         let date = humantime::format_rfc3339_seconds(end).to_string();
-        let (year, month, day) =
-            (date[..4].parse().unwrap(), date[5..7].parse().unwrap(), date[8..10].parse().unwrap());
+        let [year, month, day]: [u32; 3] =
+            date.split(['-', 'T']).take(3).map(|part| part.parse().unwrap()).collect::<Vec<_>>().try_into().unwrap();
+        let date = (year.try_into().unwrap(), month.try_into().unwrap(), day.try_into().unwrap());
         let key = KeyPair::generate().unwrap();
-        self.sign_key(folder, name, Vec::new(), ExtendedKeyUsagePurpose::ClientAuth, (year, month, day), &key)
+        self.sign_key(folder, name, Vec::new(), ExtendedKeyUsagePurpose::ClientAuth, date, &key)
     }
 
     /// A certificate for a client that has a key (PEM, PKCS#8) already.

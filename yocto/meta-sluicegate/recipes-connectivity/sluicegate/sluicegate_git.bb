@@ -26,13 +26,17 @@ export CARGO_PROFILE_RELEASE_STRIP = "none"
 # The class's own would install the library and the examples as well.
 do_install() {
     install -D -m 0755 ${B}/target/${CARGO_TARGET_SUBDIR}/sluicegate ${D}${bindir}/sluicegate
-    install -D -m 0644 ${S}/systemd/sluicegate.service ${D}${systemd_system_unitdir}/sluicegate.service
+    install -d ${D}${systemd_system_unitdir}
+    install -m 0644 ${S}/systemd/*.service ${D}${systemd_system_unitdir}/
     install -D -m 0644 ${S}/systemd/sluicegate.tmpfiles.conf ${D}${nonarch_libdir}/tmpfiles.d/sluicegate.conf
+    install -D -m 0644 ${S}/systemd/sluicegate.catalog ${D}${nonarch_libdir}/systemd/catalog/sluicegate.catalog
     install -D -m 0644 ${S}/systemd/70-sluicegate.rules ${D}${nonarch_base_libdir}/udev/rules.d/70-sluicegate.rules
     install -D -m 0640 ${S}/config/sluicegate.toml ${D}${sysconfdir}/sluicegate/sluicegate.toml
     chgrp sluicegate ${D}${sysconfdir}/sluicegate/sluicegate.toml
     install -d ${D}${docdir}/sluicegate/examples
     install -m 0644 ${S}/config/examples/*.toml ${D}${docdir}/sluicegate/examples/
+    install -d ${D}${docdir}/sluicegate/drop-ins
+    install -m 0644 ${S}/systemd/drop-ins/*.conf ${D}${docdir}/sluicegate/drop-ins/
 }
 
 SYSTEMD_SERVICE:${PN} = "sluicegate.service"
@@ -43,6 +47,8 @@ USERADD_PARAM:${PN} = "--system --user-group --no-create-home --home-dir ${local
     --shell /sbin/nologin --comment 'Sluicegate IoT gateway' sluicegate"
 
 FILES:${PN} += " \
+    ${systemd_system_unitdir}/*.service \
+    ${nonarch_libdir}/systemd/catalog/sluicegate.catalog \
     ${nonarch_libdir}/tmpfiles.d/sluicegate.conf \
     ${nonarch_base_libdir}/udev/rules.d/70-sluicegate.rules \
 "
