@@ -55,7 +55,7 @@ pub(super) fn chips() -> Result<Vec<Chip>, String> {
     }
 }
 
-fn refusal(path: &Path, error: &io::Error) -> String {
+pub(super) fn refusal(path: &Path, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::PermissionDenied => access::denied(path),
         _ => format!("{} could not be opened: {error}", path.display()),
@@ -72,7 +72,8 @@ pub(super) fn locate(place: &Place, chips: &[Chip]) -> Result<ChipLine, String> 
                 let lines = (0..chip.lines).filter_map(|offset| open.line_info(offset).ok());
                 lines.filter(|line| line.name == *name).map(|line| at(chip, line.offset)).collect()
             };
-            let hint = "`gpioinfo` lists those there are; a line can also be named as { chip = …, offset = … }";
+            let hint =
+                "`sluicegate discover` lists those there are; a line can also be named as { chip = …, offset = … }";
             let show = |line: &ChipLine| format!("line {} of {}", line.offset, line.chip);
             only(chips.iter().flat_map(named).collect(), &format!("line named `{name}`"), show)
                 .map_err(|text| format!("{text} ({hint})"))
@@ -377,7 +378,7 @@ impl Moment {
 }
 
 /// What the kernel said.
-fn cause(error: &gpiocdev::Error) -> io::Error {
+pub(super) fn cause(error: &gpiocdev::Error) -> io::Error {
     match error {
         gpiocdev::Error::Os(errno) | gpiocdev::Error::Uapi(_, gpiocdev_uapi::Error::Os(errno)) => {
             io::Error::from_raw_os_error(errno.0)

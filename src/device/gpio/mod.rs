@@ -11,6 +11,7 @@
 mod cdev;
 mod chips;
 mod config;
+mod discover;
 mod kept;
 mod line;
 mod name;
@@ -38,6 +39,7 @@ pub(super) const KIND: Kind = Kind {
     device_keys: || model::keys::<Config>(),
     point_keys: || model::keys::<PointConfig>(),
     build,
+    discover: discover::discover,
 };
 
 /// Where sysfs has the lines.
