@@ -36,6 +36,9 @@ const CLOSE: Duration = Duration::from_micros(100);
 /// As much as the kernel keeps of a consumer's name.
 const CONSUMER: usize = 31;
 
+/// How the kernel calls who exports lines in sysfs.
+const SYSFS: &str = "sysfs";
+
 /// The kernel's own "not supported", which has no name outside of it.
 const ENOTSUPP: i32 = 524;
 
@@ -237,12 +240,22 @@ fn input(request: Request, abi: AbiVersion, skill: Skill) -> io::Result<Box<dyn 
     Ok(Box::new(CdevLine { descriptor, buffer, abi, skill, seqno: 0 }))
 }
 
+/// What to do about a line that this one has.
+pub(super) fn remedy(user: &str) -> &'static str {
+    match user {
+        SYSFS => "free it through /sys/class/gpio/unexport",
+        _ => {
+            "choose another line, or end that program or, if it is a driver of the kernel, take it out of the device tree"
+        }
+    }
+}
+
 /// Why the kernel refused, and what to do.
 fn explain(want: &Want, at: &ChipLine, error: &io::Error) -> String {
     let place = format!("line {} of {}", at.offset, at.chip);
     if error.kind() == io::ErrorKind::ResourceBusy {
         let user = info(at).map(|info| info.consumer).unwrap_or_default();
-        let hint = if user == "sysfs" { " (free it through /sys/class/gpio/unexport)" } else { "" };
+        let hint = if user == SYSFS { format!(" ({})", remedy(&user)) } else { String::new() };
         return format!("{place} is in use by `{user}`{hint}");
     }
     let key = want.config.needs_cdev();

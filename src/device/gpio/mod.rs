@@ -143,7 +143,9 @@ fn look(backend: &Backend, want: &Want) -> Result<String, DeviceError> {
     }
     .map_err(|text| want.failed(&text))?;
     match user {
-        Some(user) if !user.starts_with("sluicegate") => Err(want.failed(&format!("{text} by `{user}`"))),
+        Some(user) if !user.starts_with("sluicegate") => {
+            Err(want.failed(&format!("{text} by `{user}`: {}", cdev::remedy(&user))))
+        }
         _ => Ok(format!("{}: {text}", want.point)),
     }
 }
