@@ -2,7 +2,7 @@
 #![expect(clippy::print_stderr, reason = "this is where the program talks to people")]
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -59,6 +59,8 @@ enum Command {
         #[arg(long)]
         broker: bool,
     },
+    /// Show what this board has, as config to paste: GPIO lines, serial ports, sensors.
+    Discover,
     /// Show what a device would publish, live.
     Try {
         /// The device's name in the config.
@@ -99,6 +101,10 @@ pub fn main() -> ExitCode {
     let handed = if matches!(arguments.command, Command::Run) { Handed::take() } else { Handed::default() };
     let sources = Sources::of_process(arguments.config.as_deref(), arguments.instance);
     match arguments.command {
+        Command::Discover => {
+            say(crate::device::discover(Path::new("/")).trim_end());
+            ExitCode::SUCCESS
+        }
         Command::ListKinds { kind } => list_kinds(kind.as_deref()),
         Command::PrintConfig => match config::print(&sources) {
             Ok(text) => {
@@ -283,8 +289,10 @@ async fn act(command: Command, config: Config, sources: Sources, handed: Handed)
             agent::dump_queue(&config, lane, say).await?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::ListKinds { .. } | Command::PrintConfig | Command::Reload | Command::WatchClock => {
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Discover
+        | Command::ListKinds { .. }
+        | Command::PrintConfig
+        | Command::Reload
+        | Command::WatchClock => Ok(ExitCode::SUCCESS),
     }
 }

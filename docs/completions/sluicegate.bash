@@ -19,6 +19,9 @@ _sluicegate() {
             sluicegate,check)
                 cmd="sluicegate__subcmd__check"
                 ;;
+            sluicegate,discover)
+                cmd="sluicegate__subcmd__discover"
+                ;;
             sluicegate,help)
                 cmd="sluicegate__subcmd__help"
                 ;;
@@ -48,6 +51,9 @@ _sluicegate() {
                 ;;
             sluicegate__subcmd__help,check)
                 cmd="sluicegate__subcmd__help__subcmd__check"
+                ;;
+            sluicegate__subcmd__help,discover)
+                cmd="sluicegate__subcmd__help__subcmd__discover"
                 ;;
             sluicegate__subcmd__help,help)
                 cmd="sluicegate__subcmd__help__subcmd__help"
@@ -83,7 +89,7 @@ _sluicegate() {
 
     case "${cmd}" in
         sluicegate)
-            opts="-h -V --config --instance --log --help --version run check try status reload queue list-kinds print-config watch-clock help"
+            opts="-h -V --config --instance --log --help --version run check discover try status reload queue list-kinds print-config watch-clock help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -134,8 +140,34 @@ _sluicegate() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        sluicegate__subcmd__discover)
+            opts="-h -V --config --instance --log --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --instance)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         sluicegate__subcmd__help)
-            opts="run check try status reload queue list-kinds print-config watch-clock help"
+            opts="run check discover try status reload queue list-kinds print-config watch-clock help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -149,6 +181,20 @@ _sluicegate() {
             return 0
             ;;
         sluicegate__subcmd__help__subcmd__check)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sluicegate__subcmd__help__subcmd__discover)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

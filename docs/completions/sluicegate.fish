@@ -31,6 +31,7 @@ complete -c sluicegate -n "__fish_sluicegate_needs_command" -s h -l help -d 'Pri
 complete -c sluicegate -n "__fish_sluicegate_needs_command" -s V -l version -d 'Print version'
 complete -c sluicegate -n "__fish_sluicegate_needs_command" -f -a "run" -d 'Run the gateway'
 complete -c sluicegate -n "__fish_sluicegate_needs_command" -f -a "check" -d 'Check the config, and what it names'
+complete -c sluicegate -n "__fish_sluicegate_needs_command" -f -a "discover" -d 'Show what this board has, as config to paste: GPIO lines, serial ports, sensors'
 complete -c sluicegate -n "__fish_sluicegate_needs_command" -f -a "try" -d 'Show what a device would publish, live'
 complete -c sluicegate -n "__fish_sluicegate_needs_command" -f -a "status" -d 'Ask the running gateway how it is'
 complete -c sluicegate -n "__fish_sluicegate_needs_command" -f -a "reload" -d 'Make the running gateway read its config again, and take over what changed'
@@ -51,6 +52,11 @@ complete -c sluicegate -n "__fish_sluicegate_using_subcommand check" -l devices 
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand check" -l broker -d 'Also connect to the broker, and prove the rights to publish and subscribe'
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand check" -s h -l help -d 'Print help'
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand check" -s V -l version -d 'Print version'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand discover" -l config -d 'Read this config file instead of the standard places' -r -F
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand discover" -l instance -d 'The gateway that sluicegate@NAME.service runs: with /etc/sluicegate/NAME.toml and a state of its own' -r
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand discover" -l log -d 'How much is logged: error, warn, info, debug or trace' -r
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand discover" -s h -l help -d 'Print help'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand discover" -s V -l version -d 'Print version'
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand try" -l config -d 'Read this config file instead of the standard places' -r -F
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand try" -l instance -d 'The gateway that sluicegate@NAME.service runs: with /etc/sluicegate/NAME.toml and a state of its own' -r
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand try" -l log -d 'How much is logged: error, warn, info, debug or trace' -r
@@ -90,13 +96,14 @@ complete -c sluicegate -n "__fish_sluicegate_using_subcommand watch-clock" -l in
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand watch-clock" -l log -d 'How much is logged: error, warn, info, debug or trace' -r
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand watch-clock" -s h -l help -d 'Print help'
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand watch-clock" -s V -l version -d 'Print version'
-complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check try status reload queue list-kinds print-config watch-clock help" -f -a "run" -d 'Run the gateway'
-complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check try status reload queue list-kinds print-config watch-clock help" -f -a "check" -d 'Check the config, and what it names'
-complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check try status reload queue list-kinds print-config watch-clock help" -f -a "try" -d 'Show what a device would publish, live'
-complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check try status reload queue list-kinds print-config watch-clock help" -f -a "status" -d 'Ask the running gateway how it is'
-complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check try status reload queue list-kinds print-config watch-clock help" -f -a "reload" -d 'Make the running gateway read its config again, and take over what changed'
-complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check try status reload queue list-kinds print-config watch-clock help" -f -a "queue" -d 'Show what waits for the broker, or print it'
-complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check try status reload queue list-kinds print-config watch-clock help" -f -a "list-kinds" -d 'List the kinds of devices'
-complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check try status reload queue list-kinds print-config watch-clock help" -f -a "print-config" -d 'Print the config as it is understood, with all layers and defaults'
-complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check try status reload queue list-kinds print-config watch-clock help" -f -a "watch-clock" -d 'What sluicegate-clock.service runs: wait until a time service has set the clock, and tell the gateway'
-complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check try status reload queue list-kinds print-config watch-clock help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try status reload queue list-kinds print-config watch-clock help" -f -a "run" -d 'Run the gateway'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try status reload queue list-kinds print-config watch-clock help" -f -a "check" -d 'Check the config, and what it names'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try status reload queue list-kinds print-config watch-clock help" -f -a "discover" -d 'Show what this board has, as config to paste: GPIO lines, serial ports, sensors'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try status reload queue list-kinds print-config watch-clock help" -f -a "try" -d 'Show what a device would publish, live'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try status reload queue list-kinds print-config watch-clock help" -f -a "status" -d 'Ask the running gateway how it is'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try status reload queue list-kinds print-config watch-clock help" -f -a "reload" -d 'Make the running gateway read its config again, and take over what changed'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try status reload queue list-kinds print-config watch-clock help" -f -a "queue" -d 'Show what waits for the broker, or print it'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try status reload queue list-kinds print-config watch-clock help" -f -a "list-kinds" -d 'List the kinds of devices'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try status reload queue list-kinds print-config watch-clock help" -f -a "print-config" -d 'Print the config as it is understood, with all layers and defaults'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try status reload queue list-kinds print-config watch-clock help" -f -a "watch-clock" -d 'What sluicegate-clock.service runs: wait until a time service has set the clock, and tell the gateway'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try status reload queue list-kinds print-config watch-clock help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

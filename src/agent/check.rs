@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::clock;
 use crate::config::Config;
-use crate::link::{Event, Filter, Kept, Link, Opening, Publish};
+use crate::link::{Event, Filter, Kept, Link, LinkError, Opening, Publish};
 use crate::uplink;
 
 /// For the broker's answers once it is connected.
@@ -33,7 +33,11 @@ pub async fn check_devices(config: &Config, mut line: impl FnMut(&str)) -> bool 
 /// a message that comes back: a 3.1.1 broker acknowledges what its ACL then drops. The lines say what was found.
 /// False: something does not work.
 pub async fn check_broker(config: &Config, mut line: impl FnMut(&str)) -> bool {
-    clock::look_once(config.clock);
+    // No fault by itself: what it spoils is the certificates, and the dates.
+    match clock::look_once(config.clock) {
+        None => line("clock: ok"),
+        Some(doubt) => line(&format!("clock: not set: {doubt}")),
+    }
     let mut mqtt = config.mqtt.clone();
     mqtt.client_id = format!("{}-check", mqtt.client_id);
     let mut good = true;
@@ -51,6 +55,23 @@ pub async fn check_broker(config: &Config, mut line: impl FnMut(&str)) -> bool {
     good
 }
 
+/// Why the link did not come up, and what to do where the reason does not say it.
+fn explain(error: &LinkError) -> String {
+    let remedy = match error {
+        LinkError::Connect(_) => {
+            "; see whether mqtt.url has the right host and port, the broker runs, and no firewall stands between"
+        }
+        LinkError::Tls(_) => {
+            "; mqtt.tls says whom to trust (ca), by what name (server_name), and who this gateway is (cert and key)"
+        }
+        LinkError::Refused(_) => "; see mqtt.username, mqtt.password and mqtt.client_id, and the broker's log",
+        LinkError::Closed(_) => "; the broker's log says why",
+        LinkError::Silent(_) | LinkError::Protocol(_) => "; is this the port of an MQTT broker?",
+        LinkError::Config(_) => "",
+    };
+    format!("{error}{remedy}")
+}
+
 async fn one_broker(mqtt: &crate::link::Config) -> Result<String, String> {
     let opening = Opening { client_id: mqtt.client_id.clone(), will: None };
     let mut kept = Kept::default();
@@ -66,7 +87,7 @@ async fn one_broker(mqtt: &crate::link::Config) -> Result<String, String> {
         let event = timeout_at(deadline, link.next())
             .await
             .map_err(|_| format!("waited in vain for {waiting_for}"))?
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| explain(&error))?;
         match event {
             Event::Up(_) => {
                 link.subscribe(&filters);

@@ -148,19 +148,7 @@ impl Clock {
             self.problems.send_replace(Problems::new());
             return None;
         };
-        let (fault, remedy) = match doubt {
-            Doubt::Untold => (
-                "may not be synchronised: the sandbox keeps the gateway from asking the kernel, and \
-                 sluicegate-clock.service, which asks for it, does not run"
-                    .to_owned(),
-                "start it, or set clock.trust = \"always\" if this board keeps the time by itself",
-            ),
-            Doubt::Unkept => (
-                "is not synchronised".to_owned(),
-                "see to the time service (NTP), or set clock.trust = \"always\" if this board keeps the time by itself",
-            ),
-            Doubt::Behind => (format!("shows {}, but {} has passed", shown(now.wall), shown(verdict.past)), "set it"),
-        };
+        let (fault, remedy) = explain(doubt, verdict, now);
         let wait = self.wait;
         let text = format!(
             "the clock {fault}: readings wait for it up to {wait} after the first connection, and then go out undated; \
@@ -199,11 +187,31 @@ impl Judge {
     }
 }
 
-/// Looks once, for those who do not stay.
-pub(super) fn look_once(config: config::Clock) {
+/// What is wrong with the clock, and what to do.
+fn explain(doubt: Doubt, verdict: Verdict, now: &Timestamp) -> (String, &'static str) {
+    match doubt {
+        Doubt::Untold => (
+            "may not be synchronised: the sandbox keeps the gateway from asking the kernel, and \
+             sluicegate-clock.service, which asks for it, does not run"
+                .to_owned(),
+            "start it, or set clock.trust = \"always\" if this board keeps the time by itself",
+        ),
+        Doubt::Unkept => (
+            "is not synchronised".to_owned(),
+            "see to the time service (NTP), or set clock.trust = \"always\" if this board keeps the time by itself",
+        ),
+        Doubt::Behind => (format!("shows {}, but {} has passed", shown(now.wall), shown(verdict.past)), "set it"),
+    }
+}
+
+/// Looks once, for those who do not stay. What is wrong with the clock, if anything.
+pub(super) fn look_once(config: config::Clock) -> Option<String> {
     let mut judge = Judge { trust: config.trust, saved: Duration::ZERO, kept: false, set: false, before: None };
-    let verdict = judge.look(is_kept, &time::now());
+    let now = time::now();
+    let verdict = judge.look(is_kept, &now);
     tell(&verdict, judge.trusts());
+    let (fault, remedy) = explain(verdict.doubt?, verdict, &now);
+    Some(format!("it {fault}; {remedy}"))
 }
 
 fn tell(verdict: &Verdict, trusted: bool) {

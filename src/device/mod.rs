@@ -13,10 +13,12 @@
 
 mod access;
 mod allowance;
+mod discover;
 mod gpio;
 mod held;
 mod io;
 mod point;
+mod sensors;
 mod serial;
 mod sim;
 mod supervisor;
@@ -35,6 +37,7 @@ use serde::de::DeserializeOwned;
 use crate::model::{Declaration, DeviceName, Fault, PointName, Rate, ValueType};
 
 pub use crate::model::{Write, WriteError};
+pub use discover::{Board, discover};
 pub use held::{Change, Held};
 pub use io::{Ask, DeviceIo};
 pub use point::{Config as PointRulesConfig, Rules};
@@ -63,6 +66,8 @@ pub struct Kind {
     pub point_keys: fn() -> &'static [&'static str],
     /// Makes a driver from a config, touching nothing; or says all that is wrong, relative to the device's table.
     pub build: fn(Spec) -> Result<Built, Vec<Fault>>,
+    /// Adds what there is of this kind on a board, as config; changes nothing there.
+    pub discover: fn(&mut Board),
 }
 
 /// What the config says about one device, as far as its kind is concerned.

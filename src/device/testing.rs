@@ -212,3 +212,35 @@ pub(super) fn good(point: &str, value: Value) -> (String, Option<Value>) {
 pub(super) fn bad(point: &str) -> (String, Option<Value>) {
     (point.to_owned(), None)
 }
+
+/// A made-up `/sys`, `/proc`, `/dev`: these files, below a folder of its own.
+pub(super) fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    for (path, text) in files {
+        let path = root.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    root
+}
+
+/// Whether what was discovered is config, as it is and with all that is switched off in it switched on.
+pub(super) fn uncommented_is_right(text: &str) {
+    let on = |line: &str| match line.strip_prefix('#') {
+        Some(rest) if !rest.starts_with(' ') => rest.to_owned(),
+        _ => line.to_owned(),
+    };
+    let all = text.lines().map(on).collect::<Vec<_>>().join("\n");
+    for text in [text, &all] {
+        let file: toml::Table = text.parse().unwrap_or_else(|error| panic!("{error}: {text}"));
+        let devices = file.get("device").and_then(toml::Value::as_table).cloned().unwrap_or_default();
+        assert!(file.keys().all(|key| key == "device"), "{text}");
+        for (name, device) in devices {
+            let one = toml::Table::from_iter([(name, device)]);
+            let one = toml::Table::from_iter([("device".to_owned(), toml::Value::Table(one))]);
+            let parts = parts(&one.to_string());
+            assert!(!parts.spec.points.is_empty(), "{text}");
+            (parts.kind.build)(parts.spec).unwrap_or_else(|faults| panic!("{faults:?}: {text}"));
+        }
+    }
+}

@@ -46,13 +46,36 @@ fn a_check_says_which_device_and_broker_do_not_work() {
     assert!(text.contains("device there: ok: "), "{text}");
     assert!(text.contains("device away: failed: ") && text.contains("/dev/ttyUSB99"), "{text}");
     assert!(text.contains(&format!("broker mqtt://127.0.0.1:{port}: failed: no connection")), "{text}");
+    assert!(text.contains("see whether mqtt.url has the right host and port"), "{text}");
+    assert!(text.contains("\nclock: "), "{text}");
+}
+
+#[test]
+fn what_is_discovered_is_a_config() {
+    let folder = tempfile::tempdir().unwrap();
+    // Nobody has configured anything yet.
+    let found = Agent::ask(folder.path(), &["discover"]);
+    assert!(found.status.success() && found.stderr.is_empty(), "{found:?}");
+    let text = String::from_utf8(found.stdout).unwrap();
+    assert!(text.contains("\n# --- GPIO\n") && text.contains("\n# --- serial ports\n"), "{text}");
+    let rest = "[gateway]\nid = \"g\"\n[mqtt]\nurl = \"mqtt://127.0.0.1\"\n";
+    let switched_on = |line: &str| match line.strip_prefix('#') {
+        Some(config) if !config.starts_with(' ') => config.to_owned(),
+        _ => line.to_owned(),
+    };
+    let all: Vec<String> = text.lines().map(switched_on).collect();
+    for devices in [text.clone(), all.join("\n")] {
+        Agent::configure(folder.path(), &format!("{rest}{devices}"));
+        let checked = Agent::ask(folder.path(), &["check"]);
+        assert!(checked.status.success(), "{checked:?}\n{devices}");
+    }
 }
 
 #[test]
 fn a_reader_that_goes_away_is_no_error() {
     let folder = tempfile::tempdir().unwrap();
     Agent::configure(folder.path(), "[gateway]\nid = \"g\"\n[mqtt]\nurl = \"mqtt://127.0.0.1\"\n");
-    for command in [&["list-kinds"][..], &["list-kinds", "gpio"], &["print-config"], &["check"]] {
+    for command in [&["list-kinds"][..], &["discover"], &["list-kinds", "gpio"], &["print-config"], &["check"]] {
         let (status, errors) = Agent::unread(folder.path(), command);
         assert!(status.success() && errors.is_empty(), "{command:?}: {status:?} {errors}");
     }

@@ -36,6 +36,9 @@ const CLOSE: Duration = Duration::from_micros(100);
 /// As much as the kernel keeps of a consumer's name.
 const CONSUMER: usize = 31;
 
+/// How the kernel calls who exports lines in sysfs.
+const SYSFS: &str = "sysfs";
+
 /// The kernel's own "not supported", which has no name outside of it.
 const ENOTSUPP: i32 = 524;
 
@@ -55,7 +58,7 @@ pub(super) fn chips() -> Result<Vec<Chip>, String> {
     }
 }
 
-fn refusal(path: &Path, error: &io::Error) -> String {
+pub(super) fn refusal(path: &Path, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::PermissionDenied => access::denied(path),
         _ => format!("{} could not be opened: {error}", path.display()),
@@ -72,7 +75,8 @@ pub(super) fn locate(place: &Place, chips: &[Chip]) -> Result<ChipLine, String> 
                 let lines = (0..chip.lines).filter_map(|offset| open.line_info(offset).ok());
                 lines.filter(|line| line.name == *name).map(|line| at(chip, line.offset)).collect()
             };
-            let hint = "`gpioinfo` lists those there are; a line can also be named as { chip = …, offset = … }";
+            let hint =
+                "`sluicegate discover` lists those there are; a line can also be named as { chip = …, offset = … }";
             let show = |line: &ChipLine| format!("line {} of {}", line.offset, line.chip);
             only(chips.iter().flat_map(named).collect(), &format!("line named `{name}`"), show)
                 .map_err(|text| format!("{text} ({hint})"))
@@ -236,12 +240,22 @@ fn input(request: Request, abi: AbiVersion, skill: Skill) -> io::Result<Box<dyn 
     Ok(Box::new(CdevLine { descriptor, buffer, abi, skill, seqno: 0 }))
 }
 
+/// What to do about a line that this one has.
+pub(super) fn remedy(user: &str) -> &'static str {
+    match user {
+        SYSFS => "free it through /sys/class/gpio/unexport",
+        _ => {
+            "choose another line, or end that program or, if it is a driver of the kernel, take it out of the device tree"
+        }
+    }
+}
+
 /// Why the kernel refused, and what to do.
 fn explain(want: &Want, at: &ChipLine, error: &io::Error) -> String {
     let place = format!("line {} of {}", at.offset, at.chip);
     if error.kind() == io::ErrorKind::ResourceBusy {
         let user = info(at).map(|info| info.consumer).unwrap_or_default();
-        let hint = if user == "sysfs" { " (free it through /sys/class/gpio/unexport)" } else { "" };
+        let hint = if user == SYSFS { format!(" ({})", remedy(&user)) } else { String::new() };
         return format!("{place} is in use by `{user}`{hint}");
     }
     let key = want.config.needs_cdev();
@@ -377,7 +391,7 @@ impl Moment {
 }
 
 /// What the kernel said.
-fn cause(error: &gpiocdev::Error) -> io::Error {
+pub(super) fn cause(error: &gpiocdev::Error) -> io::Error {
     match error {
         gpiocdev::Error::Os(errno) | gpiocdev::Error::Uapi(_, gpiocdev_uapi::Error::Os(errno)) => {
             io::Error::from_raw_os_error(errno.0)

@@ -11,6 +11,7 @@
 mod cdev;
 mod chips;
 mod config;
+mod discover;
 mod kept;
 mod line;
 mod name;
@@ -38,6 +39,7 @@ pub(super) const KIND: Kind = Kind {
     device_keys: || model::keys::<Config>(),
     point_keys: || model::keys::<PointConfig>(),
     build,
+    discover: discover::discover,
 };
 
 /// Where sysfs has the lines.
@@ -141,7 +143,9 @@ fn look(backend: &Backend, want: &Want) -> Result<String, DeviceError> {
     }
     .map_err(|text| want.failed(&text))?;
     match user {
-        Some(user) if !user.starts_with("sluicegate") => Err(want.failed(&format!("{text} by `{user}`"))),
+        Some(user) if !user.starts_with("sluicegate") => {
+            Err(want.failed(&format!("{text} by `{user}`: {}", cdev::remedy(&user))))
+        }
         _ => Ok(format!("{}: {text}", want.point)),
     }
 }

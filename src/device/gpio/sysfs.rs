@@ -146,7 +146,7 @@ impl Exported {
             let error = io::Error::from(error);
             match error.kind() {
                 io::ErrorKind::ResourceBusy => format!(
-                    "line number {number} is in use by a driver of the kernel or a program (`gpioinfo`, or /sys/kernel/debug/gpio, names it)"
+                    "line number {number} is in use by a driver of the kernel or a program (/sys/kernel/debug/gpio names it)"
                 ),
                 _ => refusal(&class.join("export"), &error),
             }

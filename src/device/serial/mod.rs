@@ -9,9 +9,11 @@
 
 mod config;
 mod decode;
+mod discover;
 mod frame;
 mod json;
 mod port;
+mod rivals;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -26,6 +28,7 @@ use self::config::{Config, PointConfig};
 use self::decode::{Decoder, Slot, Undecodable};
 use self::frame::{Frame, Framer};
 use self::port::Port;
+use self::rivals::Rival;
 use self::template::Template;
 use super::{Ask, Built, DeviceError, DeviceIo, Driver, Kind, Run, Shape, Spec, Write, WriteError};
 use crate::model::{self, Fault, PointName, Timestamp, Value, time};
@@ -38,6 +41,7 @@ pub(super) const KIND: Kind = Kind {
     device_keys: || model::keys::<Config>(),
     point_keys: || model::keys::<PointConfig>(),
     build,
+    discover: discover::discover,
 };
 
 /// As much as a tty gives in one read.
@@ -107,8 +111,17 @@ impl Driver for Serial {
 
     fn probe(&self) -> Run<'_, String> {
         Box::pin(async {
+            let port = &self.config.port;
+            let rivals = port::rivals(port).await;
+            if let Some(rival) = rivals.iter().find(|rival| rival.holds() && !rival.is_gateway()) {
+                return Err(DeviceError::Open(rival.to_string()));
+            }
+            if rivals.iter().any(Rival::is_gateway) {
+                return Ok(format!("{port} is in use by the running gateway"));
+            }
             Port::open(&self.config).await?.close().await;
-            Ok(format!("{} can be opened", self.config.port))
+            let more: String = rivals.iter().map(|rival| format!("; {rival}")).collect();
+            Ok(format!("{port} can be opened{more}"))
         })
     }
 }

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_serial::{ClearBuffer, DataBits, ErrorKind, SerialPort, SerialStream, StopBits};
 
 use super::config::{Config, FlowControl, Parity};
+use super::rivals::{self, Rival};
 use crate::device::{DeviceError, access};
 
 /// A command of a few dozen bytes takes less at 300 baud; what takes longer is held back by the device.
@@ -52,7 +53,14 @@ impl Port {
         let opened = tokio::task::spawn_blocking(move || SerialStream::open(&builder)).await;
         match opened {
             Ok(Ok(stream)) => Ok(Port { stream, path }),
-            Ok(Err(error)) => Err(DeviceError::Open(why(&path, error.kind(), &error.to_string()))),
+            Ok(Err(error)) => {
+                let busy = matches!(error.kind(), ErrorKind::NoDevice);
+                let rivals = if busy { rivals(&path).await } else { Vec::new() };
+                Err(DeviceError::Open(match rivals.iter().find(|rival| rival.holds()) {
+                    Some(rival) => rival.to_string(),
+                    None => why(&path, error.kind(), &error.to_string()),
+                }))
+            }
             Err(error) => Err(DeviceError::Open(format!("{path} could not be opened: {error}"))),
         }
     }
@@ -99,11 +107,19 @@ impl Drop for Port {
     }
 }
 
+/// Who else has it. Looks at every process, so outside the runtime's threads.
+pub(super) async fn rivals(path: &str) -> Vec<Rival> {
+    let path = path.to_owned();
+    let found = tokio::task::spawn_blocking(move || rivals::of(Path::new("/"), Path::new(&path))).await;
+    // What panics there is no reason not to go on without it.
+    found.unwrap_or_default()
+}
+
 /// Why a port can't be opened, and what to do.
 fn why(path: &str, kind: ErrorKind, text: &str) -> String {
     match kind {
         ErrorKind::Io(io::ErrorKind::NotFound) => {
-            format!("there is no {path}: is the adapter plugged in? `ls /dev/serial/by-id` shows the ports there are")
+            format!("there is no {path}: is the adapter plugged in? `sluicegate discover` shows the ports there are")
         }
         ErrorKind::Io(io::ErrorKind::PermissionDenied) => access::denied(Path::new(path)),
         // EBUSY, or a lock that somebody has.

@@ -26,6 +26,7 @@ pub(super) const KIND: Kind = Kind {
     device_keys: || model::keys::<Config>(),
     point_keys: || model::keys::<PointConfig>(),
     build,
+    discover: |_| {},
 };
 
 /// So many values at most before the driver listens to the gateway again.
