@@ -45,7 +45,7 @@ struct Kept {
 
 /// While it lives, what was held is a driver's, and no other driver may have it.
 #[derive(Debug)]
-pub(super) struct Use(#[expect(dead_code, reason = "it only has to live")] Arc<()>);
+pub(super) struct Use(#[cfg_attr(feature = "gpio", expect(dead_code, reason = "it only has to live"))] Arc<()>);
 
 impl From<OwnedFd> for Kept {
     fn from(descriptor: OwnedFd) -> Self {

@@ -9,16 +9,23 @@
 //!
 //! # How to add a kind
 //! One folder with `mod.rs` (with a `KIND`), `config.rs` and `sample.toml`, and its two lines in this file: `mod` and
-//! the entry in [`KINDS`].
+//! the entry in [`KINDS`]. One that brings crates of its own is a feature besides (`Cargo.toml`), so that a build may
+//! leave it out.
 
+// What only such a kind needs (`access`, `discover`, `held`) is dead code where a build leaves it out.
+#[cfg_attr(not(all(feature = "gpio", feature = "serial")), allow(dead_code))]
 mod access;
 mod allowance;
+#[cfg_attr(not(all(feature = "gpio", feature = "serial")), allow(dead_code))]
 mod discover;
+#[cfg(feature = "gpio")]
 mod gpio;
+#[cfg_attr(not(feature = "gpio"), allow(dead_code))]
 mod held;
 mod io;
 mod point;
 mod sensors;
+#[cfg(feature = "serial")]
 mod serial;
 mod sim;
 mod supervisor;
@@ -44,7 +51,13 @@ pub use point::{Config as PointRulesConfig, Rules};
 pub use supervisor::{Plan, Supervisor, Wiring};
 
 /// Every kind there is.
-pub const KINDS: &[&Kind] = &[&gpio::KIND, &serial::KIND, &sim::KIND];
+pub const KINDS: &[&Kind] = &[
+    #[cfg(feature = "gpio")]
+    &gpio::KIND,
+    #[cfg(feature = "serial")]
+    &serial::KIND,
+    &sim::KIND,
+];
 
 /// The kind of this name.
 pub fn kind(name: &str) -> Option<&'static Kind> {
@@ -145,7 +158,13 @@ pub trait Driver: Send + Sync + 'static {
 /// # Errors
 /// When the chip refuses, or is gone.
 pub fn make_safe(name: &str, descriptor: BorrowedFd<'_>) -> std::io::Result<bool> {
-    gpio::make_safe(name, descriptor)
+    #[cfg(feature = "gpio")]
+    return gpio::make_safe(name, descriptor);
+    #[cfg(not(feature = "gpio"))]
+    {
+        let _ = (name, descriptor);
+        Ok(false)
+    }
 }
 
 /// Why a driver ended. The supervisor publishes the text and tries again.
