@@ -113,13 +113,17 @@ def once(folder):
 
 
 def zig():
-    """The folder with zig and cargo-zigbuild, which are installed where they are missing."""
-    folder = CACHE / f"tools/zig-{ZIG}-{CARGO_ZIGBUILD}"
+    """The folder with zig and cargo-zigbuild."""
+    return python_tools(f"zig-{ZIG}-{CARGO_ZIGBUILD}", f"ziglang=={ZIG}", f"cargo-zigbuild=={CARGO_ZIGBUILD}")
+
+
+def python_tools(name, *packages):
+    """The folder with the programs of these packages of PyPI's, which are installed where they are missing."""
+    folder = CACHE / "tools" / name
     with once(folder) as is_missing:
         if is_missing:
             run(sys.executable, "-m", "venv", folder)
-            run(folder / "bin/pip", "-q", "--disable-pip-version-check", "install",
-                f"ziglang=={ZIG}", f"cargo-zigbuild=={CARGO_ZIGBUILD}", stdout=sys.stderr)
+            run(folder / "bin/pip", "-q", "--disable-pip-version-check", "install", *packages, stdout=sys.stderr)
     return folder / "bin"
 
 

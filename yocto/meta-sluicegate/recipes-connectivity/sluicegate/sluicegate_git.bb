@@ -13,15 +13,35 @@ PV = "0.1.0+git"
 # The checkout that this layer stands in, as it was committed. For a mirror of one's own and a fixed commit, set both.
 SLUICEGATE_SRC ?= "git://${SLUICEGATE_CHECKOUT};protocol=file;nobranch=1;usehead=1"
 SLUICEGATE_SRCREV ?= "${AUTOREV}"
-SRC_URI = "${SLUICEGATE_SRC}"
+SRC_URI = "${SLUICEGATE_SRC} file://run-ptest"
 SRCREV = "${SLUICEGATE_SRCREV}"
 
-inherit cargo cargo-update-recipe-crates systemd useradd
+# Config of one's own: each of these files, which a .bbappend adds to SRC_URI, goes to /usr/lib/sluicegate/conf.d.
+SLUICEGATE_CONFIG ?= ""
+# Of systemd/drop-ins, without `.conf`: those that the board's kernel needs.
+SLUICEGATE_DROP_INS ?= ""
+
+inherit bash-completion cargo cargo-update-recipe-crates ptest systemd useradd
 require sluicegate-crates.inc
 
-CARGO_BUILD_FLAGS += "--bin sluicegate"
+# Kinds of devices.
+PACKAGECONFIG ??= "gpio serial"
+PACKAGECONFIG[gpio] = "--features gpio,,"
+PACKAGECONFIG[serial] = "--features serial,,"
+CARGO_BUILD_FLAGS += "--no-default-features"
+
 # The split into a package with debug symbols is done here, not by cargo.
 export CARGO_PROFILE_RELEASE_STRIP = "none"
+
+do_compile() {
+    oe_cargo_build --bin sluicegate
+}
+
+# The tests of the parts, and the demo: the whole gateway with a broker and devices that are played.
+do_compile_ptest() {
+    oe_cargo_build --example demo
+    cargo test ${CARGO_BUILD_FLAGS} ${PACKAGECONFIG_CONFARGS} --no-run --lib --message-format json >${B}/unit-tests.json
+}
 
 # The class's own would install the library and the examples as well.
 do_install() {
@@ -33,10 +53,31 @@ do_install() {
     install -D -m 0644 ${S}/systemd/70-sluicegate.rules ${D}${nonarch_base_libdir}/udev/rules.d/70-sluicegate.rules
     install -D -m 0640 ${S}/config/sluicegate.toml ${D}${sysconfdir}/sluicegate/sluicegate.toml
     chgrp sluicegate ${D}${sysconfdir}/sluicegate/sluicegate.toml
+    install -D -m 0644 ${S}/docs/man/sluicegate.1 ${D}${mandir}/man1/sluicegate.1
+    install -D -m 0644 ${S}/docs/man/sluicegate.toml.5 ${D}${mandir}/man5/sluicegate.toml.5
+    install -D -m 0644 ${S}/docs/completions/sluicegate.bash ${D}${datadir}/bash-completion/completions/sluicegate
+    install -D -m 0644 ${S}/docs/completions/_sluicegate ${D}${datadir}/zsh/site-functions/_sluicegate
+    install -D -m 0644 ${S}/docs/completions/sluicegate.fish ${D}${datadir}/fish/vendor_completions.d/sluicegate.fish
     install -d ${D}${docdir}/sluicegate/examples
     install -m 0644 ${S}/config/examples/*.toml ${D}${docdir}/sluicegate/examples/
     install -d ${D}${docdir}/sluicegate/drop-ins
     install -m 0644 ${S}/systemd/drop-ins/*.conf ${D}${docdir}/sluicegate/drop-ins/
+
+    for config in ${SLUICEGATE_CONFIG}; do
+        install -D -m 0644 ${UNPACKDIR}/$config ${D}${nonarch_libdir}/sluicegate/conf.d/$config
+    done
+    for name in ${SLUICEGATE_DROP_INS}; do
+        for unit in $(sed -n 's/^# Units: //p' ${S}/systemd/drop-ins/$name.conf); do
+            install -D -m 0644 ${S}/systemd/drop-ins/$name.conf ${D}${systemd_system_unitdir}/$unit.service.d/$name.conf
+        done
+    done
+}
+
+do_install_ptest() {
+    install -m 0755 ${B}/target/${CARGO_TARGET_SUBDIR}/examples/demo ${D}${PTEST_PATH}/
+    install -m 0755 ${S}/tests/demo-check ${D}${PTEST_PATH}/
+    unit_tests=$(sed -n 's/.*"name":"sluicegate".*"executable":"\([^"]*\)".*/\1/p' ${B}/unit-tests.json)
+    install -m 0755 $unit_tests ${D}${PTEST_PATH}/unit-tests
 }
 
 SYSTEMD_SERVICE:${PN} = "sluicegate.service"
@@ -46,8 +87,12 @@ GROUPADD_PARAM:${PN} = "--system gpio; --system dialout"
 USERADD_PARAM:${PN} = "--system --user-group --no-create-home --home-dir ${localstatedir}/lib/sluicegate \
     --shell /sbin/nologin --comment 'Sluicegate IoT gateway' sluicegate"
 
-FILES:${PN} += " \
-    ${systemd_system_unitdir}/*.service \
+PACKAGE_BEFORE_PN += "${PN}-zsh-completion ${PN}-fish-completion"
+FILES:${PN}-zsh-completion = "${datadir}/zsh"
+FILES:${PN}-fish-completion = "${datadir}/fish"
+FILES:${PN} += "\
+    ${systemd_system_unitdir} \
+    ${nonarch_libdir}/sluicegate \
     ${nonarch_libdir}/systemd/catalog/sluicegate.catalog \
     ${nonarch_libdir}/tmpfiles.d/sluicegate.conf \
     ${nonarch_base_libdir}/udev/rules.d/70-sluicegate.rules \
