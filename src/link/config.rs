@@ -1,11 +1,15 @@
 //! The table `[mqtt]`.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::{OneOrMany, Secret, Url};
+use super::{LinkError, OneOrMany, Proxy, Secret, Url};
 use crate::model::{Fault, Span, whole};
 
 /// The longest topic root: with device, point and a suffix behind it, it stays far below every broker's topic limit.
@@ -51,10 +55,16 @@ pub struct Config {
     /// The password at the broker.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password: Option<Secret>,
-    /// Who is trusted, and who the gateway is, on an mqtts:// link. Without it: the system's roots, no client
+    /// Who is trusted, and who the gateway is, on an mqtts:// or wss:// link. Without it: the system's roots, no client
     /// certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
+    /// What the web server before the broker wants to hear, on a ws:// or wss:// link.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub websocket: Option<WebSocket>,
+    /// The way out, where there is none but by a proxy. Without it: as the environment says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<Proxy>,
 }
 
 /// The version of MQTT.
@@ -85,6 +95,28 @@ pub struct Tls {
     /// The name that the broker's certificate must carry; default: the host of the URL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_name: Option<String>,
+    /// What is offered in ALPN (RFC 7301), where one port serves several protocols: `mqtt`, `x-amzn-mqtt-ca`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alpn: Vec<String>,
+}
+
+/// WebSocket (RFC 6455), with the subprotocol `mqtt`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebSocket {
+    /// Header fields of the request, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, Header>,
+}
+
+/// The value of a header field.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Header {
+    /// Everybody may know it.
+    Text(String),
+    /// Nobody may.
+    Secret(Secret),
 }
 
 fn default_root() -> String {
@@ -123,8 +155,40 @@ impl Config {
                 *path = expand_path(path, id);
             }
         }
+        if let Some(Proxy::By(by)) = &mut self.proxy {
+            by.username.iter_mut().for_each(|name| *name = name.replace("{id}", id));
+        }
+        for header in self.websocket.iter_mut().flat_map(|websocket| websocket.headers.values_mut()) {
+            if let Header::Text(text) = header {
+                *text = text.replace("{id}", id);
+            }
+        }
+        self.secrets_mut().for_each(|secret| secret.expand(id));
+    }
+
+    fn secrets_mut(&mut self) -> impl Iterator<Item = &mut Secret> {
         let key = self.tls.as_mut().and_then(|tls| tls.key.as_mut());
-        self.password.iter_mut().chain(key).for_each(|secret| secret.expand(id));
+        let headers = self.websocket.iter_mut().flat_map(|websocket| websocket.headers.values_mut());
+        let headers = headers.filter_map(|header| match header {
+            Header::Secret(secret) => Some(secret),
+            Header::Text(_) => None,
+        });
+        let proxy = match &mut self.proxy {
+            Some(Proxy::By(by)) => by.password.as_mut(),
+            _ => None,
+        };
+        self.password.iter_mut().chain(key).chain(headers).chain(proxy)
+    }
+
+    /// All secrets that it names.
+    pub(super) fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        let key = self.tls.as_ref().and_then(|tls| tls.key.as_ref());
+        let headers = self.websocket.iter().flat_map(|websocket| websocket.headers.values());
+        let headers = headers.filter_map(|header| match header {
+            Header::Secret(secret) => Some(secret),
+            Header::Text(_) => None,
+        });
+        self.password.iter().chain(key).chain(headers).chain(self.proxy.as_ref().and_then(Proxy::secret))
     }
 
     /// Checks what the types can't say. Call [`Config::expand`] before.
@@ -155,6 +219,12 @@ impl Config {
         if let Some(tls) = &self.tls {
             faults.extend(tls.check().into_iter().map(|fault| fault.under(&["tls"])));
         }
+        if let Some(websocket) = &self.websocket {
+            faults.extend(websocket.check().into_iter().map(|fault| fault.under(&["websocket"])));
+        }
+        if let Some(proxy) = &self.proxy {
+            faults.extend(proxy.check().into_iter().map(|fault| fault.under(&["proxy"])));
+        }
         faults
     }
 
@@ -165,30 +235,89 @@ impl Config {
         }
         let mut faults = Vec::new();
         let path = |index: usize| if urls.len() == 1 { "url".to_owned() } else { format!("url[{index}]") };
-        for (index, url) in urls.iter().enumerate().filter(|(_, url)| url.scheme.is_websocket()) {
-            let text = format!("`{}://` is not supported yet: expected mqtt:// or mqtts://", url.scheme.as_str());
-            faults.push(Fault::at(&path(index), text));
-        }
         let guarded = urls.iter().any(|url| url.scheme.is_tls());
         let open = urls.iter().position(|url| !url.scheme.is_tls());
         match open {
             // Who cuts the guarded link must not get the open one instead.
             Some(index) if guarded => faults.push(Fault::at(
                 &path(index),
-                "a list with and without TLS would fall back to plain text: expected mqtts:// in all, or in none",
+                "a list with and without TLS would fall back to plain text: expected mqtts:// or wss:// in all, or in none",
             )),
             Some(_) if self.tls.is_some() => {
                 faults.push(Fault::at("tls", "needs TLS in the URL: expected url = \"mqtts://…\""));
             }
             _ => {}
         }
+        if self.websocket.is_some() && !urls.iter().any(|url| url.scheme.is_websocket()) {
+            faults.push(Fault::at("websocket", "needs a WebSocket in the URL: expected url = \"wss://…\""));
+        }
         faults
+    }
+}
+
+impl WebSocket {
+    /// The header fields with their values.
+    pub(super) fn read(&self) -> Result<Vec<(String, String)>, LinkError> {
+        let read = |(name, header): (&String, &Header)| {
+            let value = match header {
+                Header::Text(text) => text.clone(),
+                Header::Secret(secret) => {
+                    secret.read().map_err(|error| LinkError::Config(error.to_string()))?.reveal().to_owned()
+                }
+            };
+            Ok((name.clone(), value))
+        };
+        self.headers.iter().map(read).collect()
+    }
+
+    fn check(&self) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        for (name, value) in &self.headers {
+            let mut wrong = |text: &str| faults.push(Fault::at(&format!("headers.{name}"), text));
+            // RFC 9110, section 5.6.2.
+            let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+            if name.is_empty() || !name.chars().all(is_token) {
+                wrong("is no name of a header field: expected letters, digits and dashes");
+            }
+            if ["host", "connection", "upgrade"].contains(&name.to_ascii_lowercase().as_str())
+                || name.to_ascii_lowercase().starts_with("sec-websocket-")
+            {
+                wrong("is the gateway's own: expected a header field that WebSocket itself does not use");
+            }
+            if matches!(value, Header::Text(text) if text.chars().any(char::is_control)) {
+                wrong("expected a text of one line");
+            }
+        }
+        faults
+    }
+}
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextOrSecret;
+        impl<'de> Visitor<'de> for TextOrSecret {
+            type Value = Header;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text, or { file = \"…\" }, { env = \"…\" } or { credential = \"…\" }")
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Header, E> {
+                Ok(Header::Text(text.to_owned()))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Header, A::Error> {
+                Secret::deserialize(MapAccessDeserializer::new(map)).map(Header::Secret)
+            }
+        }
+        deserializer.deserialize_any(TextOrSecret)
     }
 }
 
 impl Tls {
     fn check(&self) -> Vec<Fault> {
         let mut faults = Vec::new();
+        // RFC 7301, section 3.1.
+        if self.alpn.iter().any(|name| !(1..=255).contains(&name.len())) {
+            faults.push(Fault::at("alpn", "expected names of 1 to 255 bytes, such as \"mqtt\""));
+        }
         match (&self.cert, &self.key) {
             (Some(_), None) => faults.push(Fault::at("cert", "expected a `key` beside it")),
             (None, Some(_)) => faults.push(Fault::at("key", "expected a `cert` beside it")),
@@ -269,7 +398,8 @@ mod tests {
     #[test]
     fn what_can_not_work_is_a_fault() {
         let wildcard = "`a/+`: expected no wildcard (`+`, `#`)";
-        let mixed = "a list with and without TLS would fall back to plain text: expected mqtts:// in all, or in none";
+        let mixed =
+            "a list with and without TLS would fall back to plain text: expected mqtts:// or wss:// in all, or in none";
         for (text, path, expected) in [
             ("root = \"a/+\"", "root", wildcard),
             (
@@ -290,7 +420,37 @@ mod tests {
             ("username = \"\"", "username", "expected 1 to 65535 bytes without NUL"),
             ("tls = { ca = \"/ca.pem\" }", "tls", "needs TLS in the URL: expected url = \"mqtts://…\""),
             ("url = []", "url", "expected at least one URL such as \"mqtts://broker.example.com\""),
-            ("url = \"wss://a\"", "url", "`wss://` is not supported yet: expected mqtt:// or mqtts://"),
+            ("websocket.headers.a = \"b\"", "websocket", "needs a WebSocket in the URL: expected url = \"wss://…\""),
+            (
+                "url = \"ws://a\"\nwebsocket.headers.Upgrade = \"b\"",
+                "websocket.headers.Upgrade",
+                "is the gateway's own: expected a header field that WebSocket itself does not use",
+            ),
+            (
+                "url = \"ws://a\"\nwebsocket.headers.\"a b\" = \"b\"",
+                "websocket.headers.a b",
+                "is no name of a header field: expected letters, digits and dashes",
+            ),
+            (
+                "url = \"ws://a\"\nwebsocket.headers.a = \"b\\nc: d\"",
+                "websocket.headers.a",
+                "expected a text of one line",
+            ),
+            (
+                "proxy = { url = \"http://p\", password = { env = \"P\" } }",
+                "proxy.password",
+                "expected a `username` beside it",
+            ),
+            (
+                "proxy = { url = \"http://p\", username = \"a:b\" }",
+                "proxy.username",
+                "expected 1 to 255 bytes without a colon",
+            ),
+            (
+                "url = \"mqtts://a\"\ntls.alpn = [\"\"]",
+                "tls.alpn",
+                "expected names of 1 to 255 bytes, such as \"mqtt\"",
+            ),
             ("url = [\"mqtts://a\", \"mqtt://b\"]", "url[1]", mixed),
             ("url = \"mqtts://a\"\ntls.cert = \"/cert.pem\"", "tls.cert", "expected a `key` beside it"),
             ("url = \"mqtts://a\"\ntls.key.env = \"KEY\"", "tls.key", "expected a `cert` beside it"),

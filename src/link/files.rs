@@ -14,7 +14,7 @@ impl Config {
     /// Looks at the files that this config names: certificates, keys, passwords. Blocks on the file system.
     pub fn files(&self) -> Files {
         let tls = self.tls.as_ref();
-        let secrets = self.password.iter().chain(tls.and_then(|tls| tls.key.as_ref())).filter_map(Secret::path);
+        let secrets = self.secrets().filter_map(Secret::path);
         let certificates = tls.into_iter().flat_map(|tls| tls.ca.iter().chain(&tls.cert)).cloned();
         let mut hasher = DefaultHasher::new();
         for path in secrets.chain(certificates) {
@@ -29,8 +29,8 @@ impl Config {
     /// # Errors
     /// When one of them can't be read, or does not hold what it should.
     pub fn check_files(&self) -> Result<(), LinkError> {
-        if let Some(password) = &self.password {
-            password.read().map_err(|error| LinkError::Config(error.to_string()))?;
+        for secret in self.secrets() {
+            secret.read().map_err(|error| LinkError::Config(error.to_string()))?;
         }
         if self.url.0.iter().any(|url| url.scheme.is_tls()) {
             Identity::current(&self.tls.clone().unwrap_or_default(), None).map_err(LinkError::from)?;

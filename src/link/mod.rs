@@ -20,6 +20,7 @@ mod backoff;
 mod config;
 mod event;
 mod files;
+mod proxy;
 mod secret;
 mod tickets;
 mod url;
@@ -35,9 +36,10 @@ use tokio::time::{Instant, Sleep};
 use crate::task::Owned;
 use adapter::{Client, Polling, Signal};
 pub use backoff::Backoff;
-pub use config::{Config, Tls, Version};
+pub use config::{Config, Header, Tls, Version, WebSocket};
 pub use event::{Event, Filter, Limits, LinkError, Message, Opening, Publish, Refusal};
 pub use files::Files;
+pub use proxy::Proxy;
 pub use secret::{Secret, SecretError, SecretText};
 pub use tickets::Ticket;
 use tickets::Tickets;
@@ -134,8 +136,15 @@ impl Link {
         // Room for a keep-alive that is lost and its successor, and for a write that hangs.
         let patience = config.keep_alive.0 * 2 + config.connect_timeout.0;
         let silence = config.keep_alive.0 + config.keep_alive.0 / 2;
+        let via = proxy::to(&url, config.proxy.as_ref())?;
+        let headers = match &config.websocket {
+            Some(websocket) if url.scheme.is_websocket() => websocket.read()?,
+            _ => Vec::new(),
+        };
         let (socket, wire) = wire::open(wire::Route {
             url: url.clone(),
+            via,
+            headers,
             identity: kept.identity.clone(),
             server_name: config.tls.as_ref().and_then(|tls| tls.server_name.clone()),
             connect_timeout: config.connect_timeout.0,

@@ -29,11 +29,16 @@ pub struct Url {
     pub host: String,
     /// The TCP port.
     pub port: u16,
+    /// Of a WebSocket, what the web server knows the broker by, with what may follow behind a `?`: from `/` on.
+    pub path: String,
 }
 
 /// One value, or a list of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OneOrMany<T>(pub Vec<T>);
+
+/// What most brokers' web servers know MQTT by.
+const DEFAULT_PATH: &str = "/mqtt";
 
 impl Scheme {
     const ALL: [Scheme; 4] = [Scheme::Mqtt, Scheme::Mqtts, Scheme::Ws, Scheme::Wss];
@@ -78,7 +83,7 @@ impl FromStr for Url {
         let scheme = Scheme::ALL
             .into_iter()
             .find(|known| known.as_str() == scheme.to_ascii_lowercase())
-            .ok_or_else(|| format!("`{scheme}://` is not known: expected mqtt:// or mqtts://"))?;
+            .ok_or_else(|| format!("`{scheme}://` is not known: expected mqtt://, mqtts://, ws:// or wss://"))?;
         let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         if authority.contains('@') {
             return Err(
@@ -88,48 +93,71 @@ impl FromStr for Url {
         if !path.is_empty() && path != "/" && !scheme.is_websocket() {
             return Err(format!("`{path}`: expected no path behind {}://HOST:PORT", scheme.as_str()));
         }
-        let (host, port) = match authority.strip_prefix('[') {
-            Some(rest) => {
-                let (host, port) = rest.split_once(']').ok_or("expected a `]` behind the IPv6 address")?;
-                if host.parse::<std::net::Ipv6Addr>().is_err() {
-                    return Err(format!("`{host}` is not an IPv6 address"));
-                }
-                (host, port.strip_prefix(':').or(if port.is_empty() { None } else { Some(port) }))
-            }
-            None => match authority.split_once(':') {
-                Some((_, more)) if more.contains(':') => {
-                    return Err(format!("expected an IPv6 address in brackets: {}://[{authority}]", scheme.as_str()));
-                }
-                Some((host, port)) => (host, Some(port)),
-                None => (authority, None),
-            },
+        let (host, port) = host_and_port(authority, scheme.as_str())?;
+        let path = match path {
+            _ if !scheme.is_websocket() => String::new(),
+            "" => DEFAULT_PATH.to_owned(),
+            path if path.starts_with('/') => path.to_owned(),
+            path => format!("/{path}"),
         };
-        if host.is_empty() || !host.chars().all(|c| c.is_alphanumeric() || "-._:".contains(c)) {
-            return Err(format!("`{host}` is not a host name: expected one such as \"broker.example.com\""));
+        if path.contains('#') || path.contains(|c: char| c.is_control() || c == ' ' || !c.is_ascii()) {
+            return Err("expected a path without spaces, `#` and letters beyond ASCII".to_owned());
         }
-        let port = match port {
-            None => scheme.default_port(),
-            Some(port) => port
-                .parse()
+        Ok(Url { scheme, host, port: port.unwrap_or(scheme.default_port()), path })
+    }
+}
+
+/// What stands between `://` and the path: a host, of IPv6 without its brackets, and a port where there is one.
+pub(super) fn host_and_port(authority: &str, scheme: &str) -> Result<(String, Option<u16>), String> {
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let (host, port) = rest.split_once(']').ok_or("expected a `]` behind the IPv6 address")?;
+            if host.parse::<std::net::Ipv6Addr>().is_err() {
+                return Err(format!("`{host}` is not an IPv6 address"));
+            }
+            (host, port.strip_prefix(':').or(if port.is_empty() { None } else { Some(port) }))
+        }
+        None => match authority.split_once(':') {
+            Some((_, more)) if more.contains(':') => {
+                return Err(format!("expected an IPv6 address in brackets: {scheme}://[{authority}]"));
+            }
+            Some((host, port)) => (host, Some(port)),
+            None => (authority, None),
+        },
+    };
+    if host.is_empty() || !host.chars().all(|c| c.is_alphanumeric() || "-._:".contains(c)) {
+        return Err(format!("`{host}` is not a host name: expected one such as \"broker.example.com\""));
+    }
+    let port = match port {
+        None => None,
+        Some(port) => Some(
+            port.parse()
                 .ok()
                 .filter(|port| *port != 0)
                 .ok_or_else(|| format!("`{port}` is not a port: expected a whole number from 1 to 65535"))?,
-        };
-        Ok(Url { scheme, host: host.to_owned(), port })
-    }
+        ),
+    };
+    Ok((host.to_owned(), port))
 }
 
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Url { scheme, host, port } = self;
-        let scheme = scheme.as_str();
-        if host.contains(':') { write!(f, "{scheme}://[{host}]:{port}") } else { write!(f, "{scheme}://{host}:{port}") }
+        let Url { scheme, host, port, path } = self;
+        // What is behind a `?` is often a token.
+        let path = path.split_once('?').map_or(path.as_str(), |(path, _)| path);
+        write!(f, "{}://{}{path}", scheme.as_str(), at(host, *port))
     }
+}
+
+/// `HOST:PORT`, as URLs have it.
+pub(super) fn at(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 impl Serialize for Url {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        let Url { scheme, host, port, path } = self;
+        serializer.collect_str(&format_args!("{}://{}{path}", scheme.as_str(), at(host, *port)))
     }
 }
 
@@ -189,8 +217,9 @@ mod tests {
             ("MQTTS://10.0.0.1:8884/", "mqtts://10.0.0.1:8884"),
             ("mqtt://[fd00::1]", "mqtt://[fd00::1]:1883"),
             ("mqtt://[::1]:1884", "mqtt://[::1]:1884"),
-            ("ws://broker/mqtt", "ws://broker:80"),
-            ("wss://broker", "wss://broker:443"),
+            ("ws://broker/ws", "ws://broker:80/ws"),
+            ("wss://broker", "wss://broker:443/mqtt"),
+            ("wss://broker/", "wss://broker:443/"),
         ] {
             let url: Url = text.parse().unwrap();
             assert_eq!(url.to_string(), shown);
@@ -199,15 +228,27 @@ mod tests {
     }
 
     #[test]
+    fn what_may_be_a_token_is_not_shown() {
+        let url: Url = "wss://broker/mqtt?token=hunter2".parse().unwrap();
+        assert_eq!((url.path.as_str(), url.to_string().as_str()), ("/mqtt?token=hunter2", "wss://broker:443/mqtt"));
+        assert_eq!(
+            serde_json::to_value(&url).unwrap(),
+            "wss://broker:443/mqtt?token=hunter2",
+            "the config itself has it"
+        );
+    }
+
+    #[test]
     fn a_wrong_url_says_what_was_expected() {
         for (text, expected) in [
             ("broker.example.com", "expected a URL such as \"mqtts://broker.example.com\""),
-            ("http://broker", "`http://` is not known: expected mqtt:// or mqtts://"),
+            ("http://broker", "`http://` is not known: expected mqtt://, mqtts://, ws:// or wss://"),
             (
                 "mqtt://user:hunter2@broker",
                 "a user name and a password do not stand in the URL: use the keys `username` and `password`",
             ),
             ("mqtts://broker/path", "`/path`: expected no path behind mqtts://HOST:PORT"),
+            ("ws://broker/a#b", "expected a path without spaces, `#` and letters beyond ASCII"),
             ("mqtt://broker:0", "`0` is not a port: expected a whole number from 1 to 65535"),
             ("mqtt://broker:mqtt", "`mqtt` is not a port: expected a whole number from 1 to 65535"),
             ("mqtt://fd00::1", "expected an IPv6 address in brackets: mqtt://[fd00::1]"),

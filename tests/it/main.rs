@@ -26,5 +26,6 @@ mod serial;
 mod service;
 mod support;
 mod tls;
+mod transports;
 mod upgrade;
 mod wire;

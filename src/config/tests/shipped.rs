@@ -29,14 +29,17 @@ fn uncommented() -> String {
 fn the_shipped_config_shows_the_defaults() {
     let text = uncommented();
     let mut shown = load(&Sources::text("sluicegate.toml", &text)).unwrap();
-    let least =
-        load(&Sources::text("least", "gateway.id = \"pump-house-7\"\nmqtt.url = \"mqtts://broker.example.com\""));
+    let least = load(&Sources::text(
+        "least",
+        "gateway.id = \"pump-house-7\"\nmqtt.url = [\"mqtts://broker.example.com\", \"wss://broker.example.com\"]",
+    ));
 
     let least = least.unwrap();
     assert_eq!(shown.gateway, least.gateway);
     assert!(shown.mqtt.username.take().is_some() && shown.mqtt.password.take().is_some());
     let tls = shown.mqtt.tls.take().unwrap();
     assert!(tls.ca.is_some() && tls.cert.is_some() && tls.key.is_some() && tls.server_name.is_some());
+    assert!(!tls.alpn.is_empty() && shown.mqtt.websocket.take().is_some() && shown.mqtt.proxy.take().is_some());
     assert_eq!(shown.mqtt, least.mqtt);
     assert_eq!(shown.queue, least.queue);
     assert_eq!(shown.command, least.command);
@@ -109,7 +112,7 @@ fn the_shipped_config_is_left_to_its_owner_and_a_wrong_one_is_not() {
         ("pump-house-7", shipped.clone(), vec!["mqtt.url"]),
         ("raspberrypi", shipped.clone(), vec!["gateway.id", "mqtt.url"]),
         ("raspberrypi", shipped.replace("#url", "url"), vec![]),
-        ("pump-house-7", shipped.replace("#url = \"mqtts", "url = \"http"), vec![]),
+        ("pump-house-7", shipped.replace("#url = [\"mqtts", "url = [\"http"), vec![]),
         ("pump-house-7", shipped.replace("#url", "ulr"), vec![]),
         ("pump-house-7", shipped.replace("#window = 64", "window = 0"), vec![]),
     ] {

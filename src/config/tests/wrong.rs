@@ -137,7 +137,7 @@ mqtt.url = "broker.example.com""#,
     (
         r#"gateway.id = "pump-7"
 mqtt.url = "http://b""#,
-        &["2:12: mqtt.url: `http://` is not known: expected mqtt:// or mqtts://"],
+        &["2:12: mqtt.url: `http://` is not known: expected mqtt://, mqtts://, ws:// or wss://"],
     ),
     (
         r#"gateway.id = "pump-7"
@@ -161,8 +161,22 @@ mqtt.url = "mqtt://fd00::1""#,
     ),
     (
         r#"gateway.id = "pump-7"
-mqtt.url = "wss://b""#,
-        &["2:12: mqtt.url: `wss://` is not supported yet: expected mqtt:// or mqtts://"],
+mqtt.url = "mqtts://b/mqtt""#,
+        &["2:12: mqtt.url: `/mqtt`: expected no path behind mqtts://HOST:PORT"],
+    ),
+    (
+        r#"gateway.id = "pump-7"
+mqtt.url = "mqtts://b"
+mqtt.proxy = "proxy:3128""#,
+        &[r#"3:14: mqtt.proxy: expected a proxy such as "http://proxy.example.com:3128" or "socks5://10.0.0.1:1080""#],
+    ),
+    (
+        r#"gateway.id = "pump-7"
+mqtt.url = "wss://b"
+mqtt.websocket = { headers = { a = 5 } }"#,
+        &[
+            r#"3:36: mqtt.websocket.headers.a: expected a text, or { file = "…" }, { env = "…" } or { credential = "…" }, found 5"#,
+        ],
     ),
     (
         r#"gateway.id = "pump-7"
@@ -173,7 +187,7 @@ mqtt.url = 5"#,
         r#"gateway.id = "pump-7"
 mqtt.url = ["mqtts://a", "mqtt://b"]"#,
         &[
-            "2:26: mqtt.url[1]: a list with and without TLS would fall back to plain text: expected mqtts:// in all, or in none",
+            "2:26: mqtt.url[1]: a list with and without TLS would fall back to plain text: expected mqtts:// or wss:// in all, or in none",
         ],
     ),
     (
@@ -218,7 +232,7 @@ kind = "sin"
         text,
         &[
             r#" gateway.id: this host has no name to take for an id: expected an id of its own such as "pump-house-7""#,
-            "2:7: mqtt.url: `mqt://` is not known: expected mqtt:// or mqtts://",
+            "2:7: mqtt.url: `mqt://` is not known: expected mqtt://, mqtts://, ws:// or wss://",
             "3:10: mqtt.window: expected a whole number from 1 to 1000, found 0",
             "4:1: mqtt.keepalive: unknown key (did you mean `keep_alive`?)",
             r#"7:14: queue.max_memory: `1B`: expected a size from "256KiB" to "1GiB""#,

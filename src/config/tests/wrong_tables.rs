@@ -79,12 +79,15 @@ mqtt.username = "u""#,
     ),
     (
         "mqtt.tls = { insecure = true }",
-        &["3:14: mqtt.tls.insecure: unknown key, expected ca, cert, key or server_name"],
+        &["3:14: mqtt.tls.insecure: unknown key, expected alpn, ca, cert, key or server_name"],
     ),
-    ("mqtt.tls = { verify = false }", &["3:14: mqtt.tls.verify: unknown key, expected ca, cert, key or server_name"]),
+    (
+        "mqtt.tls = { verify = false }",
+        &["3:14: mqtt.tls.verify: unknown key, expected alpn, ca, cert, key or server_name"],
+    ),
     (
         "mqtt.tls = { skip_verify = true }",
-        &["3:14: mqtt.tls.skip_verify: unknown key, expected ca, cert, key or server_name"],
+        &["3:14: mqtt.tls.skip_verify: unknown key, expected alpn, ca, cert, key or server_name"],
     ),
     (r#"mqtt.tls = { cert = "/c.pem" }"#, &["3:21: mqtt.tls.cert: expected a `key` beside it"]),
     (r#"mqtt.tls = { key = { file = "/k.pem" } }"#, &["3:14: mqtt.tls.key: expected a `cert` beside it"]),

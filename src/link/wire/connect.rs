@@ -9,20 +9,19 @@ use futures_util::stream::FuturesUnordered;
 use tokio::net::{TcpStream, lookup_host};
 
 use super::WireError;
-use crate::link::Url;
 
 /// An address that does not answer at once gets company (RFC 8305, section 5, "Connection Attempt Delay").
 const STAGGER: Duration = Duration::from_millis(250);
 
 /// Connects to the first address of the host that answers. All are tried, each a little after the one before, so
 /// that one which leads nowhere costs a moment and not the connection.
-pub(super) async fn tcp(url: &Url) -> Result<TcpStream, WireError> {
-    let found = lookup_host((url.host.as_str(), url.port))
+pub(super) async fn tcp(host: &str, port: u16, to: &str) -> Result<TcpStream, WireError> {
+    let found = lookup_host((host, port))
         .await
-        .map_err(|error| WireError::Connect(format!("the name `{}` can't be resolved: {error}", url.host)))?;
+        .map_err(|error| WireError::Connect(format!("the name `{host}` can't be resolved: {error}")))?;
     let addresses = in_turns(found.collect());
     if addresses.is_empty() {
-        return Err(WireError::Connect(format!("the name `{}` has no address", url.host)));
+        return Err(WireError::Connect(format!("the name `{host}` has no address")));
     }
     let mut attempts: FuturesUnordered<_> = addresses
         .into_iter()
@@ -45,7 +44,7 @@ pub(super) async fn tcp(url: &Url) -> Result<TcpStream, WireError> {
             Err(error) => refusals.push(format!("{address}: {}", reason(&error))),
         }
     }
-    Err(WireError::Connect(format!("no connection to {url} ({})", refusals.join("; "))))
+    Err(WireError::Connect(format!("no connection to {to} ({})", refusals.join("; "))))
 }
 
 /// IPv6 and IPv4 by turns, beginning with what the resolver put first.

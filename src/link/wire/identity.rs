@@ -11,7 +11,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use tokio_rustls::rustls::time_provider::TimeProvider;
-use tokio_rustls::rustls::{self, CertificateError, ClientConfig, RootCertStore};
+use tokio_rustls::rustls::{self, AlertDescription, CertificateError, ClientConfig, RootCertStore};
 use x509_cert::der::Decode;
 
 use super::WireError;
@@ -45,7 +45,7 @@ impl Identity {
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(|error| WireError::Tls(error.to_string()))?
             .with_root_certificates(roots(tls.ca.as_deref())?);
-        let (config, expires) = match (&tls.cert, &tls.key) {
+        let (mut config, expires) = match (&tls.cert, &tls.key) {
             (Some(cert), Some(key)) => {
                 let chain = certificates(cert)?;
                 let expires = chain.first().and_then(expiry);
@@ -60,6 +60,7 @@ impl Identity {
             }
             _ => (builder.with_no_client_auth(), None),
         };
+        config.alpn_protocols = tls.alpn.iter().map(|name| name.clone().into_bytes()).collect();
         Ok(Identity { config: Arc::new(config), files, tls: tls.clone(), expires })
     }
 
@@ -148,6 +149,9 @@ pub(super) fn explain(error: &io::Error, wanted: &str) -> WireError {
     let text = match inner {
         rustls::Error::InvalidCertificate(why) => {
             format!("the broker's certificate is not accepted: {}", fault(why, wanted))
+        }
+        rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol) => {
+            "the broker knows none of the protocols that mqtt.tls.alpn names".to_owned()
         }
         rustls::Error::AlertReceived(alert) => format!("the broker refused us in TLS: {alert:?}"),
         rustls::Error::InvalidMessage(_) => "the other side does not speak TLS: is this a TLS port?".to_owned(),

@@ -1,12 +1,14 @@
 //! The wire below a link: an in-process socket on one side, the broker on the other, and a relay between them.
 //!
-//! rumqttc connects to the socket and speaks plain MQTT into it; the relay resolves the broker's name, connects, does
-//! TLS, counts bytes, cuts what is too large ([`frames`]), and closes a connection on which nothing was received for too
+//! rumqttc connects to the socket and speaks plain MQTT into it; the relay resolves the broker's name, connects, asks a
+//! proxy for the way, does TLS and WebSocket, counts bytes, cuts what is too large ([`frames`]), and closes a connection on which nothing was received for too
 //! long. It is one task, which ends with the reason why the connection did.
 
 mod connect;
 mod frames;
 mod identity;
+mod proxy;
+mod websocket;
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::SocketAddr;
@@ -15,11 +17,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::UnixListener;
+use tokio::net::{TcpStream, UnixListener};
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_util::either::Either;
 
-use super::{Scheme, Url, Version};
+use super::proxy::Via;
+use super::{Url, Version};
 use crate::task::Owned;
 use frames::Frames;
 pub use identity::Identity;
@@ -31,11 +36,15 @@ const BUFFER: usize = 16 * 1024;
 #[derive(Debug)]
 pub(super) struct Route {
     pub(super) url: Url,
+    /// The proxy on the way.
+    pub(super) via: Option<Via>,
+    /// Header fields of a WebSocket's request.
+    pub(super) headers: Vec<(String, String)>,
     /// Certificates; `None`: without TLS.
     pub(super) identity: Option<Arc<Identity>>,
     /// The name that the broker's certificate must be for, where it is not the URL's host.
     pub(super) server_name: Option<String>,
-    /// For name resolution, TCP and TLS together.
+    /// For all until MQTT may speak: name resolution, TCP, proxy, TLS and WebSocket.
     pub(super) connect_timeout: Duration,
     /// A connection on which nothing was received for so long is dead.
     pub(super) silence: Duration,
@@ -103,40 +112,57 @@ async fn relay(route: Route, listener: UnixListener) -> Result<(), WireError> {
     };
     let near = accepted.await.map_err(|error: std::io::Error| WireError::Connect(format!("relay: {error}")))?;
     drop(listener);
-    let Route { url, identity, server_name, connect_timeout, silence, version, traffic } = route;
-    let frames = Frames::new(version);
-    let deadline = Instant::now() + connect_timeout;
-    let too_late = || WireError::Connect(format!("no answer from {url} within {} s", connect_timeout.as_secs()));
-    let tcp = timeout_at(deadline, connect::tcp(&url)).await.map_err(|_| too_late())??;
-    match (url.scheme, identity) {
-        (Scheme::Mqtts | Scheme::Wss, Some(identity)) => {
-            let wanted = server_name.unwrap_or_else(|| url.host.clone());
-            let name = ServerName::try_from(wanted.clone())
-                .map_err(|_| WireError::Tls(format!("`{wanted}` can't be in a certificate: expected a host name")))?;
-            let tls = timeout_at(deadline, identity.connector().connect(name, tcp))
-                .await
-                .map_err(|_| WireError::Connect(format!("{url} did not finish the TLS handshake in time")))?
-                .map_err(|error| identity::explain(&error, &wanted))?;
-            shuttle(near, tls, frames, silence, &traffic).await
-        }
-        _ => shuttle(near, tcp, frames, silence, &traffic).await,
+    let Route { silence, version, traffic, connect_timeout, .. } = &route;
+    let deadline = Instant::now() + *connect_timeout;
+    let far = timeout_at(deadline, connect(&route)).await.map_err(|_| {
+        let by = route.via.as_ref().map(|via| format!(" by the proxy {}", via.proxy)).unwrap_or_default();
+        WireError::Connect(format!("no answer from {}{by} within {} s", route.url, connect_timeout.as_secs()))
+    })??;
+    let frames = Frames::new(*version);
+    if !route.url.scheme.is_websocket() {
+        let (read, write) = tokio::io::split(far);
+        return shuttle(near, read, write, frames, *silence, traffic).await;
     }
+    let opened = timeout_at(deadline, websocket::upgrade(far, &route.url, route.headers.clone())).await;
+    let late = || WireError::Connect(format!("{} did not open the WebSocket in time", route.url));
+    let (read, write) = opened.map_err(|_| late())??;
+    shuttle(near, read, write, frames, *silence, traffic).await
+}
+
+/// TCP to the broker, or to the proxy and through it, and TLS.
+async fn connect(route: &Route) -> Result<Either<TcpStream, TlsStream<TcpStream>>, WireError> {
+    let url = &route.url;
+    let tcp = match &route.via {
+        Some(via) => {
+            let to = format!("the proxy {} (of {})", via.proxy, via.set_by);
+            let tcp = connect::tcp(&via.proxy.host, via.proxy.port, &to).await?;
+            proxy::through(via, tcp, url).await?
+        }
+        None => connect::tcp(&url.host, url.port, &url.to_string()).await?,
+    };
+    let Some(identity) = &route.identity else { return Ok(Either::Left(tcp)) };
+    let wanted = route.server_name.as_ref().unwrap_or(&url.host);
+    let name = ServerName::try_from(wanted.clone())
+        .map_err(|_| WireError::Tls(format!("`{wanted}` can't be in a certificate: expected a host name")))?;
+    let tls = identity.connector().connect(name, tcp).await.map_err(|error| identity::explain(&error, wanted))?;
+    Ok(Either::Right(tls))
 }
 
 /// Carries bytes both ways until one side ends.
-async fn shuttle<N, F>(
+async fn shuttle<N, R, W>(
     near: N,
-    far: F,
+    mut far_read: R,
+    mut far_write: W,
     mut frames: Frames,
     silence: Duration,
     traffic: &Traffic,
 ) -> Result<(), WireError>
 where
     N: AsyncRead + AsyncWrite + Unpin,
-    F: AsyncRead + AsyncWrite + Unpin,
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
 {
     let (mut near_read, mut near_write) = tokio::io::split(near);
-    let (mut far_read, mut far_write) = tokio::io::split(far);
     let down = async {
         let mut buffer = vec![0; BUFFER];
         loop {

@@ -23,6 +23,8 @@ struct Counts {
     deaf: AtomicBool,
     publishes: AtomicUsize,
     acks: AtomicUsize,
+    /// Bytes that went to the broker while nothing came back, of whatever protocol.
+    unheard: AtomicUsize,
 }
 
 /// See the module.
@@ -79,6 +81,11 @@ impl Gate {
         self.last().deaf.store(true, Ordering::SeqCst);
     }
 
+    /// Bytes that went to the broker since the gate is deaf, whatever is spoken through it.
+    pub(crate) fn unheard(&self) -> usize {
+        self.last().unheard.load(Ordering::SeqCst)
+    }
+
     fn last(&self) -> Arc<Counts> {
         Arc::clone(&self.shared.last.lock().unwrap())
     }
@@ -119,6 +126,9 @@ fn carry(mut from: TcpStream, mut to: TcpStream, packet: u8, counts: Arc<Counts>
             if packet == 4 && counts.deaf.load(Ordering::SeqCst) {
                 continue;
             }
+            if counts.deaf.load(Ordering::SeqCst) {
+                counts.unheard.fetch_add(count, Ordering::SeqCst);
+            }
             let counter = if packet == 3 { &counts.publishes } else { &counts.acks };
             counter.fetch_add(packets.count(&buffer[..count], packet), Ordering::SeqCst);
             if to.write_all(&buffer[..count]).is_err() {
@@ -150,13 +160,14 @@ impl Packets {
             self.header = match self.header {
                 None => Some((byte >> 4, 0, 0)),
                 Some((kind, length, shift)) => {
-                    let length = length | (usize::from(byte & 0x7f) << shift);
+                    // What goes through need not be MQTT.
+                    let length = length | usize::from(byte & 0x7f).wrapping_shl(shift);
                     if byte & 0x80 == 0 {
                         found += usize::from(kind == wanted);
                         self.skip = length;
                         None
                     } else {
-                        Some((kind, length, shift + 7))
+                        Some((kind, length, shift.wrapping_add(7)))
                     }
                 }
             };

@@ -14,6 +14,7 @@ mod flash;
 mod gate;
 mod mischievous;
 mod observer;
+mod proxy;
 mod pty;
 mod sender;
 #[expect(dead_code, reason = "a benchmark uses more of it")]
@@ -31,6 +32,7 @@ pub(crate) use flash::Flash;
 pub(crate) use gate::Gate;
 pub(crate) use mischievous::Mischievous;
 pub(crate) use observer::{Heard, Observer, publish, publish_bytes, publish_lines, publish_lines_with, publish_with};
+pub(crate) use proxy::Proxy;
 pub(crate) use pty::Pty;
 pub(crate) use sender::Sender;
 pub(crate) use volume::Volume;
