@@ -30,7 +30,8 @@ pub async fn check_devices(config: &Config, mut line: impl FnMut(&str)) -> bool 
 }
 
 /// Connects to the broker as `<id>-check`, without a Last Will, and proves the rights to publish and to subscribe by
-/// a message that comes back: a 3.1.1 broker acknowledges what its ACL then drops. The lines say what was found.
+/// messages that come back: a 3.1.1 broker acknowledges what its ACL then drops, and grants subscriptions to what it then
+/// keeps back. The lines say what was found.
 /// False: something does not work.
 pub async fn check_broker(config: &Config, mut line: impl FnMut(&str)) -> bool {
     // No fault by itself: what it spoils is the certificates, and the dates.
@@ -72,17 +73,23 @@ fn explain(error: &LinkError) -> String {
     format!("{error}{remedy}")
 }
 
+/// What is waited for while the own messages have not come back from these topics.
+fn back(topics: &[String]) -> String {
+    let topics = topics.join(" and ");
+    format!("what was published to {topics} to come back: the broker's ACL does not let it be published or read")
+}
+
 async fn one_broker(mqtt: &crate::link::Config) -> Result<String, String> {
     let opening = Opening { client_id: mqtt.client_id.clone(), will: None };
     let mut kept = Kept::default();
     let mut link = Link::open(mqtt, &opening, &mut kept).map_err(|error| error.to_string())?;
     let filters = uplink::filters(&mqtt.root);
-    let topic = uplink::check_topic(&mqtt.root);
+    let mut topics = uplink::check_topics(&mqtt.root).to_vec();
     let mut random = [0; 8];
     getrandom::fill(&mut random).map_err(|error| error.to_string())?;
     let payload = Bytes::from(format!("check-{:016x}", u64::from_ne_bytes(random)));
     let mut deadline = Instant::now() + mqtt.connect_timeout.0 * 2;
-    let mut waiting_for = "the connection";
+    let mut waiting_for = "the connection".to_owned();
     loop {
         let event = timeout_at(deadline, link.next())
             .await
@@ -92,7 +99,7 @@ async fn one_broker(mqtt: &crate::link::Config) -> Result<String, String> {
             Event::Up(_) => {
                 link.subscribe(&filters);
                 deadline = Instant::now() + PATIENCE;
-                waiting_for = "the answer to the subscription";
+                waiting_for = "the answer to the subscription".to_owned();
             }
             Event::Subscribed(granted) => {
                 let refused: Vec<&str> = filters
@@ -104,16 +111,21 @@ async fn one_broker(mqtt: &crate::link::Config) -> Result<String, String> {
                 if !refused.is_empty() {
                     return Err(format!("the broker's ACL refuses the subscription to {}", refused.join(", ")));
                 }
-                let publish =
-                    Publish { topic: topic.clone(), payload: payload.clone(), retain: false, correlation: None };
-                link.publish(publish).map_err(|_| "no room for one publish".to_owned())?;
-                waiting_for = "the own message to come back: the broker's ACL does not let it be published or read";
+                for topic in topics.clone() {
+                    let publish = Publish { topic, payload: payload.clone(), retain: false, correlation: None };
+                    link.publish(publish).map_err(|_| "no room for one publish".to_owned())?;
+                }
+                waiting_for = back(&topics);
             }
             Event::Acked(_, Err(refusal)) => return Err(format!("the broker refuses to publish: {refusal:?}")),
-            Event::Message(message) if message.topic == topic && message.payload == payload => {
+            Event::Message(message) if topics.contains(&message.topic) && message.payload == payload => {
                 link.ack(&message);
-                link.disconnect();
-                waiting_for = "the farewell";
+                topics.retain(|topic| *topic != message.topic);
+                waiting_for = back(&topics);
+                if topics.is_empty() {
+                    link.disconnect();
+                    waiting_for = "the farewell".to_owned();
+                }
             }
             Event::Parted => {
                 link.close().await;

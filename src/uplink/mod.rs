@@ -42,7 +42,7 @@ use topics::Topics;
 /// Another gateway with our id is only told by a person; coming back sooner would only fight it.
 const DUPLICATE_PAUSE: Duration = Duration::from_secs(60);
 
-/// The device of [`check_topic`]; a reserved name, so that no real one has it.
+/// The device of [`check_topics`]; a reserved name, so that no real one has it.
 const CHECK_DEVICE: &str = "command";
 
 /// Outcomes of refused commands that wait for the link; older ones are lost with a count.
@@ -399,9 +399,10 @@ pub fn filters(root: &str) -> Vec<link::Filter> {
     ]
 }
 
-/// Where `check --broker` sends itself a message: within the rights that a gateway needs anyway, and no command.
-pub fn check_topic(root: &str) -> String {
-    format!("{root}/{CHECK_DEVICE}/set")
+/// Where `check --broker` sends itself messages: within the rights that a gateway needs anyway, one for each kind of
+/// command, and no command.
+pub fn check_topics(root: &str) -> [String; 2] {
+    [format!("{root}/{CHECK_DEVICE}/set"), format!("{root}/{CHECK_DEVICE}/{CHECK_DEVICE}/set")]
 }
 
 impl std::fmt::Display for Status {

@@ -6,7 +6,7 @@ use sluicegate::model::event;
 
 use crate::support::Agent;
 
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 14] = [
     "README.md",
     "ARCHITECTURE.md",
     "docs/COMMANDS.md",
@@ -14,6 +14,11 @@ const DOCUMENTS: [&str; 9] = [
     "docs/DURABILITY.md",
     "docs/FLASH.md",
     "docs/SERVICE.md",
+    "docs/boards/BROKER.md",
+    "docs/boards/GENERIC.md",
+    "docs/boards/IMX6.md",
+    "docs/boards/RASPBERRY-PI.md",
+    "docs/boards/RUN.md",
     "tests/lab/README.md",
     "yocto/meta-sluicegate/README.md",
 ];

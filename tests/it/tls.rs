@@ -46,13 +46,17 @@ impl Site {
     }
 
     fn broker_with(&self, server: &Identity, more: &str) -> Mosquitto {
+        self.broker_by(server, more, ACL)
+    }
+
+    fn broker_by(&self, server: &Identity, more: &str, rights: &str) -> Mosquitto {
         let passwords = self.path().join("passwords");
         for (flags, user, password) in [(&["-c", "-b"][..], "gateway", "right"), (&["-b"][..], "app", "app")] {
             let made = Command::new("mosquitto_passwd").args(flags).arg(&passwords).args([user, password]).output();
             assert!(made.unwrap().status.success());
         }
         let acl = self.path().join("acl");
-        std::fs::write(&acl, ACL).unwrap();
+        std::fs::write(&acl, rights).unwrap();
         for file in [&passwords, &acl, &server.key, &server.cert, &self.authority.file] {
             // mosquitto gives up root before it reads them.
             let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
@@ -323,6 +327,23 @@ fn a_wrong_password_is_a_clear_error() {
         refused(&site, &broker, &config, expected);
         let checked = Agent::ask(site.path(), &["check", "--broker"]);
         assert_eq!(checked.status.code(), Some(69), "{checked:?}");
+    }
+}
+
+/// A broker may grant a subscription, and keep back what is published there.
+#[test]
+fn check_names_the_commands_that_the_broker_keeps_back() {
+    for (right, topic) in [
+        ("topic read sluicegate/g/+/set\n", "sluicegate/g/command/set"),
+        ("topic read sluicegate/g/+/+/set\n", "sluicegate/g/command/command/set"),
+    ] {
+        let site = Site::new();
+        let broker = site.broker_by(&site.server(&["localhost"], 2099), "", &ACL.replacen(right, "", 1));
+        Agent::configure(site.path(), &site.config(broker.port, "3.1.1", ""));
+        let checked = Agent::ask(site.path(), &["check", "--broker"]);
+        assert_eq!(checked.status.code(), Some(69), "without `{right}`: {checked:?}");
+        let text = String::from_utf8_lossy(&checked.stdout).into_owned();
+        assert!(text.contains(&format!("what was published to {topic} ")), "{text}");
     }
 }
 
