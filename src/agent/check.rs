@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::clock;
 use crate::config::Config;
-use crate::link::{Event, Filter, Kept, Link, LinkError, Opening, Publish};
+use crate::link::{Content, Event, Filter, Kept, Link, LinkError, Opening, Publish};
 use crate::uplink;
 
 /// For the broker's answers once it is connected.
@@ -112,7 +112,13 @@ async fn one_broker(mqtt: &crate::link::Config) -> Result<String, String> {
                     return Err(format!("the broker's ACL refuses the subscription to {}", refused.join(", ")));
                 }
                 for topic in topics.clone() {
-                    let publish = Publish { topic, payload: payload.clone(), retain: false, correlation: None };
+                    let publish = Publish {
+                        topic,
+                        payload: payload.clone(),
+                        retain: false,
+                        content: Content::Text,
+                        correlation: None,
+                    };
                     link.publish(publish).map_err(|_| "no room for one publish".to_owned())?;
                 }
                 waiting_for = back(&topics);

@@ -66,10 +66,13 @@ impl Reader<'_> {
         let kind = self.kind(table)?;
         let common_keys = model::keys::<device::Config>();
         let (common, mut own) = split(table, common_keys);
+        let (of_uplink, rest) = split(&own, model::keys::<uplink::DeviceConfig>());
+        own = rest;
         let points = own.remove(POINT);
-        self.known_keys(&own, kind, common_keys);
+        self.known_keys(&own, kind);
         own.retain(|key, _| (kind.device_keys)().contains(&key));
         let common: Option<device::Config> = read(common, &["device", self.name], self.findings);
+        let of_uplink: Option<uplink::DeviceConfig> = read(of_uplink, &["device", self.name], self.findings);
         let points = match points {
             Some(toml::Value::Table(points)) => points,
             None => toml::Table::new(),
@@ -80,7 +83,11 @@ impl Reader<'_> {
         };
         let points: Vec<_> = points.iter().map(|(point, table)| self.point(point, table, kind)).collect();
         // The kind has its say also when another room's part of a point is wrong.
-        let (specs, rest): (Vec<Option<PointSpec>>, Vec<Option<Rest>>) = points.into_iter().unzip();
+        let (specs, mut rest): (Vec<Option<PointSpec>>, Vec<Option<Rest>>) = points.into_iter().unzip();
+        let payload = of_uplink.unwrap_or_default().payload;
+        for rest in rest.iter_mut().flatten().filter(|rest| !rest.written.iter().any(|key| key == "payload")) {
+            rest.uplink.payload = payload.unwrap_or(rest.uplink.payload);
+        }
         let (name, specs) = (name?, specs.into_iter().collect::<Option<Vec<_>>>()?);
         let declared: Vec<_> = specs.iter().map(|spec| (spec.name.clone(), spec.declaration.clone())).collect();
         let spec = Spec { device: name.clone(), table: own, points: specs };
@@ -134,13 +141,13 @@ impl Reader<'_> {
     }
 
     /// Reports the keys of a device's table that nobody reads.
-    fn known_keys(&mut self, own: &toml::Table, kind: &Kind, common: &[&str]) {
+    fn known_keys(&mut self, own: &toml::Table, kind: &Kind) {
         let known = (kind.device_keys)();
         for key in own.keys().filter(|key| !known.contains(&key.as_str())) {
             let text = if of_point(kind).any(|other| other == key) {
                 format!("unknown key: it belongs to a point, below [device.{}.point.NAME]", self.name)
             } else {
-                let known = known.iter().chain(common).copied().chain([POINT]);
+                let known = known.iter().copied().chain(of_device()).chain([POINT]);
                 self.foreign(key, |kind| (kind.device_keys)()).unwrap_or_else(|| words::unknown_key(key, known))
             };
             self.findings.push(Finding::key(&["device", self.name, key], text));
@@ -264,6 +271,11 @@ fn said(kind: &Kind, spec: &Spec, path: &[String], wrong: toml::Value) -> Option
     findings.find(|finding| finding.path == path).map(|finding| finding.text)
 }
 
+/// Every key that a device of any kind may have.
+pub(super) fn of_device() -> impl Iterator<Item = &'static str> {
+    model::keys::<device::Config>().iter().chain(model::keys::<uplink::DeviceConfig>()).copied()
+}
+
 /// Every key that a point of this kind may have.
 pub(super) fn of_point(kind: &Kind) -> impl Iterator<Item = &'static str> {
     OWNERS.iter().flat_map(|(_, keys)| keys()).chain((kind.point_keys)()).copied()
@@ -272,6 +284,7 @@ pub(super) fn of_point(kind: &Kind) -> impl Iterator<Item = &'static str> {
 /// A device's table without what the router, the queue and the uplink own: what is left makes its driver.
 fn driver_table(table: &toml::Table) -> toml::Table {
     let mut table = table.clone();
+    table.retain(|key, _| !model::keys::<uplink::DeviceConfig>().contains(&key));
     let points = table.get_mut(POINT).and_then(toml::Value::as_table_mut);
     for (_, point) in points.into_iter().flat_map(|points| points.iter_mut()) {
         let Some(point) = point.as_table_mut() else { continue };

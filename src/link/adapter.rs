@@ -118,23 +118,21 @@ pub(super) fn open(
 impl Client {
     /// Hands a publish over; it comes back where there is no room for it.
     pub(super) fn publish(&self, publish: Publish) -> Result<(), Publish> {
-        let Publish { topic, payload, retain, correlation } = &publish;
+        let Publish { topic, payload, retain, content, correlation } = &publish;
         let handed = match self {
             Client::V3(client) => {
                 client.try_publish(topic, rumqttc::QoS::AtLeastOnce, *retain, payload.clone()).is_ok()
             }
             Client::V5(client) => {
                 let qos = v5::mqttbytes::QoS::AtLeastOnce;
-                match correlation {
-                    None => client.try_publish(topic, qos, *retain, payload.clone()).is_ok(),
-                    Some(correlation) => {
-                        let properties = packet5::PublishProperties {
-                            correlation_data: Some(correlation.clone()),
-                            ..Default::default()
-                        };
-                        client.try_publish_with_properties(topic, qos, *retain, payload.clone(), properties).is_ok()
-                    }
-                }
+                let properties = packet5::PublishProperties {
+                    // Not of what clears a topic.
+                    payload_format_indicator: (!payload.is_empty()).then(|| u8::from(content.is_text())),
+                    content_type: (!payload.is_empty()).then(|| content.mime().to_owned()),
+                    correlation_data: correlation.clone(),
+                    ..Default::default()
+                };
+                client.try_publish_with_properties(topic, qos, *retain, payload.clone(), properties).is_ok()
             }
         };
         if handed { Ok(()) } else { Err(publish) }

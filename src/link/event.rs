@@ -25,8 +25,40 @@ pub struct Publish {
     pub payload: Bytes,
     /// Whether the broker keeps it for newcomers.
     pub retain: bool,
+    /// What the payload is (MQTT 5 only; dropped on 3.1.1).
+    pub content: Content,
     /// Correlation Data (MQTT 5 only; dropped on 3.1.1).
     pub correlation: Option<Bytes>,
+}
+
+/// What a payload is, for who can't know (MQTT 5, sections 3.3.2.3.2 and 3.3.2.3.9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// JSON (RFC 8259).
+    Json,
+    /// A bare value or word.
+    Text,
+    /// CBOR (RFC 8949).
+    Cbor,
+    /// XML 1.0.
+    Xml,
+}
+
+impl Content {
+    /// The Content Type: a MIME type.
+    pub fn mime(self) -> &'static str {
+        match self {
+            Content::Json => "application/json",
+            Content::Text => "text/plain",
+            Content::Cbor => "application/cbor",
+            Content::Xml => "application/xml",
+        }
+    }
+
+    /// The Payload Format Indicator: whether it is UTF-8.
+    pub fn is_text(self) -> bool {
+        self != Content::Cbor
+    }
 }
 
 /// A subscription at QoS 1.

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::plain::{self, Copy, Moment};
 use super::{Payload, Shared};
-use crate::link::{Kept, Publish};
+use crate::link::{Content, Kept, Publish};
 use crate::model::{
     self, DeviceName, DeviceState, DeviceStates, Point, Problem, Problems, Timestamp, Value, ValueType, time,
 };
@@ -24,14 +24,14 @@ pub(super) fn status(online: bool) -> Bytes {
 }
 
 /// A retained message.
-pub(super) fn retained(topic: String, payload: Bytes) -> Publish {
-    Publish { topic, payload, retain: true, correlation: None }
+pub(super) fn retained(topic: String, (payload, content): (Bytes, Content)) -> Publish {
+    Publish { topic, payload, retain: true, content, correlation: None }
 }
 
 impl Shared {
     /// The gateway's own status.
     pub(super) fn own_status(&self, online: bool) -> Publish {
-        retained(self.topics.own("status"), status(online))
+        retained(self.topics.own("status"), (status(online), Content::Text))
     }
 
     /// The states and problems of the devices that are not as they were said to be.
@@ -43,7 +43,7 @@ impl Shared {
                 continue;
             }
             let online = state == Some(&DeviceState::Online);
-            words.push(retained(self.topics.device(device, "status"), status(online)));
+            words.push(retained(self.topics.device(device, "status"), (status(online), Content::Text)));
             let problems: Vec<_> = self.device_problem(device, state).into_iter().collect();
             words.push(retained(self.topics.device(device, "problem"), plain::json(&problems)));
         }
@@ -79,11 +79,11 @@ impl Shared {
         let publish = |reading: &crate::model::Reading| {
             let plan = self.points.get(&reading.key())?;
             let payload = match plan.config.payload {
-                Payload::Json => plain::reading(reading, None, Copy::Repeat, &now),
                 Payload::Value => plain::bare(reading),
+                form => plain::reading(form, reading, None, Copy::Repeat, &now),
             };
             // An empty retained payload would clear the topic instead.
-            (!payload.is_empty()).then(|| retained(self.topics.reading(&reading.device, &reading.point), payload))
+            (!payload.0.is_empty()).then(|| retained(self.topics.reading(&reading.device, &reading.point), payload))
         };
         last.values().filter_map(publish).collect()
     }
@@ -125,6 +125,12 @@ impl Shared {
             #[serde(skip_serializing_if = "Option::is_none")]
             safe: Option<&'a Value>,
             writable: bool,
+            #[serde(skip_serializing_if = "is_json")]
+            payload: Payload,
+        }
+        #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde wants it")]
+        fn is_json(payload: &Payload) -> bool {
+            *payload == Payload::Json
         }
         let mut devices: BTreeMap<&str, InfoDevice<'_>> = self
             .parts
@@ -135,9 +141,15 @@ impl Shared {
         for plan in &self.parts.points {
             let Point { device, name, value_type, unit, min, max, safe, writable } = &plan.point;
             if let Some(device) = devices.get_mut(device.as_str()) {
-                let (unit, safe) = (unit.as_deref(), safe.as_ref());
-                let point =
-                    InfoPoint { value_type: *value_type, unit, min: *min, max: *max, safe, writable: *writable };
+                let point = InfoPoint {
+                    value_type: *value_type,
+                    unit: unit.as_deref(),
+                    min: *min,
+                    max: *max,
+                    safe: safe.as_ref(),
+                    writable: *writable,
+                    payload: plan.config.payload,
+                };
                 device.points.insert(name.as_str(), point);
             }
         }

@@ -1,13 +1,13 @@
 //! A new config while the gateway runs: other points and devices, another broker.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::topics::Topics;
-use super::{HealthConfig, PointConfig, PointPlan, Shared, births};
-use crate::link::{self, Publish};
+use super::{HealthConfig, Payload, PointConfig, PointPlan, Shared, births};
+use crate::link::{self, Content, Publish};
 use crate::model::{DeviceName, PointKey, Rate, ValueType};
 
 /// A new config, as far as the uplink is concerned.
@@ -85,7 +85,7 @@ impl Shared {
         let new_devices = devices.keys().filter(is_new).cloned().collect();
         let declared = |plans: &[PointPlan]| plans.iter().map(|plan| plan.point.clone()).collect::<Vec<_>>();
         let differs = devices != self.parts.devices || declared(&points) != declared(&self.parts.points);
-        self.text_points = text_points(&points);
+        self.spellings = spellings(&points);
         self.parts.reader.replay_at(replay);
         self.parts.health = health;
         self.parts.clock_wait = clock_wait;
@@ -131,7 +131,8 @@ impl Shared {
     /// An empty retained message for each topic that is obsolete.
     pub(super) fn clearing_words(&self) -> Vec<Publish> {
         let open = self.obsolete.iter().filter(|(_, cleared)| !**cleared);
-        open.map(|(obsolete, _)| births::retained(obsolete.topic(&self.topics), Bytes::new())).collect()
+        open.map(|(obsolete, _)| births::retained(obsolete.topic(&self.topics), (Bytes::new(), Content::Text)))
+            .collect()
     }
 }
 
@@ -140,8 +141,28 @@ pub(super) fn by_key(points: &[PointPlan]) -> HashMap<PointKey, PointPlan> {
     points.iter().map(|plan| (plan.point.key(), plan.clone())).collect()
 }
 
-/// The points that take any text.
-pub(super) fn text_points(points: &[PointPlan]) -> HashSet<(String, String)> {
-    let texts = points.iter().filter(|plan| plan.point.value_type == Some(ValueType::Text));
-    texts.map(|plan| (plan.point.device.to_string(), plan.point.name.to_string())).collect()
+/// How the commands to a point are spelled.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Spelling {
+    /// Its values are text, for which JSON counts only as an object with `value`.
+    pub(super) text: bool,
+    /// The form beside bare values and JSON.
+    pub(super) payload: Payload,
+}
+
+/// How the commands to each point are spelled, and, without a point's name, those to several of a device: as its points
+/// have it, where they agree.
+pub(super) fn spellings(points: &[PointPlan]) -> HashMap<(String, String), Spelling> {
+    let mut spellings = HashMap::new();
+    for PointPlan { point, config, .. } in points {
+        let text = point.value_type == Some(ValueType::Text);
+        let device = point.device.to_string();
+        spellings.insert((device.clone(), point.name.to_string()), Spelling { text, payload: config.payload });
+        let several =
+            spellings.entry((device, String::new())).or_insert(Spelling { text: false, payload: config.payload });
+        if several.payload != config.payload {
+            several.payload = Payload::Json;
+        }
+    }
+    spellings
 }

@@ -29,6 +29,14 @@ impl HealthConfig {
     }
 }
 
+/// What a device says for all its points.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceConfig {
+    /// What the readings of its points say, where a point does not say it itself (`json`).
+    pub payload: Option<Payload>,
+}
+
 /// How the readings of a point look at the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -50,6 +58,10 @@ pub enum Payload {
     Json,
     /// The bare value; of several that wait only the latest is sent.
     Value,
+    /// The same fields as in JSON, as a CBOR map (RFC 8949); commands and outcomes are CBOR as well.
+    Cbor,
+    /// The same fields as in JSON, as elements of a `<reading>`; commands may be a `<command>`, outcomes are an `<outcome>`.
+    Xml,
 }
 
 fn default_retain() -> bool {

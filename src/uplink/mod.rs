@@ -12,6 +12,7 @@ mod births;
 mod change;
 mod config;
 mod episode;
+mod format;
 mod plain;
 mod poison;
 mod presence;
@@ -19,7 +20,7 @@ mod publisher;
 mod session;
 mod topics;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -32,8 +33,8 @@ use crate::model::{
 use crate::queue::{Queue, Reader};
 use crate::task::Pulse;
 pub use change::Change;
-use change::{Obsolete, by_key, text_points};
-pub use config::{HealthConfig, Payload, PointConfig};
+use change::{Obsolete, Spelling, by_key, spellings};
+pub use config::{DeviceConfig, HealthConfig, Payload, PointConfig};
 use episode::Episode;
 use poison::Poison;
 use session::{End, Session};
@@ -175,7 +176,8 @@ struct Shared {
     /// The next connection is made with this.
     new_link: Option<link::Config>,
     /// Points and devices by the words of a topic.
-    text_points: HashSet<(String, String)>,
+    /// How commands to a point, or to several of a device, are spelled.
+    spellings: HashMap<(String, String), Spelling>,
     refusals: VecDeque<Outcome>,
     /// Who floods the gateway with wrong commands does not flood the broker with their outcomes.
     refusal_rate: Bucket,
@@ -211,7 +213,7 @@ impl Uplink {
             former: HashMap::new(),
             obsolete: BTreeMap::new(),
             new_link: None,
-            text_points: text_points(&parts.points),
+            spellings: spellings(&parts.points),
             parts,
             refusals: VecDeque::new(),
             refusal_rate: Bucket::new(REFUSAL_RATE, Duration::from_secs(1)),

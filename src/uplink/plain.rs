@@ -9,8 +9,10 @@ use bytes::Bytes;
 use serde::de::{self, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::change::Spelling;
 use super::topics::Target;
-use crate::link::{self, Message};
+use super::{Payload, format};
+use crate::link::{self, Content, Message};
 use crate::model::{
     Command, CommandId, Gap, GapRange, Lane, Number, Outcome, PointName, Quality, Reading, ReplyTo, Span, Timestamp,
     Value, Verdict, time,
@@ -80,9 +82,15 @@ pub(super) enum Copy {
 }
 
 /// The payload of a reading.
-pub(super) fn reading(reading: &Reading, number: Option<(Lane, Number)>, copy: Copy, now: &Timestamp) -> Bytes {
+pub(super) fn reading(
+    form: Payload,
+    reading: &Reading,
+    number: Option<(Lane, Number)>,
+    copy: Copy,
+    now: &Timestamp,
+) -> (Bytes, Content) {
     #[derive(Serialize)]
-    struct Payload<'a> {
+    struct Fields<'a> {
         #[serde(flatten)]
         moment: Moment,
         value: Option<&'a Value>,
@@ -98,7 +106,7 @@ pub(super) fn reading(reading: &Reading, number: Option<(Lane, Number)>, copy: C
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         repeat: bool,
     }
-    json(&Payload {
+    let fields = Fields {
         moment: Moment::new(&reading.timestamp, now),
         value: reading.value.as_ref(),
         unit: reading.unit.as_deref(),
@@ -107,18 +115,26 @@ pub(super) fn reading(reading: &Reading, number: Option<(Lane, Number)>, copy: C
         number: Numbered::new(number),
         late: copy == Copy::Late,
         repeat: copy == Copy::Repeat,
-    })
+    };
+    format::write(form, "reading", &fields)
 }
 
 /// The bare value of a reading; empty where there is none.
-pub(super) fn bare(reading: &Reading) -> Bytes {
-    reading.value.as_ref().map(|value| Bytes::from(value.to_string())).unwrap_or_default()
+pub(super) fn bare(reading: &Reading) -> (Bytes, Content) {
+    let text = reading.value.as_ref().map(|value| Bytes::from(value.to_string())).unwrap_or_default();
+    (text, Content::Text)
 }
 
 /// The payload of an outcome.
-pub(super) fn outcome(outcome: &Outcome, number: Option<(Lane, Number)>, late: bool, now: &Timestamp) -> Bytes {
+pub(super) fn outcome(
+    form: Payload,
+    outcome: &Outcome,
+    number: Option<(Lane, Number)>,
+    late: bool,
+    now: &Timestamp,
+) -> (Bytes, Content) {
     #[derive(Serialize)]
-    struct Payload<'a> {
+    struct Fields<'a> {
         id: &'a CommandId,
         outcome: &'static str,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -138,7 +154,7 @@ pub(super) fn outcome(outcome: &Outcome, number: Option<(Lane, Number)>, late: b
     }
     let single = outcome.point.is_some();
     let all = outcome.values.iter().map(|(name, value): &(PointName, Value)| (name.as_str(), value));
-    json(&Payload {
+    let fields = Fields {
         id: &outcome.id,
         outcome: outcome.verdict.word(),
         reason: match outcome.verdict {
@@ -151,11 +167,12 @@ pub(super) fn outcome(outcome: &Outcome, number: Option<(Lane, Number)>, late: b
         values: (!single && !outcome.values.is_empty()).then(|| all.collect()),
         number: Numbered::new(number),
         late,
-    })
+    };
+    format::write(form, "outcome", &fields)
 }
 
 /// The payload of a gap.
-pub(super) fn gap(gap: &Gap, now: &Timestamp) -> Bytes {
+pub(super) fn gap(gap: &Gap, now: &Timestamp) -> (Bytes, Content) {
     #[derive(Serialize)]
     #[serde(untagged)]
     enum What<'a> {
@@ -163,7 +180,7 @@ pub(super) fn gap(gap: &Gap, now: &Timestamp) -> Bytes {
         Device { device: &'a str, point: Option<&'a str>, count: u64 },
     }
     #[derive(Serialize)]
-    struct Payload<'a> {
+    struct Fields<'a> {
         n: u64,
         #[serde(flatten)]
         what: What<'a>,
@@ -179,13 +196,12 @@ pub(super) fn gap(gap: &Gap, now: &Timestamp) -> Bytes {
             What::Device { device: device.as_str(), point: point.as_ref().map(PointName::as_str), count: *count }
         }
     };
-    json(&Payload { n: gap.n, what, cause: gap.cause, moment: Moment::new(&gap.since, now) })
+    json(&Fields { n: gap.n, what, cause: gap.cause, moment: Moment::new(&gap.since, now) })
 }
 
-/// Any payload as JSON.
-pub(super) fn json(payload: &impl Serialize) -> Bytes {
-    let text = serde_json::to_vec(payload).expect("payloads have text keys and no failing parts");
-    Bytes::from(text)
+/// What is JSON whatever the points have.
+pub(super) fn json(payload: &impl Serialize) -> (Bytes, Content) {
+    format::write(Payload::Json, "", payload)
 }
 
 /// A number or a date, as senders write times.
@@ -224,9 +240,8 @@ impl Length {
     }
 }
 
-/// Reads a command. What can't be read becomes a command whose values are the error, so that it is answered. `text`:
-/// the point's values are text, for which JSON counts only as an object with `value`.
-pub(super) fn command(target: Target<'_>, message: &Message, reply: Option<ReplyTo>, text: bool) -> Command {
+/// Reads a command. What can't be read becomes a command whose values are the error, so that it is answered.
+pub(super) fn command(target: Target<'_>, message: &Message, reply: Option<ReplyTo>, spelling: Spelling) -> Command {
     let mut command = Command {
         id: None,
         device: target.device.to_owned(),
@@ -240,33 +255,36 @@ pub(super) fn command(target: Target<'_>, message: &Message, reply: Option<Reply
         retained: message.retain,
         reply,
     };
-    command.values = read(target, &message.payload, text, &mut command);
+    command.values = read(target, &message.payload, spelling, &mut command);
     command
 }
 
 fn read(
     target: Target<'_>,
     payload: &[u8],
-    text_point: bool,
+    spelling: Spelling,
     command: &mut Command,
 ) -> Result<Vec<(String, Value)>, String> {
     if payload.len() > MAX_COMMAND {
         return Err(format!("the payload is too large: a command has at most {MAX_COMMAND} bytes"));
     }
-    let text = std::str::from_utf8(payload).map_err(|_| "the payload is not UTF-8 text".to_owned())?;
-    let object = text.trim_start().starts_with('{').then(|| serde_json::from_str::<serde_json::Value>(text));
-    let mut object = match (object, target.point) {
-        (Some(Ok(serde_json::Value::Object(object))), _) if !text_point || object.contains_key("value") => object,
-        (Some(Err(error)), _) if !text_point => return Err(format!("the payload is no JSON: {error}")),
-        (_, Some(point)) => {
-            // On 3.1.1 nothing else tells the clearing of a retained message from a command.
-            if text.is_empty() {
-                return Err("the payload is empty".to_owned());
-            }
-            let value = if text_point { Value::text(text) } else { Value::text(text.trim()) };
-            return Ok(vec![(point.to_owned(), value)]);
+    // On 3.1.1 nothing else tells the clearing of a retained message from a command.
+    if payload.is_empty() && target.point.is_some() {
+        return Err("the payload is empty".to_owned());
+    }
+    let said = if spelling.payload == Payload::Cbor {
+        match format::from_cbor(payload)? {
+            serde_json::Value::Object(object) => Said::Fields(object, None),
+            bare => Said::Bare(value(&bare)?),
         }
-        (_, None) => return Err("expected a JSON object with \"values\"".to_owned()),
+    } else {
+        let text = std::str::from_utf8(payload).map_err(|_| "the payload is not UTF-8 text".to_owned())?;
+        read_text(text, spelling)?
+    };
+    let (mut object, text) = match (said, target.point) {
+        (Said::Fields(object, text), _) => (object, text),
+        (Said::Bare(value), Some(point)) => return Ok(vec![(point.to_owned(), value)]),
+        (Said::Bare(_), None) => return Err("expected a JSON object with \"values\"".to_owned()),
     };
     // The id first: whatever else is wrong, the sender is answered under it.
     if let Some(id) = object.remove("id") {
@@ -278,7 +296,9 @@ fn read(
         command.id = Some(CommandId::new(&id).ok_or("an id has 1 to 64 bytes and no control characters")?);
     }
     // Which of two is meant, nobody can say.
-    serde_json::from_str::<Unique>(text).map_err(|error| error.to_string())?;
+    if let Some(json) = text {
+        serde_json::from_str::<Unique>(json).map_err(|error| error.to_string())?;
+    }
     let time = |value: Option<serde_json::Value>, key: &str| -> Result<Option<Duration>, String> {
         let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(None) };
         let when: When = serde_json::from_value(value).map_err(|_| format!("`{key}` is no time"))?;
@@ -311,6 +331,38 @@ fn read(
         return Err(format!("the values are too large: together they may take {MAX_VALUES} bytes"));
     }
     Ok(values)
+}
+
+/// What a payload says.
+enum Said<'a> {
+    /// Nothing but a value.
+    Bare(Value),
+    /// Fields; of JSON with its text, in which a key may still be there twice.
+    Fields(serde_json::Map<String, serde_json::Value>, Option<&'a str>),
+}
+
+/// XML where the point has it, JSON, or a bare value.
+fn read_text(text: &str, spelling: Spelling) -> Result<Said<'_>, String> {
+    if spelling.payload == Payload::Xml && text.trim_start().starts_with('<') {
+        let mut fields = format::from_xml(text.trim())?;
+        // XML knows texts only: seconds are numbers.
+        for (_, field) in fields.iter_mut().filter(|(key, _)| ["ts", "expires", "ttl", "for"].contains(&key.as_str())) {
+            let number = field.as_str().and_then(|text| text.trim().parse::<f64>().ok());
+            if let Some(number) = number.and_then(serde_json::Number::from_f64) {
+                *field = serde_json::Value::Number(number);
+            }
+        }
+        return Ok(Said::Fields(fields, None));
+    }
+    let object = text.trim_start().starts_with('{').then(|| serde_json::from_str::<serde_json::Value>(text));
+    match object {
+        Some(Ok(serde_json::Value::Object(object))) if !spelling.text || object.contains_key("value") => {
+            Ok(Said::Fields(object, Some(text)))
+        }
+        Some(Err(error)) if !spelling.text => Err(format!("the payload is no JSON: {error}")),
+        _ if spelling.text => Ok(Said::Bare(Value::text(text))),
+        _ => Ok(Said::Bare(Value::text(text.trim()))),
+    }
 }
 
 fn value(json: &serde_json::Value) -> Result<Value, String> {

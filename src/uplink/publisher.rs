@@ -49,10 +49,11 @@ impl Publisher {
     /// Whether the broker takes a packet of this size (MQTT 5, section 3.1.2.11.4): fixed header, topic, packet id,
     /// properties and payload.
     pub(super) fn fits(&self, publish: &Publish) -> bool {
-        /// Fixed header 5, topic length 2, packet id 2, property length 2, correlation data 3, with room to spare.
-        const OVERHEAD: usize = 20;
-        let correlation = publish.correlation.as_ref().map_or(0, bytes::Bytes::len);
-        publish.topic.len() + publish.payload.len() + correlation + OVERHEAD <= self.packet_size
+        /// Fixed header 5, topic length 2, packet id 2, property length 2, payload format 2, content type 3, correlation
+        /// data 3, with room to spare.
+        const OVERHEAD: usize = 24;
+        let properties = publish.content.mime().len() + publish.correlation.as_ref().map_or(0, bytes::Bytes::len);
+        publish.topic.len() + publish.payload.len() + properties + OVERHEAD <= self.packet_size
     }
 
     /// Sends a word as soon as there is room for it.

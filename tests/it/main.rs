@@ -19,6 +19,7 @@ mod isolation;
 mod kills;
 mod manual;
 mod misbehaving;
+mod payloads;
 mod portable;
 mod presence;
 mod reload;

@@ -81,6 +81,7 @@ fn the_shipped_config_shows_every_key() {
         (at(&["health"]), model::keys::<uplink::HealthConfig>()),
         (at(&["clock"]), model::keys::<super::super::Clock>()),
         (at(&["device", "demo"]), model::keys::<crate::device::Config>()),
+        (at(&["device", "demo"]), model::keys::<crate::uplink::DeviceConfig>()),
     ]
     .into_iter()
     .chain(point_keys.map(|keys| (points.clone(), keys)))

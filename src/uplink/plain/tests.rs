@@ -12,7 +12,8 @@ fn at() -> Timestamp {
     }
 }
 
-fn text(bytes: &Bytes) -> String {
+fn text((bytes, content): &(Bytes, Content)) -> String {
+    assert!(content.is_text());
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
@@ -33,7 +34,7 @@ fn a_reading_is_spelled_as_documented() {
     let number = Some((Lane::Telemetry, Number { epoch: 7, seq: 4711 }));
     let mut live = a_reading(Some(Value::Float(21.5)));
     live.unit = Some(Arc::from("Cel"));
-    let live = reading(&live, number, Copy::Live, &at());
+    let live = reading(Payload::Json, &live, number, Copy::Live, &at());
     assert_eq!(
         text(&live),
         r#"{"ts":"2026-11-22T10:00:00.123Z","value":21.5,"unit":"Cel","quality":"good","lane":"telemetry","epoch":7,"seq":4711}"#
@@ -44,7 +45,7 @@ fn a_reading_is_spelled_as_documented() {
     unsynced.cause = Some(Cause::Start);
     let unset = Timestamp { uptime: Duration::from_secs(3), ..unsynced.timestamp };
     assert_eq!(
-        text(&reading(&unsynced, None, Copy::Repeat, &unset)),
+        text(&reading(Payload::Json, &unsynced, None, Copy::Repeat, &unset)),
         r#"{"ts":null,"uptime":1.5,"boot":"000000000000000000000000000000b0","clock":"unsynced","value":null,"quality":"bad","cause":"start","repeat":true}"#
     );
 }
@@ -55,10 +56,10 @@ fn what_was_taken_before_the_clock_was_set_is_dated_when_it_goes_out() {
     let mut early = a_reading(None);
     early.timestamp.synced = false;
     early.timestamp.wall = Duration::from_secs(12);
-    let dated = reading(&early, None, Copy::Late, &now);
+    let dated = reading(Payload::Json, &early, None, Copy::Late, &now);
     assert_eq!(text(&dated), r#"{"ts":"2026-11-22T09:59:00.123Z","value":null,"quality":"good","late":true}"#);
     early.timestamp.boot = BootId(0xb1);
-    let of_another_boot = text(&reading(&early, None, Copy::Late, &now));
+    let of_another_boot = text(&reading(Payload::Json, &early, None, Copy::Late, &now));
     assert!(of_another_boot.starts_with(r#"{"ts":null,"uptime":1.5,"#), "{of_another_boot}");
 }
 
@@ -76,7 +77,7 @@ fn an_outcome_is_spelled_as_documented() {
     };
     let number = Some((Lane::Outcome, Number { epoch: 7, seq: 12 }));
     assert_eq!(
-        text(&outcome(&what, number, false, &at())),
+        text(&outcome(Payload::Json, &what, number, false, &at())),
         r#"{"id":"c-42","outcome":"done","ts":"2026-11-22T10:00:00.123Z","value":true,"lane":"outcome","epoch":7,"seq":12}"#
     );
     what.verdict = Verdict::Rejected(Reason::ReadOnly);
@@ -84,7 +85,7 @@ fn an_outcome_is_spelled_as_documented() {
     what.point = None;
     what.values.clear();
     assert_eq!(
-        text(&outcome(&what, None, false, &at())),
+        text(&outcome(Payload::Json, &what, None, false, &at())),
         r#"{"id":"c-42","outcome":"rejected","reason":"read-only","text":"no","ts":"2026-11-22T10:00:00.123Z"}"#
     );
 }
@@ -101,7 +102,14 @@ fn a_gap_is_spelled_as_documented() {
 
 fn parsed(point: Option<&str>, payload: &[u8], text_point: bool) -> Command {
     let target = Target { device: "tank", point };
-    command(target, &Message::received("t", Bytes::copy_from_slice(payload), false), None, text_point)
+    let spelling = Spelling { text: text_point, payload: Payload::Json };
+    command(target, &Message::received("t", Bytes::copy_from_slice(payload), false), None, spelling)
+}
+
+fn parsed_as(form: Payload, point: Option<&str>, payload: &[u8]) -> Command {
+    let target = Target { device: "tank", point };
+    let spelling = Spelling { text: false, payload: form };
+    command(target, &Message::received("t", Bytes::copy_from_slice(payload), false), None, spelling)
 }
 
 #[test]
@@ -197,7 +205,7 @@ fn a_command_is_as_large_as_its_outcome_may_be() {
         message.response_topic = Some("r".repeat(MAX_REPLY));
         message.correlation = Some(Bytes::from(vec![7; MAX_REPLY]));
         let device = "d".repeat(64);
-        let command = command(Target { device: &device, point }, &message, reply_to(&message), false);
+        let command = command(Target { device: &device, point }, &message, reply_to(&message), Spelling::default());
         let start = payload.get(..40).unwrap_or(&payload);
         let Ok(values) = &command.values else {
             let error = command.values.unwrap_err();
@@ -230,5 +238,127 @@ proptest! {
     #[test]
     fn no_payload_panics(payload: Vec<u8>, text_point: bool, several: bool) {
         parsed((!several).then_some("valve"), &payload, text_point);
+    }
+}
+
+/// The example of DESIGN in the other forms; the CBOR by RFC 8949, section 3.
+#[test]
+fn a_reading_has_the_same_fields_in_every_form() {
+    let number = Some((Lane::Telemetry, Number { epoch: 7, seq: 4711 }));
+    let mut what = a_reading(Some(Value::text("a<b>&\u{1}c")));
+    what.unit = Some(Arc::from("Cel"));
+    let (xml, content) = reading(Payload::Xml, &what, number, Copy::Late, &at());
+    assert_eq!(content, Content::Xml);
+    assert_eq!(
+        std::str::from_utf8(&xml).unwrap(),
+        "<reading><epoch>7</epoch><lane>telemetry</lane><late>true</late><quality>good</quality><seq>4711</seq>\
+         <ts>2026-11-22T10:00:00.123Z</ts><unit>Cel</unit><value>a&lt;b&gt;&amp;\u{fffd}c</value></reading>"
+    );
+    let (cbor, content) = reading(Payload::Cbor, &what, number, Copy::Late, &at());
+    let (json, _) = reading(Payload::Json, &what, number, Copy::Late, &at());
+    assert_eq!(content, Content::Cbor);
+    assert_eq!(cbor[..4], [0xbf, 0x62, b't', b's'], "a map of indefinite length, and a text of two bytes");
+    let read: serde_json::Value = minicbor_serde::from_slice(&cbor).unwrap();
+    assert_eq!(read, serde_json::from_slice::<serde_json::Value>(&json).unwrap());
+}
+
+#[test]
+fn a_command_is_read_in_xml() {
+    let xml = |point, text: &str| parsed_as(Payload::Xml, point, text.as_bytes());
+    let one = |value: &str| Ok(vec![("valve".to_owned(), Value::text(value))]);
+    let full = xml(
+        Some("valve"),
+        "<?xml version=\"1.0\"?>\n<command><!-- by hand -->\n  <value>4&#50;</value><id>c-7</id><ttl>30s</ttl><for>2.5</for>\n</command>",
+    );
+    assert_eq!((full.values, full.id), (one("42"), CommandId::new("c-7")));
+    assert_eq!((full.ttl, full.lease), (Some(Duration::from_secs(30)), Some(Duration::from_millis(2500))));
+    assert_eq!(xml(Some("valve"), " ON ").values, one("ON"), "a bare value");
+    assert_eq!(xml(Some("valve"), "<command><value><![CDATA[<&>]]></value></command>").values, one("<&>"));
+    assert_eq!(
+        xml(Some("valve"), "{\"value\":1}").values,
+        Ok(vec![("valve".to_owned(), Value::Int(1))]),
+        "JSON as well"
+    );
+    let several =
+        xml(None, "<command><values><value point=\"a\">1</value><value point=\"b-2\">x</value></values></command>");
+    let expected = [("a", "1"), ("b-2", "x")].map(|(name, value)| (name.to_owned(), Value::text(value)));
+    assert_eq!(several.values, Ok(expected.to_vec()));
+    for (text, expected) in [
+        ("<command><value>1</value>", "the payload is no XML of a command: "),
+        ("<command><value>1</value><value>2</value></command>", "the key `value` is there twice"),
+        ("<set><value>1</value></set>", "the payload is no XML of a command: unexpected <set>: expected <command>"),
+        (
+            "<command><value><b>1</b></value></command>",
+            "the payload is no XML of a command: unexpected <command><value><b>",
+        ),
+        (
+            "<command><values><value>1</value></values></command>",
+            "the payload is no XML of a command: expected <value point=\"NAME\">",
+        ),
+        ("<command/>", "the payload is no XML of a command: expected <command> with its fields"),
+        (
+            "<!DOCTYPE a [<!ENTITY b \"c\">]><command><value>&b;</value></command>",
+            "the payload is no XML of a command: ",
+        ),
+        (
+            "<command><value>&b;</value></command>",
+            "the payload is no XML of a command: an entity that XML itself does not know",
+        ),
+        ("<command><valeu>1</valeu></command>", "expected \"value\""),
+    ] {
+        let error = xml(Some("valve"), text).values.unwrap_err();
+        assert!(error.starts_with(expected), "{text}: {error}");
+    }
+}
+
+#[test]
+fn a_command_is_read_in_cbor() {
+    let cbor = |point, bytes: &[u8]| parsed_as(Payload::Cbor, point, bytes);
+    let one = |value| Ok(vec![("valve".to_owned(), value)]);
+    // RFC 8949, appendix A: true, 21.5 as half a float, -1, "a".
+    for (bytes, value) in [
+        (&[0xf5][..], Value::Bool(true)),
+        (&[0xf9, 0x4d, 0x60], Value::Float(21.5)),
+        (&[0x20], Value::Int(-1)),
+        (&[0x61, b'a'], Value::text("a")),
+    ] {
+        assert_eq!(cbor(Some("valve"), bytes).values, one(value));
+    }
+    let fields = serde_json::json!({ "value": 40, "id": "c-7", "ttl": "30s", "for": 2.5 });
+    let full = cbor(Some("valve"), &minicbor_serde::to_vec(&fields).unwrap());
+    assert_eq!((full.values, full.id), (one(Value::Int(40)), CommandId::new("c-7")));
+    assert_eq!((full.ttl, full.lease), (Some(Duration::from_secs(30)), Some(Duration::from_millis(2500))));
+    let several = cbor(None, &minicbor_serde::to_vec(serde_json::json!({ "values": { "a": true } })).unwrap());
+    assert_eq!(several.values, Ok(vec![("a".to_owned(), Value::Bool(true))]));
+    for (bytes, expected) in [
+        (&[0x81, 0xf5][..], "the payload is no CBOR of a command: "),
+        (&[0xf5, 0xf5], "the payload is no CBOR of a command: there is more behind the first item"),
+        (&[0x41, 1], "the payload is no CBOR of a command: "),
+        (&[0xf9, 0x7e, 0], "the payload is no CBOR of a command: decode error: a number that is not finite"),
+        (
+            &[0xa2, 0x61, b'a', 1, 0x61, b'a', 2],
+            "the payload is no CBOR of a command: decode error: the key `a` is there twice",
+        ),
+        (&[], "the payload is empty"),
+    ] {
+        let error = cbor(Some("valve"), bytes).values.unwrap_err();
+        assert!(error.starts_with(expected), "{bytes:?}: {error}");
+    }
+    // Deeper than any stack.
+    let deep = [vec![0x81; 4000], [0xa1, 0x61, b'a'].repeat(1000)];
+    assert!(deep.iter().all(|bytes| cbor(Some("valve"), bytes).values.is_err()));
+}
+
+proptest! {
+    #[test]
+    fn no_payload_of_another_form_panics(
+        payload in proptest::collection::vec(any::<u8>(), 0..64),
+        text in "<(command|value|values|[a-z&;#!\\[\\]\"= /?-]){0,12}>(<|>|/|&|;|#|[a-z0-9]){0,20}",
+        several: bool,
+    ) {
+        let point = (!several).then_some("valve");
+        parsed_as(Payload::Cbor, point, &payload);
+        parsed_as(Payload::Xml, point, &payload);
+        parsed_as(Payload::Xml, point, text.as_bytes());
     }
 }

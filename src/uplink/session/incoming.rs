@@ -3,7 +3,7 @@
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::{End, Session};
-use crate::link::Message;
+use crate::link::{Content, Message};
 use crate::model::{Command, DeviceName, Outcome, PointKey, PointName, Reason, Verdict, event, time};
 use crate::uplink::presence::{Info, Stage};
 use crate::uplink::{births, plain};
@@ -76,7 +76,7 @@ impl Session<'_> {
         }
         for topic in topics {
             tracing::info!("clearing {topic}, which is no longer configured");
-            self.publisher.say(births::retained(topic, bytes::Bytes::new()));
+            self.publisher.say(births::retained(topic, (bytes::Bytes::new(), Content::Text)));
         }
     }
 
@@ -84,8 +84,8 @@ impl Session<'_> {
         let Some(target) = self.shared.topics.target(&message.topic) else { return };
         let reply = plain::reply_to(message).filter(|reply| self.shared.topics.is_foreign(&reply.topic));
         let key = (target.device.to_owned(), target.point.unwrap_or_default().to_owned());
-        let text = self.shared.text_points.contains(&key);
-        let command = plain::command(target, message, reply, text);
+        let spelling = self.shared.spellings.get(&key).copied().unwrap_or_default();
+        let command = plain::command(target, message, reply, spelling);
         let (command, reason, text): (Command, _, _) = match self.shared.parts.commands.try_send(command) {
             Ok(()) => return,
             Err(TrySendError::Full(command)) => (command, Reason::Busy, "too many commands at once"),

@@ -117,8 +117,9 @@ impl Session<'_> {
             return Some((health.clone(), UnderWay::Word(health)));
         }
         if let Some(gap) = self.shared.parts.reader.next_gap(now) {
-            let payload = plain::gap(&gap, &time::now());
-            let publish = Publish { topic: self.shared.topics.own("gap"), payload, retain: false, correlation: None };
+            let (payload, content) = plain::gap(&gap, &time::now());
+            let topic = self.shared.topics.own("gap");
+            let publish = Publish { topic, payload, retain: false, content, correlation: None };
             return Some((publish, UnderWay::Gap(gap.n)));
         }
         if self.shared.poison.is_narrow() && self.publisher.under_way() > 0 {
@@ -193,27 +194,30 @@ impl Session<'_> {
     fn reading(&self, reading: &Reading, number: Option<(Lane, Number)>, late: bool) -> Publish {
         let config = self.shared.spelling(&reading.key());
         let copy = if late { Copy::Late } else { Copy::Live };
-        let payload = match config.payload {
+        let (payload, content) = match config.payload {
             // A record has a number, which must be seen; it waits since before the point was given a bare value.
             Payload::Value if number.is_none() => plain::bare(reading),
-            _ => plain::reading(reading, number, copy, &time::now()),
+            form => plain::reading(form, reading, number, copy, &time::now()),
         };
         let topic = self.shared.topics.reading(&reading.device, &reading.point);
         // The backlog must not overwrite a newer value at the broker.
-        Publish { topic, payload, retain: config.retain && !late, correlation: None }
+        Publish { topic, payload, retain: config.retain && !late, content, correlation: None }
     }
 
     /// The outcome for its topic, and for the one that the sender asked for.
     fn outcome(&self, outcome: &Outcome, number: Option<(Lane, Number)>, late: bool) -> (Publish, Option<Publish>) {
-        let payload = plain::outcome(outcome, number, late, &time::now());
+        let key = (outcome.device.clone(), outcome.point.clone().unwrap_or_default());
+        let form = self.shared.spellings.get(&key).copied().unwrap_or_default().payload;
+        let (payload, content) = plain::outcome(form, outcome, number, late, &time::now());
         let topic = self.shared.topics.outcome(&outcome.device, outcome.point.as_deref());
         let answer = outcome.reply.as_ref().map(|reply| Publish {
             topic: reply.topic.to_string(),
             payload: payload.clone(),
             retain: false,
+            content,
             correlation: reply.correlation.as_deref().map(bytes::Bytes::copy_from_slice),
         });
-        (Publish { topic, payload, retain: false, correlation: None }, answer)
+        (Publish { topic, payload, retain: false, content, correlation: None }, answer)
     }
 
     fn too_large(&mut self, publish: &Publish, what: UnderWay) {
