@@ -39,6 +39,7 @@ do_compile() {
 
 # The tests of the parts, and the demo: the whole gateway with a broker and devices that are played.
 do_compile_ptest() {
+    oe_cargo_fix_env
     oe_cargo_build --example demo
     cargo test ${CARGO_BUILD_FLAGS} ${PACKAGECONFIG_CONFARGS} --no-run --lib --message-format json >${B}/unit-tests.json
 }

@@ -14,3 +14,5 @@ IMAGE_INSTALL = " \
     ${CORE_IMAGE_EXTRA_INSTALL} \
 "
 IMAGE_LINGUAS = ""
+# Room for what waits for the broker, and for what it leaves free (queue.telemetry.max_bytes and queue.keep_free), in KiB.
+IMAGE_ROOTFS_EXTRA_SPACE = "131072"
