@@ -81,9 +81,6 @@ do_install_ptest() {
     install -m 0755 $unit_tests ${D}${PTEST_PATH}/unit-tests
 }
 
-# Where the source was: the tests of the shipped configs look for them there. run-ptest leaves these tests out.
-INSANE_SKIP:${PN}-ptest += "buildpaths"
-
 SYSTEMD_SERVICE:${PN} = "sluicegate.service"
 
 USERADD_PACKAGES = "${PN}"
