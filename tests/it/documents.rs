@@ -6,9 +6,11 @@ use sluicegate::model::event;
 
 use crate::support::Agent;
 
-const DOCUMENTS: [&str; 14] = [
+const DOCUMENTS: [&str; 16] = [
     "README.md",
     "ARCHITECTURE.md",
+    "config/brokers/README.md",
+    "docs/BROKERS.md",
     "docs/COMMANDS.md",
     "docs/WIRE.md",
     "docs/DURABILITY.md",

@@ -251,6 +251,22 @@ fn a_cut_before_the_first_info_arrives_is_no_second_gateway() {
 }
 
 #[test]
+fn what_was_retained_may_come_late_and_is_no_second_gateway() {
+    for version in ["3.1.1", "5"] {
+        let broker = Mischievous::start();
+        // The run before left this; the broker looks it up while the gateway tells the new one.
+        publish_with(broker.port, "sluicegate/g/info", r#"{"instance":"before","devices":{}}"#, &["-r"]);
+        broker.misbehave(Mischief { late: Some("sluicegate/g/info".to_owned()), ..Mischief::to("g", 7) });
+        let mut site = site_at(broker, version, "");
+        site.say(1..=10);
+        site.observer.wait_json(METER, "value", 10);
+        site.say(11..=20);
+        site.observer.wait_json(METER, "value", 20);
+        assert!(!site.agent.log().contains("another gateway"), "{}", site.agent.log());
+    }
+}
+
+#[test]
 fn a_broker_that_has_too_much_is_left_alone_for_a_while() {
     let mut site = site("5", "");
     let refused = Arc::new(AtomicUsize::new(0));

@@ -31,6 +31,8 @@ struct State {
     members: HashMap<u64, Member>,
     retained: BTreeMap<String, Publish>,
     mischief: Mischief,
+    /// What the mischief lets come late, and whether it is due.
+    late: Option<(Publish, bool)>,
     journal: Option<Journal>,
 }
 
@@ -92,6 +94,7 @@ impl Hub {
             members: HashMap::new(),
             retained: BTreeMap::new(),
             mischief: Mischief::default(),
+            late: None,
             journal: journal.then(Journal::default),
         };
         Hub { state: Mutex::new(state), limits, tap: broadcast::channel(TAP).0 }
@@ -164,7 +167,12 @@ impl Hub {
                 Retained::Never => false,
             };
             for kept in state.retained.values().filter(|kept| wanted && filter.matches(&kept.topic)) {
-                member.send(Publish { qos: kept.qos.min(filter.qos), ..kept.clone() });
+                let kept = Publish { qos: kept.qos.min(filter.qos), ..kept.clone() };
+                if member.client_id == state.mischief.victim && state.mischief.late.as_ref() == Some(&kept.topic) {
+                    state.late = Some((kept, false));
+                } else {
+                    member.send(kept);
+                }
             }
             match known.and_then(|place| member.filters.get_mut(place)) {
                 Some(place) => *place = filter,
@@ -185,6 +193,17 @@ impl Hub {
         let state = &mut *self.state();
         self.route(state, publish, from);
         let member = state.members.get(&from?)?;
+        if member.client_id == state.mischief.victim {
+            // The PUBACK of the publish before has left.
+            match state.late.take() {
+                Some((kept, true)) => member.send(kept),
+                Some((kept, false)) => {
+                    let due = kept.topic == publish.topic;
+                    state.late = Some((kept, due));
+                }
+                None => {}
+            }
+        }
         let journal = state.journal.as_mut()?;
         let client_id = member.client_id.clone();
         journal.taken.push(Taken { client_id, publish: publish.clone(), acknowledged: false });

@@ -18,6 +18,8 @@ pub(crate) struct Mischief {
     pub(crate) hold_back: usize,
     /// The subscription to this filter is refused.
     pub(crate) refused_filter: Option<String>,
+    /// What is retained on this topic comes late: behind the PUBACK of the victim's own publish to it.
+    pub(crate) late: Option<String>,
     /// Answers nothing any more, and takes nothing.
     pub(crate) silent: bool,
     /// What becomes of a publish; where this is not set, all are taken.

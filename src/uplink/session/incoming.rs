@@ -45,7 +45,9 @@ impl Session<'_> {
         if info.instance == self.shared.parts.start.instance || self.parting.is_some() {
             return;
         }
-        if message.retain && !self.shared.introduced {
+        // A broker may look up what it retained while it takes our own: then the run before comes late.
+        let is_late = self.introduces && self.shared.run_before.is_none();
+        if message.retain && (!self.shared.introduced || is_late) {
             self.clear_obsolete(&info);
             self.shared.run_before = Some(info.instance);
         } else if message.retain && self.shared.run_before.as_ref() == Some(&info.instance) {

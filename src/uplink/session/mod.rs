@@ -54,6 +54,8 @@ pub(super) struct Session<'a> {
     link: Link,
     publisher: Publisher,
     stage: Stage,
+    /// No connection before this one has told the broker who this run is.
+    introduces: bool,
     corrections: Corrections,
     /// The broker lets commands through: without them the gateway is not online.
     takes_commands: bool,
@@ -83,6 +85,7 @@ impl<'a> Session<'a> {
             Opening { client_id: shared.parts.link.client_id.clone(), will: Some((farewell.topic, farewell.payload)) };
         let link = Link::open(&shared.parts.link, &opening, kept)?;
         Ok(Session {
+            introduces: !shared.introduced,
             shared,
             kept,
             link,
