@@ -5,15 +5,19 @@ const MAX_BYTES = 256 * 1024;
 const MAX_GATEWAYS = 200;
 const MAX_POINTS = 2000;
 const MAX_GAPS = 20;
-const MAX_EARLY = 1000;
+const MAX_TEXT = 1000;
+// Bytes of what came before `info`.
+const MAX_EARLY = 8 * 1024 * 1024;
 export const CHART = 120;
 
 export class Model {
   constructor(filter) {
     this.levels = filter.split('/').length;
     this.gateways = new Map();
-    // What came of gateways before they said who they are: the broker sends what is retained in an order of its own.
-    this.early = [];
+    // What came of gateways before they said who they are, the newest by topic: the broker sends what is retained in an
+    // order of its own.
+    this.early = new Map();
+    this.earlyBytes = 0;
   }
 
   /** Takes a message; true where it changed something. `now` in milliseconds since 1970. */
@@ -26,7 +30,7 @@ export class Model {
     if (!gateway) {
       // What only looks like a gateway's topic is none: one that is says who it is.
       if (rest.join('/') !== 'info') {
-        if (retained && this.early.length < MAX_EARLY) this.early.push({ root, topic, bytes });
+        if (retained) this.#keep(root, topic, bytes);
         return false;
       }
       if (this.gateways.size >= MAX_GATEWAYS) return false;
@@ -36,11 +40,26 @@ export class Model {
     if (!this.#gateway(gateway, rest, bytes, retained, now)) return false;
     if (!this.gateways.has(root)) {
       this.gateways.set(root, gateway);
-      const early = this.early.filter((message) => message.root === root);
-      this.early = this.early.filter((message) => message.root !== root);
-      for (const message of early) this.take(message.topic, message.bytes, true, now);
+      for (const [known, message] of this.early) {
+        if (message.root !== root) continue;
+        this.early.delete(known);
+        this.earlyBytes -= message.bytes.length;
+        this.take(known, message.bytes, true, now);
+      }
     }
     return true;
+  }
+
+  #keep(root, topic, bytes) {
+    this.earlyBytes += bytes.length - (this.early.get(topic)?.bytes.length ?? 0);
+    this.early.delete(topic);
+    this.early.set(topic, { root, bytes });
+    // The oldest make room.
+    for (const [known, message] of this.early) {
+      if (this.earlyBytes <= MAX_EARLY) break;
+      this.early.delete(known);
+      this.earlyBytes -= message.bytes.length;
+    }
   }
 
   #gateway(gateway, rest, bytes, retained, now) {
@@ -53,7 +72,7 @@ export class Model {
         const device = gateway.devices.get(first);
         if (!device) return false;
         if (second === 'status') {
-          device.status = text(bytes);
+          device.status = bounded(text(bytes));
           return true;
         }
         if (second === 'problem') {
@@ -61,7 +80,7 @@ export class Model {
           return true;
         }
         const point = device.points.get(second);
-        return point ? reading(point, bytes, now) : false;
+        return point ? reading(point, bytes, retained, now) : false;
       }
       case 3: {
         const point = gateway.devices.get(first)?.points.get(second);
@@ -75,7 +94,7 @@ export class Model {
   #own(gateway, word, bytes, retained, now) {
     switch (word) {
       case 'status': {
-        const status = text(bytes);
+        const status = bounded(text(bytes));
         if (status === gateway.status) return false;
         gateway.status = status;
         // When a retained one was said, nobody knows.
@@ -87,7 +106,8 @@ export class Model {
       case 'health': {
         const health = json(bytes);
         if (!isObject(health)) return false;
-        gateway.health = health;
+        const lanes = isObject(health.lanes) ? Object.values(health.lanes).slice(0, 8) : [];
+        gateway.health = { ts: bounded(health.ts), lanes: lanes.map((lane) => ({ depth: Number(lane?.depth) || 0 })) };
         gateway.heard = Math.max(gateway.heard, Date.parse(health.ts) || 0);
         return true;
       }
@@ -97,7 +117,7 @@ export class Model {
       case 'gap': {
         const gap = json(bytes);
         if (!isObject(gap) || gateway.gaps.some((known) => known.n === gap.n)) return false;
-        gateway.gaps.push(gap);
+        gateway.gaps.push({ n: bounded(gap.n), count: Number(gap.count) || 0 });
         gateway.gaps.splice(0, gateway.gaps.length - MAX_GAPS);
         return true;
       }
@@ -109,7 +129,7 @@ export class Model {
 
 function info(gateway, said) {
   if (!isObject(said) || !isObject(said.devices)) return false;
-  gateway.info = said;
+  gateway.info = { version: bounded(said.version), session: bounded(said.session) };
   const before = gateway.devices;
   gateway.devices = new Map();
   let count = 0;
@@ -127,18 +147,21 @@ function info(gateway, said) {
   return true;
 }
 
-function reading(point, bytes, now) {
+function reading(point, bytes, retained, now) {
   const said = fields(point, bytes, 'reading');
   if (!isObject(said)) return false;
-  const at = Date.parse(said.ts) || now;
-  if (typeof said.value === 'number' && !said.repeat) {
+  // What the broker had kept, or what waited, without a date may be of any age.
+  const dated = Date.parse(said.ts);
+  const at = Number.isFinite(dated) || retained || said.repeat || said.late ? dated : now;
+  if (typeof said.value === 'number' && !said.repeat && Number.isFinite(at)) {
     // The backlog comes after newer ones.
     const place = point.chart.findLastIndex((other) => other.at <= at) + 1;
     point.chart.splice(place, 0, { at, value: said.value });
     if (point.chart.length > CHART) point.chart.shift();
   }
-  if (!point.reading || at >= point.reading.at) {
-    point.reading = { at, value: said.value, unit: said.unit, quality: String(said.quality ?? 'good'), cause: said.cause };
+  // Live ones come in their order, whatever the clock does meanwhile; the backlog is older than they are.
+  if (!point.reading || !said.late) {
+    point.reading = { at, value: bounded(said.value), unit: bounded(said.unit), quality: bounded(said.quality ?? 'good') };
   }
   return true;
 }
@@ -146,7 +169,7 @@ function reading(point, bytes, now) {
 function outcome(point, bytes) {
   const said = fields(point, bytes, 'outcome');
   if (!isObject(said) || typeof said.outcome !== 'string') return false;
-  point.outcome = { id: String(said.id), outcome: said.outcome, reason: said.reason, text: said.text };
+  point.outcome = { id: bounded(said.id), outcome: bounded(said.outcome), reason: bounded(said.reason), text: bounded(said.text) };
   return true;
 }
 
@@ -173,7 +196,13 @@ function xml(bytes, name) {
 
 function problems(bytes) {
   const said = json(bytes);
-  return Array.isArray(said) ? said.filter(isObject).slice(0, 20).map((problem) => String(problem.text ?? problem.code)) : [];
+  return Array.isArray(said) ? said.filter(isObject).slice(0, 20).map((problem) => String(bounded(problem.text ?? problem.code))) : [];
+}
+
+/** What is shown of anything but numbers and switches is a text, and short. */
+function bounded(value) {
+  if (value === undefined || value === null || typeof value === 'number' || typeof value === 'boolean') return value;
+  return (typeof value === 'string' ? value : JSON.stringify(value)).slice(0, MAX_TEXT);
 }
 
 function isObject(value) {

@@ -213,6 +213,8 @@ function drawCommand(line, gateway, device, point, online) {
     } else {
       const slider = wanted === 'number' && Number.isFinite(about.min) && Number.isFinite(about.max);
       form.input = make('input', '', '', { type: slider ? 'range' : wanted, 'aria-label': label, required: '' });
+      // What a person has begun to say is not overwritten.
+      form.input.addEventListener('input', () => (form.typed = true));
       if (wanted === 'number') form.input.step = about.type === 'int' ? '1' : 'any';
       if (slider) {
         form.input.min = about.min;
@@ -238,13 +240,17 @@ function drawCommand(line, gateway, device, point, online) {
   command.act = () => {
     const typed = command.input.value;
     const value = wanted === 'switch' ? command.input.getAttribute('aria-checked') !== 'true' : wanted === 'number' ? Number(typed) : typed;
+    command.typed = false;
     send(gateway, device, point, value);
   };
   command.button.disabled = !online;
   if (wanted === 'switch') {
-    command.input.setAttribute('aria-checked', point.reading?.value === true || point.reading?.value === 'true' ? 'true' : 'false');
-    put(command.input, point.reading?.value === true || point.reading?.value === 'true' ? 'on' : 'off');
-  } else if (document.activeElement !== command.input && typeof point.reading?.value === 'number' && !point.sent) {
+    const is = { true: 'on', false: 'off' }[String(point.reading?.value)];
+    // From a state that nobody knows nothing is toggled.
+    command.button.disabled ||= !is;
+    command.input.setAttribute('aria-checked', String(is === 'on'));
+    put(command.input, is ?? '?');
+  } else if (document.activeElement !== command.input && typeof point.reading?.value === 'number' && !command.typed) {
     command.input.value = String(point.reading.value);
     if (command.shown) put(command.shown, spoken(point.reading.value));
   }

@@ -85,7 +85,8 @@ impl FromStr for Url {
             .find(|known| known.as_str() == scheme.to_ascii_lowercase())
             .ok_or_else(|| format!("`{scheme}://` is not known: expected mqtt://, mqtts://, ws:// or wss://"))?;
         let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-        if authority.contains('@') {
+        // Also behind a letter that ends the host: it may be one of a password.
+        if rest.split('?').next().unwrap_or_default().contains('@') {
             return Err(
                 "a user name and a password do not stand in the URL: use the keys `username` and `password`".to_owned()
             );
@@ -245,6 +246,10 @@ mod tests {
             ("http://broker", "`http://` is not known: expected mqtt://, mqtts://, ws:// or wss://"),
             (
                 "mqtt://user:hunter2@broker",
+                "a user name and a password do not stand in the URL: use the keys `username` and `password`",
+            ),
+            (
+                "ws://user:hunter2/x@broker",
                 "a user name and a password do not stand in the URL: use the keys `username` and `password`",
             ),
             ("mqtts://broker/path", "`/path`: expected no path behind mqtts://HOST:PORT"),

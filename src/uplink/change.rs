@@ -83,7 +83,9 @@ impl Shared {
         }
         let is_new = |device: &&DeviceName| !self.parts.devices.contains_key(*device);
         let new_devices = devices.keys().filter(is_new).cloned().collect();
-        let declared = |plans: &[PointPlan]| plans.iter().map(|plan| plan.point.clone()).collect::<Vec<_>>();
+        // All of a point that `info` tells.
+        let told = |plan: &PointPlan| (plan.point.clone(), plan.config.payload);
+        let declared = |plans: &[PointPlan]| plans.iter().map(told).collect::<Vec<_>>();
         let differs = devices != self.parts.devices || declared(&points) != declared(&self.parts.points);
         self.spellings = spellings(&points);
         self.parts.reader.replay_at(replay);

@@ -57,16 +57,19 @@ fn sayable(text: &str) -> String {
     text.chars().map(|c| if is_char(c) { c } else { char::REPLACEMENT_CHARACTER }).collect()
 }
 
-/// A CBOR item: a value, or a map of them, of which one may be a map again. Deeper than this it is no command, and
-/// nothing is read that could be as deep as the sender likes.
-pub(super) fn from_cbor(bytes: &[u8]) -> Result<Value, String> {
+/// A CBOR map of values, of which one may be a map again. Deeper than this it is no command, and nothing is read that could
+/// be as deep as the sender likes. A bare value is none: the text `5` is the number -22 in CBOR.
+pub(super) fn from_cbor(bytes: &[u8]) -> Result<Map<String, Value>, String> {
+    let wrong = |error: &dyn fmt::Display| format!("the payload is no CBOR of a command: {error}");
     let mut decoder = minicbor_serde::Deserializer::new(bytes);
-    let item = Item { depth: 2 }.deserialize(&mut decoder);
-    let item = item.map_err(|error| format!("the payload is no CBOR of a command: {error}"))?;
+    let item = Item { depth: 2 }.deserialize(&mut decoder).map_err(|error| wrong(&error))?;
     if decoder.decoder().position() < bytes.len() {
-        return Err("the payload is no CBOR of a command: there is more behind the first item".to_owned());
+        return Err(wrong(&"there is more behind the first item"));
     }
-    Ok(item)
+    match item {
+        Value::Object(fields) => Ok(fields),
+        other => Err(wrong(&format_args!("expected a map with \"value\" or \"values\", found {other}"))),
+    }
 }
 
 struct Item {
@@ -140,16 +143,27 @@ pub(super) fn from_xml(text: &str) -> Result<Map<String, Value>, String> {
     loop {
         match reader.read_event().map_err(|error| wrong(&error))? {
             Event::Start(tag) => {
-                path.push(tag.name().as_ref().to_owned());
+                if !said.trim().is_empty() {
+                    return Err(wrong(&format_args!("`{}` beside an element", said.trim())));
+                }
                 said.clear();
+                path.push(tag.name().as_ref().to_owned());
+                let mut points = Vec::new();
+                for attribute in tag.attributes() {
+                    let attribute = attribute.map_err(|error| wrong(&error))?;
+                    let name = attribute.key.as_ref();
+                    // What would be left out may be what the sender counts on.
+                    if path.len() != 3 || name != "point" {
+                        return Err(wrong(&format_args!("unknown attribute `{name}`: fields are elements")));
+                    }
+                    let value = attribute.normalized_value(XmlVersion::Implicit1_0);
+                    points.push(value.map_err(|error| wrong(&error))?.into_owned());
+                }
                 match path.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
                     ["command"] if fields.is_empty() => {}
                     ["command", _] => {}
                     ["command", VALUES, "value"] => {
-                        let attribute = tag.try_get_attribute("point").map_err(|error| wrong(&error))?;
-                        let attribute = attribute.ok_or_else(|| wrong(&"expected <value point=\"NAME\">"))?;
-                        let name = attribute.normalized_value(XmlVersion::Implicit1_0);
-                        point = name.map_err(|error| wrong(&error))?.into_owned();
+                        point = points.pop().ok_or_else(|| wrong(&"expected <value point=\"NAME\">"))?;
                     }
                     _ => {
                         return Err(wrong(&format_args!(
@@ -171,6 +185,10 @@ pub(super) fn from_xml(text: &str) -> Result<Map<String, Value>, String> {
             Event::End(_) => {
                 let name = path.pop().unwrap_or_default();
                 let content = std::mem::take(&mut said);
+                let holds_elements = path.is_empty() || path.len() == 1 && name == VALUES;
+                if holds_elements && !content.trim().is_empty() {
+                    return Err(wrong(&format_args!("`{}` beside an element", content.trim())));
+                }
                 match path.len() {
                     2 => put(&mut values, std::mem::take(&mut point), content.into())?,
                     1 if name == VALUES => put(&mut fields, name, Value::Object(std::mem::take(&mut values)))?,

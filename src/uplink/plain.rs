@@ -273,10 +273,7 @@ fn read(
         return Err("the payload is empty".to_owned());
     }
     let said = if spelling.payload == Payload::Cbor {
-        match format::from_cbor(payload)? {
-            serde_json::Value::Object(object) => Said::Fields(object, None),
-            bare => Said::Bare(value(&bare)?),
-        }
+        Said::Fields(format::from_cbor(payload)?, None)
     } else {
         let text = std::str::from_utf8(payload).map_err(|_| "the payload is not UTF-8 text".to_owned())?;
         read_text(text, spelling)?

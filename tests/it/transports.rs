@@ -240,12 +240,12 @@ fn a_proxy_that_refuses_is_told_in_words() {
         ),
         (
             format!("{{ url = \"http://127.0.0.1:{}\", {wrong} }}", http.port),
-            "does not accept the user name and password of mqtt.proxy",
+            "does not accept this user name and password",
         ),
         (format!("\"socks5://127.0.0.1:{}\"", socks.port), "wants to know who comes"),
         (
             format!("{{ url = \"socks5://127.0.0.1:{}\", {wrong} }}", socks.port),
-            "does not accept the user name and password of mqtt.proxy",
+            "does not accept this user name and password",
         ),
         (format!("\"http://127.0.0.1:{closed}\""), "no connection to the proxy http://127.0.0.1:"),
         (format!("\"http://127.0.0.1:{}\"", open.port), "ended the connection"),

@@ -202,6 +202,8 @@ pub(super) fn explain_read(error: &io::Error) -> WireError {
             WireError::Tls(format!("the broker refused us in TLS: {alert:?} (our client certificate?)"))
         }
         Some(other) => WireError::Tls(other.to_string()),
+        // Our own judgement of a WebSocket, not the broker's farewell.
+        None if error.kind() == io::ErrorKind::InvalidData => WireError::Protocol(error.to_string()),
         None => WireError::Closed(error.to_string()),
     }
 }

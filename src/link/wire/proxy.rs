@@ -48,7 +48,7 @@ async fn connect(via: &Via, mut stream: TcpStream, url: &Url) -> Result<TcpStrea
     match status {
         200..=299 => Ok(stream),
         // tinyproxy says 401.
-        401 | 407 if via.login.is_some() => Err("does not accept the user name and password of mqtt.proxy".to_owned()),
+        401 | 407 if via.login.is_some() => Err("does not accept this user name and password".to_owned()),
         401 | 407 => Err("wants to know who comes: set a user name and a password (mqtt.proxy)".to_owned()),
         403 | 405 => Err(format!("does not let us to {target} ({status}): its rules have to allow this port")),
         502..=504 => Err(format!("can't reach {target} ({status})")),
@@ -78,7 +78,10 @@ async fn socks(via: &Via, stream: TcpStream, url: &Url) -> Result<TcpStream, Str
     };
     let wanted = at(&url.host, url.port);
     connected.map(Socks5Stream::into_inner).map_err(|error| match error {
-        Error::PasswordAuthFailure(_) => "does not accept the user name and password of mqtt.proxy".to_owned(),
+        Error::PasswordAuthFailure(_) => "does not accept this user name and password".to_owned(),
+        Error::InvalidAuthValues(_) => {
+            "takes a user name and a password of 1 to 255 bytes each: both have to be set".to_owned()
+        }
         Error::NoAcceptableAuthMethods if via.login.is_none() => {
             "wants to know who comes: set a user name and a password (mqtt.proxy)".to_owned()
         }

@@ -295,6 +295,20 @@ fn a_command_is_read_in_xml() {
             "<command><values><value>1</value></values></command>",
             "the payload is no XML of a command: expected <value point=\"NAME\">",
         ),
+        (
+            "<command id=\"c-1\"><value>1</value></command>",
+            "the payload is no XML of a command: unknown attribute `id`: fields are elements",
+        ),
+        (
+            "<command><value unit=\"mm\">1</value></command>",
+            "the payload is no XML of a command: unknown attribute `unit`: fields are elements",
+        ),
+        (
+            "<command><values><value point=\"a\" point=\"b\">1</value></values></command>",
+            "the payload is no XML of a command: ",
+        ),
+        ("<command>4<value>1</value></command>", "the payload is no XML of a command: `4` beside an element"),
+        ("<command><value>1</value>4</command>", "the payload is no XML of a command: `4` beside an element"),
         ("<command/>", "the payload is no XML of a command: expected <command> with its fields"),
         (
             "<!DOCTYPE a [<!ENTITY b \"c\">]><command><value>&b;</value></command>",
@@ -322,7 +336,8 @@ fn a_command_is_read_in_cbor() {
         (&[0x20], Value::Int(-1)),
         (&[0x61, b'a'], Value::text("a")),
     ] {
-        assert_eq!(cbor(Some("valve"), bytes).values, one(value));
+        let map = [&[0xa1, 0x65][..], b"value", bytes].concat();
+        assert_eq!(cbor(Some("valve"), &map).values, one(value));
     }
     let fields = serde_json::json!({ "value": 40, "id": "c-7", "ttl": "30s", "for": 2.5 });
     let full = cbor(Some("valve"), &minicbor_serde::to_vec(&fields).unwrap());
@@ -332,9 +347,13 @@ fn a_command_is_read_in_cbor() {
     assert_eq!(several.values, Ok(vec![("a".to_owned(), Value::Bool(true))]));
     for (bytes, expected) in [
         (&[0x81, 0xf5][..], "the payload is no CBOR of a command: "),
+        (b"5", "the payload is no CBOR of a command: expected a map with \"value\" or \"values\", found -22"),
         (&[0xf5, 0xf5], "the payload is no CBOR of a command: there is more behind the first item"),
         (&[0x41, 1], "the payload is no CBOR of a command: "),
-        (&[0xf9, 0x7e, 0], "the payload is no CBOR of a command: decode error: a number that is not finite"),
+        (
+            &[0xa1, 0x61, b'a', 0xf9, 0x7e, 0],
+            "the payload is no CBOR of a command: decode error: a number that is not finite",
+        ),
         (
             &[0xa2, 0x61, b'a', 1, 0x61, b'a', 2],
             "the payload is no CBOR of a command: decode error: the key `a` is there twice",

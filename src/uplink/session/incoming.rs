@@ -1,5 +1,7 @@
 //! What arrives on a connection: commands, and what is said about ourselves.
 
+use std::time::Duration;
+
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::{End, Session};
@@ -45,8 +47,11 @@ impl Session<'_> {
         if info.instance == self.shared.parts.start.instance || self.parting.is_some() {
             return;
         }
+        /// For so long after the subscription the broker may still bring what it had retained.
+        const LATE: Duration = Duration::from_secs(10);
         // A broker may look up what it retained while it takes our own: then the run before comes late.
-        let is_late = self.introduces && self.shared.run_before.is_none();
+        let is_soon = self.opened.is_none_or(|opened| time::uptime() < opened + LATE);
+        let is_late = self.introduces && self.shared.run_before.is_none() && is_soon;
         if message.retain && (!self.shared.introduced || is_late) {
             self.clear_obsolete(&info);
             self.shared.run_before = Some(info.instance);
