@@ -2,8 +2,8 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::wire::Identity;
-use super::{Config, LinkError, Secret};
+use super::wire::{Identity, websocket};
+use super::{Config, LinkError, Secret, WebSocket};
 
 /// What the files that a config names held when they were looked at: of their contents, since a file may be replaced by
 /// one of the same age and size.
@@ -32,6 +32,10 @@ impl Config {
         for secret in self.secrets() {
             secret.read().map_err(|error| LinkError::Config(error.to_string()))?;
         }
+        for url in self.url.0.iter().filter(|url| url.scheme.is_websocket()) {
+            let headers = self.websocket.as_ref().map(WebSocket::read).transpose()?.unwrap_or_default();
+            websocket::request(url, headers).map_err(LinkError::from)?;
+        }
         if self.url.0.iter().any(|url| url.scheme.is_tls()) {
             Identity::current(&self.tls.clone().unwrap_or_default(), None).map_err(LinkError::from)?;
         }
@@ -59,6 +63,18 @@ mod tests {
         assert_ne!(one, config.files());
         std::fs::write(&path, "one").unwrap();
         assert_eq!(one, config.files(), "written anew, but the same");
+    }
+
+    #[test]
+    fn a_request_that_cannot_be_made_is_a_fault() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        std::fs::write(&path, "two\nlines").unwrap();
+        let text = format!("url = \"ws://b\"\nwebsocket.headers.X-Key.file = \"{}\"", path.display());
+        let error = toml::from_str::<Config>(&text).unwrap().check_files().unwrap_err().to_string();
+        assert_eq!(error, "mqtt.websocket.headers: `X-Key`: its value is not one line of text");
+        let error = toml::from_str::<Config>("url = \"ws://b/a<b\"").unwrap().check_files().unwrap_err().to_string();
+        assert!(error.starts_with("mqtt.url: ws://b:80/a<b: "), "{error}");
     }
 
     #[test]

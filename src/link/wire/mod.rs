@@ -8,7 +8,7 @@ mod connect;
 mod frames;
 mod identity;
 mod proxy;
-mod websocket;
+pub(super) mod websocket;
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::SocketAddr;

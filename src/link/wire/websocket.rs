@@ -28,8 +28,7 @@ pub(super) async fn upgrade<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let request =
-        request(url, headers).map_err(|error| WireError::Files(format!("mqtt.websocket.headers: {error}")))?;
+    let request = request(url, headers)?;
     let mut config = WebSocketConfig::default();
     config.read_buffer_size = BUFFER;
     config.write_buffer_size = 0;
@@ -51,16 +50,22 @@ where
     Ok((StreamReader::new(Box::pin(bytes)), SinkWriter::new(CopyToBytes::new(Box::pin(sink)))))
 }
 
-fn request(url: &Url, headers: Vec<(String, String)>) -> Result<Request<()>, String> {
+/// The request for the WebSocket.
+///
+/// # Errors
+/// When HTTP has no way to say the path, or the value of a header field.
+pub(in crate::link) fn request(url: &Url, headers: Vec<(String, String)>) -> Result<Request<()>, WireError> {
     let scheme = url.scheme.as_str();
     let place = format!("{scheme}://{}{}", at(&url.host, url.port), url.path);
-    let mut request = place.into_client_request().map_err(|error| error.to_string())?;
+    let mut request =
+        place.into_client_request().map_err(|error| WireError::Files(format!("mqtt.url: {url}: {error}")))?;
+    let wrong = |name: &str, why: &str| WireError::Files(format!("mqtt.websocket.headers: `{name}`: {why}"));
     let own = request.headers_mut();
     own.insert("Sec-WebSocket-Protocol", HeaderValue::from_static("mqtt"));
     for (name, value) in headers {
-        let field = HeaderName::try_from(&name).map_err(|error| format!("`{name}`: {error}"))?;
+        let field = HeaderName::try_from(&name).map_err(|error| wrong(&name, &error.to_string()))?;
         // The value may be a secret.
-        let value = HeaderValue::try_from(value).map_err(|_| format!("`{name}`: its value is not one line of text"))?;
+        let value = HeaderValue::try_from(value).map_err(|_| wrong(&name, "its value is not one line of text"))?;
         own.insert(field, value);
     }
     Ok(request)
