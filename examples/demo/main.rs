@@ -7,6 +7,7 @@
 #[expect(dead_code, unused_imports, reason = "the tests use more of it")]
 mod broker;
 mod log;
+mod page;
 mod picture;
 mod station;
 mod view;
@@ -27,6 +28,7 @@ use tokio::time::{Instant, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use broker::{Broker, Publish, Settings};
+use page::Page;
 use picture::Picture;
 use station::Station;
 use view::{Backstage, View};
@@ -112,7 +114,8 @@ async fn play(arguments: Arguments) -> anyhow::Result<()> {
         Some(seconds) => format!("Ends after {seconds} s."),
         None => "Ends at Ctrl-C.".to_owned(),
     };
-    let backstage = Backstage { port: broker.port(), broker: true, waiting: 0, end };
+    let page = Page::start().await.context("no port for the page")?;
+    let backstage = Backstage { page: page.port, port: broker.port(), broker: true, waiting: 0, end };
     view::introduce(&backstage)?;
     let (waiting_tx, waiting) = mpsc::channel(1);
     let _station = Owned::spawn(station.run());

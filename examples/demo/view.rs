@@ -19,6 +19,8 @@ const HEIGHT: usize = 24;
 /// What the picture can't know.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Backstage {
+    /// Where the page is served.
+    pub(crate) page: u16,
     /// Where the broker listens.
     pub(crate) port: u16,
     /// Whether it is there.
@@ -130,7 +132,7 @@ pub(crate) fn introduce(backstage: &Backstage) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "sluicegate demo: a weather station on a pty, a simulated plant, the gateway, and")?;
     writeln!(out, "an MQTT broker on 127.0.0.1:{}. {}", backstage.port, backstage.end)?;
-    for line in join_in(backstage.port) {
+    for line in join_in(backstage) {
         writeln!(out, "{line}")?;
     }
     writeln!(out)?;
@@ -157,8 +159,10 @@ pub(crate) fn summarize(picture: &Picture, outages: u32) -> io::Result<()> {
     out.flush()
 }
 
-fn join_in(port: u16) -> [String; 2] {
+fn join_in(backstage: &Backstage) -> [String; 3] {
+    let Backstage { page, port, .. } = backstage;
     [
+        format!("  look:    http://127.0.0.1:{page}/#ws://127.0.0.1:{port}/mqtt"),
         format!("  watch:   mosquitto_sub -p {port} -v -t 'sluicegate/demo/#'"),
         format!("  command: mosquitto_pub -p {port} -t sluicegate/demo/plant/fan/set -m ON"),
     ]
@@ -188,7 +192,7 @@ fn screen(picture: &Picture, backstage: &Backstage, events: &VecDeque<String>) -
     lines.push(rule("events"));
     lines.extend(events.iter().cloned());
     lines.push(rule("join in"));
-    lines.extend(join_in(backstage.port));
+    lines.extend(join_in(backstage));
     lines
 }
 

@@ -6,15 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use tokio::io::DuplexStream;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::codec::Framed;
+use tokio_util::either::Either;
 
 use super::codec::Codec;
 use super::hub::{Fate, Hub};
 use super::mischief::{Place, Treatment};
 use super::packet::{Publish, Reply, Request, reason};
+use super::websocket;
 
 /// Who connects and says nothing is let go.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -42,7 +45,7 @@ struct Connection {
     hub: Arc<Hub>,
     number: u64,
     client_id: String,
-    frames: Framed<TcpStream, Codec>,
+    frames: Framed<Either<TcpStream, DuplexStream>, Codec>,
     messages: mpsc::Receiver<Publish>,
     /// PUBACKs that wait for their turn.
     held: Vec<Ack>,
@@ -62,7 +65,21 @@ struct Ack {
 
 /// Serves a client until it is gone.
 pub(super) async fn serve(socket: TcpStream, hub: Arc<Hub>) {
-    let mut frames = Framed::new(socket, Codec::new());
+    if !websocket::is_wanted(&socket).await {
+        return speak(Either::Left(socket), hub).await;
+    }
+    match timeout(PATIENCE, websocket::open(socket)).await {
+        Ok(Ok((stream, carry))) => tokio::select! {
+            () = speak(Either::Right(stream), hub) => {}
+            () = carry => {}
+        },
+        Ok(Err(error)) => tracing::debug!("no WebSocket: {error}"),
+        Err(_) => {}
+    }
+}
+
+async fn speak(stream: Either<TcpStream, DuplexStream>, hub: Arc<Hub>) {
+    let mut frames = Framed::new(stream, Codec::new());
     let Ok(Some(Ok(Request::Connect(connect)))) = timeout(PATIENCE, frames.next()).await else { return };
     if hub.is_silent(&connect.client_id) {
         std::future::pending().await

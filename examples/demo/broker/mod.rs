@@ -1,6 +1,6 @@
 //! A small MQTT broker inside this process, for the demo, and for tests that need a broker which misbehaves on demand.
 //!
-//! MQTT 3.1.1 and 5 over plain TCP, for everybody: QoS 0 and 1, wildcards, retained messages, retain handling and
+//! MQTT 3.1.1 and 5 over plain TCP and, on the same port, WebSocket, for everybody: QoS 0 and 1, wildcards, retained messages, retain handling and
 //! retain-as-published, Last Will, takeover of a client id. No sessions that outlive their connection, no QoS 2, no
 //! persistence: a broker that is started again has forgotten all. What the gateway promises is tested against a real
 //! mosquitto; this one is for what mosquitto won't do ([`Mischief`]).
@@ -12,6 +12,7 @@ mod connection;
 mod hub;
 mod mischief;
 mod packet;
+mod websocket;
 
 use std::io;
 use std::net::Ipv4Addr;

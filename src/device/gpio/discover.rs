@@ -12,6 +12,10 @@ use gpiocdev::line::Direction;
 /// as GPIO would cut off; so a person picks those that are wired.
 const MANY: usize = 16;
 
+/// Small chips whose lines are all the board's own, by their labels in Raspberry Pi's kernels: LEDs, the camera's power,
+/// the USB hub's reset.
+const BOARDS_OWN: [&str; 2] = ["raspberrypi-exp-gpio", "brcmvirt-gpio"];
+
 /// A chip with a character device.
 #[derive(Debug)]
 struct Chip {
@@ -83,7 +87,7 @@ fn show(board: &mut Board, chips: &[Chip]) {
 
 fn show_chip(board: &mut Board, chip: &Chip, chips: &[Chip]) {
     let free = |line: &&Line| line.user.is_none();
-    let is_soc = chip.lines.len() > MANY;
+    let is_soc = chip.lines.len() > MANY || BOARDS_OWN.contains(&chip.label.as_str());
     board.gap();
     board.note(&format!("{} `{}`: {} lines", chip.path, chip.label, chip.lines.len()));
     if chip.lines.iter().any(|line| free(&line)) {
@@ -218,6 +222,10 @@ set-2 = { line = \"set\" }                           # line 4
             text.contains("\n#[device.pinctrl-bcm2711]\n") && text.contains("\n#GPIO17 = { line = \"GPIO17\" } "),
             "{text}"
         );
+        assert!(text.lines().all(|line| line.is_empty() || line.starts_with('#')), "{text}");
+        // The Pi's firmware has eight more, which are no header's.
+        let text =
+            shown(&[chip(0, "raspberrypi-exp-gpio", vec![line("BT_ON", None, true), line("CAM_GPIO", None, false)])]);
         assert!(text.lines().all(|line| line.is_empty() || line.starts_with('#')), "{text}");
     }
 
