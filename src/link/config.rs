@@ -155,29 +155,15 @@ impl Config {
                 *path = expand_path(path, id);
             }
         }
-        if let Some(Proxy::By(by)) = &mut self.proxy {
-            by.username.iter_mut().for_each(|name| *name = name.replace("{id}", id));
-        }
+        let key = self.tls.as_mut().and_then(|tls| tls.key.as_mut());
+        self.password.iter_mut().chain(key).for_each(|secret| secret.expand(id));
         for header in self.websocket.iter_mut().flat_map(|websocket| websocket.headers.values_mut()) {
-            if let Header::Text(text) = header {
-                *text = text.replace("{id}", id);
+            match header {
+                Header::Text(text) => *text = text.replace("{id}", id),
+                Header::Secret(secret) => secret.expand(id),
             }
         }
-        self.secrets_mut().for_each(|secret| secret.expand(id));
-    }
-
-    fn secrets_mut(&mut self) -> impl Iterator<Item = &mut Secret> {
-        let key = self.tls.as_mut().and_then(|tls| tls.key.as_mut());
-        let headers = self.websocket.iter_mut().flat_map(|websocket| websocket.headers.values_mut());
-        let headers = headers.filter_map(|header| match header {
-            Header::Secret(secret) => Some(secret),
-            Header::Text(_) => None,
-        });
-        let proxy = match &mut self.proxy {
-            Some(Proxy::By(by)) => by.password.as_mut(),
-            _ => None,
-        };
-        self.password.iter_mut().chain(key).chain(headers).chain(proxy)
+        self.proxy.iter_mut().for_each(|proxy| proxy.expand(id));
     }
 
     /// All secrets that it names.
@@ -189,6 +175,19 @@ impl Config {
             Header::Text(_) => None,
         });
         self.password.iter().chain(key).chain(headers).chain(self.proxy.as_ref().and_then(Proxy::secret))
+    }
+
+    /// The header fields of a request to this URL, with their values; none where it is no WebSocket.
+    pub(super) fn headers(&self, url: &Url) -> Result<Vec<(String, String)>, LinkError> {
+        let read = |(name, header): (&String, &Header)| {
+            let value = match header {
+                Header::Text(text) => text.clone(),
+                Header::Secret(secret) => secret.read()?.reveal().to_owned(),
+            };
+            Ok((name.clone(), value))
+        };
+        let websocket = self.websocket.as_ref().filter(|_| url.scheme.is_websocket());
+        websocket.into_iter().flat_map(|websocket| &websocket.headers).map(read).collect()
     }
 
     /// Checks what the types can't say. Call [`Config::expand`] before.
@@ -256,20 +255,6 @@ impl Config {
 }
 
 impl WebSocket {
-    /// The header fields with their values.
-    pub(super) fn read(&self) -> Result<Vec<(String, String)>, LinkError> {
-        let read = |(name, header): (&String, &Header)| {
-            let value = match header {
-                Header::Text(text) => text.clone(),
-                Header::Secret(secret) => {
-                    secret.read().map_err(|error| LinkError::Config(error.to_string()))?.reveal().to_owned()
-                }
-            };
-            Ok((name.clone(), value))
-        };
-        self.headers.iter().map(read).collect()
-    }
-
     fn check(&self) -> Vec<Fault> {
         let mut faults = Vec::new();
         for (name, value) in &self.headers {

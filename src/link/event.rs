@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::secret::SecretError;
 use super::tickets::Ticket;
 use super::wire::WireError;
 
@@ -176,6 +177,12 @@ impl LinkError {
     /// Whether trying again soon is no use: a person must mend it.
     pub fn needs_a_person(&self) -> bool {
         matches!(self, LinkError::Refused(_))
+    }
+}
+
+impl From<SecretError> for LinkError {
+    fn from(error: SecretError) -> Self {
+        LinkError::Config(error.to_string())
     }
 }
 

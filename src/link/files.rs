@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::wire::{Identity, websocket};
-use super::{Config, LinkError, Secret, WebSocket};
+use super::{Config, LinkError, Secret};
 
 /// What the files that a config names held when they were looked at: of their contents, since a file may be replaced by
 /// one of the same age and size.
@@ -30,11 +30,10 @@ impl Config {
     /// When one of them can't be read, or does not hold what it should.
     pub fn check_files(&self) -> Result<(), LinkError> {
         for secret in self.secrets() {
-            secret.read().map_err(|error| LinkError::Config(error.to_string()))?;
+            secret.read()?;
         }
         for url in self.url.0.iter().filter(|url| url.scheme.is_websocket()) {
-            let headers = self.websocket.as_ref().map(WebSocket::read).transpose()?.unwrap_or_default();
-            websocket::request(url, headers).map_err(LinkError::from)?;
+            websocket::request(url, &self.headers(url)?)?;
         }
         if self.url.0.iter().any(|url| url.scheme.is_tls()) {
             Identity::current(&self.tls.clone().unwrap_or_default(), None).map_err(LinkError::from)?;

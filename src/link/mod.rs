@@ -122,10 +122,7 @@ impl Link {
         let url = urls.get(kept.next_url % urls.len().max(1)).cloned();
         let url = url.ok_or_else(|| LinkError::Config("no broker is configured".to_owned()))?;
         kept.next_url = kept.next_url.wrapping_add(1);
-        let password = match &config.password {
-            Some(secret) => Some(secret.read().map_err(|error| LinkError::Config(error.to_string()))?),
-            None => None,
-        };
+        let password = config.password.as_ref().map(Secret::read).transpose()?;
         kept.identity = match url.scheme {
             Scheme::Mqtt | Scheme::Ws => None,
             Scheme::Mqtts | Scheme::Wss => {
@@ -137,10 +134,7 @@ impl Link {
         let patience = config.keep_alive.0 * 2 + config.connect_timeout.0;
         let silence = config.keep_alive.0 + config.keep_alive.0 / 2;
         let via = proxy::to(&url, config.proxy.as_ref())?;
-        let headers = match &config.websocket {
-            Some(websocket) if url.scheme.is_websocket() => websocket.read()?,
-            _ => Vec::new(),
-        };
+        let headers = config.headers(&url)?;
         let (socket, wire) = wire::open(wire::Route {
             url: url.clone(),
             via,

@@ -45,10 +45,10 @@ pub struct By {
     url: ProxyUrl,
     /// The user name at the proxy; may hold `{id}`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) username: Option<String>,
+    username: Option<String>,
     /// The password at the proxy.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) password: Option<Secret>,
+    password: Option<Secret>,
 }
 
 /// The proxy of one connection.
@@ -57,7 +57,7 @@ pub(super) struct Via {
     pub(super) proxy: ProxyUrl,
     pub(super) login: Option<(String, String)>,
     /// Where it is set, for who has to mend it.
-    pub(super) set_by: String,
+    set_by: String,
 }
 
 impl Proxy {
@@ -71,6 +71,14 @@ impl Proxy {
                 vec![Fault::at("username", "expected 1 to 255 bytes without a colon")]
             }
             Proxy::None | Proxy::By(_) => Vec::new(),
+        }
+    }
+
+    /// Puts the gateway's id where the user name or the password's file has `{id}`.
+    pub(super) fn expand(&mut self, id: &str) {
+        if let Proxy::By(by) = self {
+            by.username.iter_mut().for_each(|name| *name = name.replace("{id}", id));
+            by.password.iter_mut().for_each(|secret| secret.expand(id));
         }
     }
 
@@ -93,8 +101,7 @@ pub(super) fn to(url: &Url, configured: Option<&Proxy>) -> Result<Option<Via>, L
         Some(Proxy::By(by)) => by,
         None => return from_environment(url, |name| std::env::var(name).ok()).map_err(LinkError::Config),
     };
-    let password = by.password.as_ref().map(Secret::read).transpose();
-    let password = password.map_err(|error| LinkError::Config(error.to_string()))?;
+    let password = by.password.as_ref().map(Secret::read).transpose()?;
     let password = password.map(|text| text.reveal().to_owned()).unwrap_or_default();
     let login = by.username.clone().map(|user| (user, password));
     Ok(Some(Via { proxy: by.url.clone(), login, set_by: "mqtt.proxy".to_owned() }))
@@ -235,6 +242,12 @@ impl<'de> Deserialize<'de> for Proxy {
             }
         }
         deserializer.deserialize_any(UrlOrTable)
+    }
+}
+
+impl fmt::Display for Via {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the proxy {} (of {})", self.proxy, self.set_by)
     }
 }
 

@@ -141,12 +141,18 @@ pub(super) fn host_and_port(authority: &str, scheme: &str) -> Result<(String, Op
     Ok((host.to_owned(), port))
 }
 
+impl Url {
+    /// All of it, with what may be a token: for the config and for the web server, not to be shown.
+    pub(super) fn whole(&self) -> String {
+        let Url { scheme, host, port, path } = self;
+        format!("{}://{}{path}", scheme.as_str(), at(host, *port))
+    }
+}
+
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Url { scheme, host, port, path } = self;
         // What is behind a `?` is often a token.
-        let path = path.split_once('?').map_or(path.as_str(), |(path, _)| path);
-        write!(f, "{}://{}{path}", scheme.as_str(), at(host, *port))
+        f.write_str(self.whole().split('?').next().unwrap_or_default())
     }
 }
 
@@ -157,8 +163,7 @@ pub(super) fn at(host: &str, port: u16) -> String {
 
 impl Serialize for Url {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Url { scheme, host, port, path } = self;
-        serializer.collect_str(&format_args!("{}://{}{path}", scheme.as_str(), at(host, *port)))
+        serializer.serialize_str(&self.whole())
     }
 }
 

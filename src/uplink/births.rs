@@ -28,6 +28,11 @@ pub(super) fn retained(topic: String, (payload, content): (Bytes, Content)) -> P
     Publish { topic, payload, retain: true, content, correlation: None }
 }
 
+/// Makes the broker forget what it retained for this topic.
+pub(super) fn cleared(topic: String) -> Publish {
+    retained(topic, (Bytes::new(), Content::Text))
+}
+
 impl Shared {
     /// The gateway's own status.
     pub(super) fn own_status(&self, online: bool) -> Publish {

@@ -3,11 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::topics::Topics;
 use super::{HealthConfig, Payload, PointConfig, PointPlan, Shared, births};
-use crate::link::{self, Content, Publish};
+use crate::link::{self, Publish};
 use crate::model::{DeviceName, PointKey, Rate, ValueType};
 
 /// A new config, as far as the uplink is concerned.
@@ -99,6 +97,12 @@ impl Shared {
         Introduces { new_devices, differs }
     }
 
+    /// How commands to a point, or to several of a device, are spelled.
+    pub(super) fn spelling_of_commands(&self, device: &str, point: Option<&str>) -> Spelling {
+        let key = (device.to_owned(), point.unwrap_or_default().to_owned());
+        self.spellings.get(&key).copied().unwrap_or_default()
+    }
+
     /// The next connection is made with the new config. False: there is none.
     pub(super) fn take_link(&mut self) -> bool {
         let Some(link) = self.new_link.take() else { return false };
@@ -133,8 +137,7 @@ impl Shared {
     /// An empty retained message for each topic that is obsolete.
     pub(super) fn clearing_words(&self) -> Vec<Publish> {
         let open = self.obsolete.iter().filter(|(_, cleared)| !**cleared);
-        open.map(|(obsolete, _)| births::retained(obsolete.topic(&self.topics), (Bytes::new(), Content::Text)))
-            .collect()
+        open.map(|(obsolete, _)| births::cleared(obsolete.topic(&self.topics))).collect()
     }
 }
 

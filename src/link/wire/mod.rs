@@ -123,7 +123,7 @@ async fn relay(route: Route, listener: UnixListener) -> Result<(), WireError> {
         let (read, write) = tokio::io::split(far);
         return shuttle(near, read, write, frames, *silence, traffic).await;
     }
-    let opened = timeout_at(deadline, websocket::upgrade(far, &route.url, route.headers.clone())).await;
+    let opened = timeout_at(deadline, websocket::upgrade(far, &route.url, &route.headers)).await;
     let late = || WireError::Connect(format!("{} did not open the WebSocket in time", route.url));
     let (read, write) = opened.map_err(|_| late())??;
     shuttle(near, read, write, frames, *silence, traffic).await
@@ -134,8 +134,7 @@ async fn connect(route: &Route) -> Result<Either<TcpStream, TlsStream<TcpStream>
     let url = &route.url;
     let tcp = match &route.via {
         Some(via) => {
-            let to = format!("the proxy {} (of {})", via.proxy, via.set_by);
-            let tcp = connect::tcp(&via.proxy.host, via.proxy.port, &to).await?;
+            let tcp = connect::tcp(&via.proxy.host, via.proxy.port, &via.to_string()).await?;
             proxy::through(via, tcp, url).await?
         }
         None => connect::tcp(&url.host, url.port, &url.to_string()).await?,

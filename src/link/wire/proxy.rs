@@ -21,7 +21,7 @@ pub(super) async fn through(via: &Via, stream: TcpStream, url: &Url) -> Result<T
         Speaks::Http => connect(via, stream, url).await,
         Speaks::Socks5 => socks(via, stream, url).await,
     };
-    result.map_err(|why| WireError::Connect(format!("the proxy {} (of {}) {why}", via.proxy, via.set_by)))
+    result.map_err(|why| WireError::Connect(format!("{via} {why}")))
 }
 
 /// CONNECT (RFC 9110, section 9.3.6).

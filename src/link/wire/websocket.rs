@@ -14,7 +14,6 @@ use tokio_util::io::{CopyToBytes, SinkWriter, StreamReader};
 
 use super::{BUFFER, WireError};
 use crate::link::Url;
-use crate::link::url::at;
 
 /// A message that is larger ends the connection: it is held in memory as a whole.
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
@@ -23,7 +22,7 @@ const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 pub(super) async fn upgrade<S>(
     stream: S,
     url: &Url,
-    headers: Vec<(String, String)>,
+    headers: &[(String, String)],
 ) -> Result<(impl AsyncRead + Unpin, impl AsyncWrite + Unpin), WireError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -54,18 +53,16 @@ where
 ///
 /// # Errors
 /// When HTTP has no way to say the path, or the value of a header field.
-pub(in crate::link) fn request(url: &Url, headers: Vec<(String, String)>) -> Result<Request<()>, WireError> {
-    let scheme = url.scheme.as_str();
-    let place = format!("{scheme}://{}{}", at(&url.host, url.port), url.path);
+pub(in crate::link) fn request(url: &Url, headers: &[(String, String)]) -> Result<Request<()>, WireError> {
     let mut request =
-        place.into_client_request().map_err(|error| WireError::Files(format!("mqtt.url: {url}: {error}")))?;
+        url.whole().into_client_request().map_err(|error| WireError::Files(format!("mqtt.url: {url}: {error}")))?;
     let wrong = |name: &str, why: &str| WireError::Files(format!("mqtt.websocket.headers: `{name}`: {why}"));
     let own = request.headers_mut();
     own.insert("Sec-WebSocket-Protocol", HeaderValue::from_static("mqtt"));
     for (name, value) in headers {
-        let field = HeaderName::try_from(&name).map_err(|error| wrong(&name, &error.to_string()))?;
+        let field = HeaderName::try_from(name).map_err(|error| wrong(name, &error.to_string()))?;
         // The value may be a secret.
-        let value = HeaderValue::try_from(value).map_err(|_| wrong(&name, "its value is not one line of text"))?;
+        let value = HeaderValue::try_from(value).map_err(|_| wrong(name, "its value is not one line of text"))?;
         own.insert(field, value);
     }
     Ok(request)

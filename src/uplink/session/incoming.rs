@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::{End, Session};
-use crate::link::{Content, Message};
+use crate::link::Message;
 use crate::model::{Command, DeviceName, Outcome, PointKey, PointName, Reason, Verdict, event, time};
 use crate::uplink::presence::{Info, Stage};
 use crate::uplink::{births, plain};
@@ -83,15 +83,14 @@ impl Session<'_> {
         }
         for topic in topics {
             tracing::info!("clearing {topic}, which is no longer configured");
-            self.publisher.say(births::retained(topic, (bytes::Bytes::new(), Content::Text)));
+            self.publisher.say(births::cleared(topic));
         }
     }
 
     fn command(&mut self, message: &Message) {
         let Some(target) = self.shared.topics.target(&message.topic) else { return };
         let reply = plain::reply_to(message).filter(|reply| self.shared.topics.is_foreign(&reply.topic));
-        let key = (target.device.to_owned(), target.point.unwrap_or_default().to_owned());
-        let spelling = self.shared.spellings.get(&key).copied().unwrap_or_default();
+        let spelling = self.shared.spelling_of_commands(target.device, target.point);
         let command = plain::command(target, message, reply, spelling);
         let (command, reason, text): (Command, _, _) = match self.shared.parts.commands.try_send(command) {
             Ok(()) => return,

@@ -206,8 +206,7 @@ impl Session<'_> {
 
     /// The outcome for its topic, and for the one that the sender asked for.
     fn outcome(&self, outcome: &Outcome, number: Option<(Lane, Number)>, late: bool) -> (Publish, Option<Publish>) {
-        let key = (outcome.device.clone(), outcome.point.clone().unwrap_or_default());
-        let form = self.shared.spellings.get(&key).copied().unwrap_or_default().payload;
+        let form = self.shared.spelling_of_commands(&outcome.device, outcome.point.as_deref()).payload;
         let (payload, content) = plain::outcome(form, outcome, number, late, &time::now());
         let topic = self.shared.topics.outcome(&outcome.device, outcome.point.as_deref());
         let answer = outcome.reply.as_ref().map(|reply| Publish {
