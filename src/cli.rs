@@ -254,7 +254,7 @@ async fn act(command: Command, config: Config, sources: Sources, handed: Handed)
         },
         Command::Check { devices, broker } => {
             say(&format!("config: ok: gateway {}, {} devices", config.gateway.id, config.devices.len()));
-            let mut good = true;
+            let mut good = agent::check_rights(&config, &sources, devices, |line| _ = say(line));
             if devices {
                 good &= agent::check_devices(&config, |line| _ = say(line)).await;
             }

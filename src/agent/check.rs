@@ -1,13 +1,15 @@
-//! `sluicegate check --devices` and `--broker`: whether what the config names is there and works.
+//! `sluicegate check`: whether what the config names is there, works, and may be opened by the service.
 
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
 use super::clock;
-use crate::config::Config;
+use crate::config::{Config, Sources};
 use crate::link::{Content, Event, Filter, Kept, Link, LinkError, Opening, Publish};
+use crate::service::{Need, ServiceUser};
 use crate::uplink;
 
 /// For the broker's answers once it is connected.
@@ -25,6 +27,28 @@ pub async fn check_devices(config: &Config, mut line: impl FnMut(&str)) -> bool 
                 line(&format!("device {name}: failed: {error}"));
             }
         }
+    }
+    good
+}
+
+/// Looks whether the service may open what it needs: its config, the files named there and, if asked for, its devices.
+/// Root may open more, so this is for root, and for the service's own config. The lines say what was refused. False:
+/// something was.
+pub fn check_rights(config: &Config, sources: &Sources, devices: bool, mut line: impl FnMut(&str)) -> bool {
+    let files = sources.of_service();
+    let Some(user) = ServiceUser::seen_by_root().filter(|_| !files.is_empty()) else { return true };
+    let mut good = true;
+    let mut look = |what: &str, path: &Path, need| {
+        if let Some(refusal) = user.refused(path, need) {
+            good = false;
+            line(&format!("{what}: failed: {refusal}"));
+        }
+    };
+    files.iter().for_each(|path| look("config", path, Need::Read));
+    config.mqtt.named_files().iter().for_each(|path| look("mqtt", path, Need::Read));
+    for device in config.devices.iter().filter(|_| devices) {
+        let opened = device.plan.driver.opens();
+        opened.iter().for_each(|path| look(&format!("device {}", device.plan.device), path, Need::ReadWrite));
     }
     good
 }

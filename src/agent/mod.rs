@@ -34,7 +34,7 @@ use crate::task::{Ended, Pulse, TaskSet};
 use crate::uplink::{RunBefore, Start, Uplink};
 use crate::{command, config, uplink};
 use answers::Answers;
-pub use check::{check_broker, check_devices};
+pub use check::{check_broker, check_devices, check_rights};
 use clock::Clock;
 pub use clock::watch_clock;
 use devices::{Devices, Views};

@@ -158,6 +158,14 @@ impl Sources {
         Ok(Merged { table: layers::merge(vec![below, top]), files, variables })
     }
 
+    /// The files that were found, where they are those of the service.
+    pub fn of_service(&self) -> Vec<PathBuf> {
+        match &self.places {
+            Places::Standard(_) => self.files(&mut Vec::new()).into_iter().map(|file| file.name.into()).collect(),
+            Places::File(_) | Places::Text { .. } => Vec::new(),
+        }
+    }
+
     fn files(&self, errors: &mut Vec<ConfigError>) -> Vec<File> {
         let root = match &self.places {
             Places::Text { name, text } => return vec![File { name: name.clone(), text: text.clone() }],

@@ -35,6 +35,7 @@ mod testing;
 use std::fmt;
 use std::future::Future;
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -142,6 +143,11 @@ pub trait Driver: Send + Sync + 'static {
     /// value and let go.
     fn wants(&self, _held: &str) -> bool {
         false
+    }
+
+    /// The device files that it opens to read and write them, as far as they are there.
+    fn opens(&self) -> Vec<PathBuf> {
+        Vec::new()
     }
 
     /// Tries what the config names, for `check --devices`: opens it where that changes nothing, and never requests an

@@ -1,6 +1,7 @@
 //! The files that `[mqtt]` names: whether they were replaced, and whether they can be used.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::PathBuf;
 
 use super::wire::{Identity, websocket};
 use super::{Config, LinkError, Secret};
@@ -13,15 +14,26 @@ pub struct Files(u64);
 impl Config {
     /// Looks at the files that this config names: certificates, keys, passwords. Blocks on the file system.
     pub fn files(&self) -> Files {
-        let tls = self.tls.as_ref();
         let secrets = self.secrets().filter_map(Secret::path);
-        let certificates = tls.into_iter().flat_map(|tls| tls.ca.iter().chain(&tls.cert)).cloned();
         let mut hasher = DefaultHasher::new();
-        for path in secrets.chain(certificates) {
+        for path in secrets.chain(self.certificates().cloned()) {
             let content = std::fs::read(&path).map_err(|error| error.kind());
             (path, content).hash(&mut hasher);
         }
         Files(hasher.finish())
+    }
+
+    /// The files that it names by their paths. Credentials are not among them: systemd reads these, and as root.
+    pub fn named_files(&self) -> Vec<PathBuf> {
+        let secrets = self.secrets().filter_map(|secret| match secret {
+            Secret::File(path) => Some(path),
+            Secret::Env(_) | Secret::Credential(_) => None,
+        });
+        secrets.chain(self.certificates()).cloned().collect()
+    }
+
+    fn certificates(&self) -> impl Iterator<Item = &PathBuf> {
+        self.tls.iter().flat_map(|tls| tls.ca.iter().chain(&tls.cert))
     }
 
     /// Whether a connection could be made with them. Blocks on the file system.

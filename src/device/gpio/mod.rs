@@ -18,7 +18,8 @@ mod name;
 mod sysfs;
 mod tap;
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -124,6 +125,14 @@ impl Driver for Gpio {
             // It can't be told now.
             Err(_) => true,
         }
+    }
+
+    fn opens(&self) -> Vec<PathBuf> {
+        // Through sysfs it opens what the kernel makes only then.
+        let Ok(Backend::Cdev(chips)) = self.backend() else { return Vec::new() };
+        let places = self.wants.iter().filter_map(|want| cdev::locate(&want.config.line, &chips).ok());
+        let chips: BTreeSet<PathBuf> = places.map(|place| place.chip.into()).collect();
+        chips.into_iter().collect()
     }
 
     fn probe(&self) -> Run<'_, String> {

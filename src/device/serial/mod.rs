@@ -19,6 +19,7 @@ mod template;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -107,6 +108,10 @@ fn build(spec: Spec) -> Result<Built, Vec<Fault>> {
 impl Driver for Serial {
     fn run<'a>(&'a self, io: &'a mut DeviceIo) -> Run<'a, ()> {
         Box::pin(self.life(io))
+    }
+
+    fn opens(&self) -> Vec<PathBuf> {
+        vec![PathBuf::from(&self.config.port)]
     }
 
     fn probe(&self) -> Run<'_, String> {
