@@ -107,8 +107,8 @@ async fn one_broker(mqtt: &crate::link::Config) -> Result<String, String> {
     let opening = Opening { client_id: mqtt.client_id.clone(), will: None };
     let mut kept = Kept::default();
     let mut link = Link::open(mqtt, &opening, &mut kept).map_err(|error| error.to_string())?;
-    let filters = uplink::filters(&mqtt.root);
-    let mut topics = uplink::check_topics(&mqtt.root).to_vec();
+    let filters = uplink::filters(mqtt);
+    let mut topics = uplink::check_topics(mqtt).to_vec();
     let mut random = [0; 8];
     getrandom::fill(&mut random).map_err(|error| error.to_string())?;
     let payload = Bytes::from(format!("check-{:016x}", u64::from_ne_bytes(random)));

@@ -184,6 +184,12 @@ fn check_together(
     findings: &mut Vec<Finding>,
 ) {
     let points = devices.iter().flat_map(|device| &device.points);
+    // What is wrong in itself was told before.
+    if let Some(mqtt) = mqtt.filter(|mqtt| mqtt.check().is_empty()) {
+        let points: Vec<_> = points.clone().map(|plan| &plan.point).collect();
+        let faults = uplink::collisions(mqtt, &points);
+        findings.extend(faults.into_iter().map(|fault| Finding::of(fault, &["mqtt"])));
+    }
     let least = mqtt.map(|mqtt| Span(mqtt.keep_alive.0 * 3 / 2));
     for PointPlan { point, command, .. } in points.clone() {
         if let (Some(loss), Some(least)) = (&command.on_link_loss, least)

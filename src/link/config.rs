@@ -36,6 +36,11 @@ pub struct Config {
     /// What all topics begin with; `{id}` is the gateway's id (`sluicegate/{id}`).
     #[serde(default = "default_root")]
     pub root: String,
+    /// Where the readings, commands and outcomes of points are, to fit into a tree of topics that is there already:
+    /// `{device}` and `{point}` are a level each, `{id}` or `{gateway}` is the gateway's id (the root, then
+    /// `{device}/{point}`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub topic: Option<String>,
     /// The name of the session at the broker, 1 to 128 bytes; no two clients may share one (`{id}`).
     #[serde(default = "default_client_id")]
     pub client_id: String,
@@ -150,6 +155,7 @@ impl Config {
         for text in [&mut self.root, &mut self.client_id].into_iter().chain(&mut self.username) {
             *text = text.replace("{id}", id);
         }
+        self.topic.iter_mut().for_each(|topic| *topic = topic.replace("{id}", id).replace("{gateway}", id));
         if let Some(tls) = &mut self.tls {
             for path in [&mut tls.ca, &mut tls.cert].into_iter().flatten() {
                 *path = expand_path(path, id);
@@ -196,6 +202,9 @@ impl Config {
         let mut wrong = |path: &str, text: String| faults.push(Fault::at(path, text));
         if let Some(text) = root_fault(&self.root) {
             wrong("root", text);
+        }
+        if let Some(text) = self.topic.as_deref().and_then(template_fault) {
+            wrong("topic", text);
         }
         if !(1..=MAX_CLIENT_ID).contains(&self.client_id.len()) || self.client_id.contains(char::is_control) {
             wrong("client_id", "expected 1 to 128 bytes without control characters".to_owned());
@@ -326,7 +335,27 @@ impl Tls {
     }
 }
 
+fn template_fault(template: &str) -> Option<String> {
+    let names = ["{device}", "{point}"];
+    let is_level = |name: &&str| template.split('/').filter(|level| level == name).count() == 1;
+    if !names.iter().all(is_level) {
+        return Some(format!(
+            "`{}`: expected `{{device}}` and `{{point}}` once each, as a level of their own",
+            template.escape_debug()
+        ));
+    }
+    // Otherwise it is as a root.
+    let words: Vec<&str> = template.split('/').map(|level| if names.contains(&level) { "x" } else { level }).collect();
+    topic_fault(&words.join("/"), "expected no braces but in `{device}`, `{point}`, `{id}` and `{gateway}`")
+        .map(|problem| format!("`{}`: {problem}", template.escape_debug()))
+}
+
 fn root_fault(root: &str) -> Option<String> {
+    topic_fault(root, "expected no braces but in `{id}`").map(|problem| format!("`{}`: {problem}", root.escape_debug()))
+}
+
+/// What is wrong with the beginning of a topic.
+fn topic_fault(root: &str, braces: &'static str) -> Option<&'static str> {
     let problem = if root.is_empty() || root.len() > MAX_ROOT {
         "expected 1 to 200 bytes"
     } else if root.contains(['+', '#']) {
@@ -338,11 +367,11 @@ fn root_fault(root: &str) -> Option<String> {
     } else if root.split('/').any(str::is_empty) {
         "expected no `/` at its ends and no empty level"
     } else if root.contains(['{', '}']) {
-        "expected no braces but in `{id}`"
+        braces
     } else {
         return None;
     };
-    Some(format!("`{}`: {problem}", root.escape_debug()))
+    Some(problem)
 }
 
 #[cfg(test)]
@@ -397,6 +426,26 @@ mod tests {
             ("root = \"a\\u0000\"", "root", "`a\\0`: expected no control characters"),
             ("root = \"{site}/a\"", "root", "`{site}/a`: expected no braces but in `{id}`"),
             ("root = \"\"", "root", "``: expected 1 to 200 bytes"),
+            (
+                "topic = \"plant/{device}\"",
+                "topic",
+                "`plant/{device}`: expected `{device}` and `{point}` once each, as a level of their own",
+            ),
+            (
+                "topic = \"plant/{device}-{point}/{point}\"",
+                "topic",
+                "`plant/{device}-{point}/{point}`: expected `{device}` and `{point}` once each, as a level of their own",
+            ),
+            (
+                "topic = \"plant/+/{device}/{point}\"",
+                "topic",
+                "`plant/+/{device}/{point}`: expected no wildcard (`+`, `#`)",
+            ),
+            (
+                "topic = \"{site}/{device}/{point}\"",
+                "topic",
+                "`{site}/{device}/{point}`: expected no braces but in `{device}`, `{point}`, `{id}` and `{gateway}`",
+            ),
             ("client_id = \"\"", "client_id", "expected 1 to 128 bytes without control characters"),
             ("keep_alive = \"0s\"", "keep_alive", "`0s`: expected whole seconds from \"5s\" to \"1h\""),
             ("keep_alive = \"5500ms\"", "keep_alive", "`5s 500ms`: expected whole seconds from \"5s\" to \"1h\""),

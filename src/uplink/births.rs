@@ -104,6 +104,8 @@ impl Shared {
             last_exit: &'a str,
             #[serde(skip_serializing_if = "Option::is_none")]
             before: Option<InfoBefore>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            topic: Option<&'a str>,
             devices: BTreeMap<&'a str, InfoDevice<'a>>,
         }
         #[derive(Serialize)]
@@ -170,6 +172,7 @@ impl Shared {
                 clean: before.clean,
                 next_seq: model::Lane::ALL.iter().map(ToString::to_string).zip(before.next_seq).collect(),
             }),
+            topic: self.topics.template(),
             devices,
         };
         retained(self.topics.own("info"), plain::json(&info))

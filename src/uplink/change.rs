@@ -32,6 +32,8 @@ pub(super) enum Obsolete {
     Device(DeviceName, &'static str),
     /// The last reading of a point.
     Point(PointKey),
+    /// What stood there under another `mqtt.topic`.
+    Topic(String),
 }
 
 impl Obsolete {
@@ -39,6 +41,7 @@ impl Obsolete {
         match self {
             Obsolete::Device(device, word) => topics.device(device, word),
             Obsolete::Point(PointKey(device, point)) => topics.reading(device, point),
+            Obsolete::Topic(topic) => topic.clone(),
         }
     }
 }
@@ -115,7 +118,16 @@ impl Shared {
             // It may have been ours before.
             self.obsolete.values_mut().for_each(|cleared| *cleared = false);
         }
-        self.topics = Topics::new(&new.root);
+        let topics = Topics::new(new);
+        let before = std::mem::replace(&mut self.topics, topics);
+        if before != self.topics && old.root == new.root {
+            let retained = self.points.iter().filter(|(_, plan)| plan.config.retain);
+            for topic in retained.map(|(PointKey(device, point), _)| before.reading(device, point)) {
+                self.obsolete.insert(Obsolete::Topic(topic), false);
+            }
+            let now: BTreeSet<String> = self.points.keys().map(|key| self.topics.reading(&key.0, &key.1)).collect();
+            self.obsolete.retain(|obsolete, _| !matches!(obsolete, Obsolete::Topic(topic) if now.contains(topic)));
+        }
         true
     }
 

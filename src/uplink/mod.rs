@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::link::{self, Backoff, Kept, LinkError};
 use crate::model::{
-    Bucket, Command, DeviceName, DeviceStates, Outcome, Point, PointKey, Problem, Problems, Rate, Reading, time,
+    Bucket, Command, DeviceName, DeviceStates, Fault, Outcome, Point, PointKey, Problem, Problems, Rate, Reading, time,
 };
 use crate::queue::{Queue, Reader};
 use crate::task::Pulse;
@@ -208,7 +208,7 @@ impl Uplink {
     /// An uplink, not yet connected.
     pub fn new(parts: Parts) -> Self {
         let shared = Shared {
-            topics: Topics::new(&parts.link.root),
+            topics: Topics::new(&parts.link),
             points: by_key(&parts.points),
             former: HashMap::new(),
             obsolete: BTreeMap::new(),
@@ -387,11 +387,11 @@ fn random() -> f64 {
     getrandom::u32().map_or(0.5, |bits| f64::from(bits) / f64::from(u32::MAX))
 }
 
-/// What the gateway subscribes to under a root: commands to several points of a device, commands to a point, and its
-/// own status and info.
-pub fn filters(root: &str) -> Vec<link::Filter> {
-    let topics = Topics::new(root);
-    let [device, point] = topics.commands();
+/// What the gateway subscribes to: commands to several points of a device, commands to a point, and its own status and
+/// info.
+pub fn filters(config: &link::Config) -> Vec<link::Filter> {
+    let topics = Topics::new(config);
+    let [device, point] = topics.commands("+", "+");
     let filter = |path, retained| link::Filter { path, retained };
     vec![
         filter(device, false),
@@ -403,8 +403,13 @@ pub fn filters(root: &str) -> Vec<link::Filter> {
 
 /// Where `check --broker` sends itself messages: within the rights that a gateway needs anyway, one for each kind of
 /// command, and no command.
-pub fn check_topics(root: &str) -> [String; 2] {
-    [format!("{root}/{CHECK_DEVICE}/set"), format!("{root}/{CHECK_DEVICE}/{CHECK_DEVICE}/set")]
+pub fn check_topics(config: &link::Config) -> [String; 2] {
+    Topics::new(config).commands(CHECK_DEVICE, CHECK_DEVICE)
+}
+
+/// What is wrong with `mqtt.topic` once it is known which points there are: topics that would be two things at once.
+pub fn collisions(config: &link::Config, points: &[&Point]) -> Vec<Fault> {
+    Topics::new(config).collisions(points)
 }
 
 impl std::fmt::Display for Status {

@@ -67,6 +67,9 @@ impl Corrections {
 #[derive(Debug, Deserialize)]
 pub(super) struct Info {
     pub(super) instance: String,
+    /// The template of the topics of points, where it is not the usual one.
+    #[serde(default)]
+    pub(super) topic: Option<String>,
     #[serde(default)]
     pub(super) devices: std::collections::BTreeMap<String, InfoDevice>,
 }

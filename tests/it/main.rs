@@ -27,6 +27,7 @@ mod serial;
 mod service;
 mod support;
 mod tls;
+mod topics;
 mod transports;
 mod upgrade;
 mod wire;

@@ -38,6 +38,7 @@ fn the_shipped_config_shows_the_defaults() {
     let least = least.unwrap();
     assert_eq!(shown.gateway, least.gateway);
     assert!(shown.mqtt.username.take().is_some() && shown.mqtt.password.take().is_some());
+    assert_eq!(shown.mqtt.topic.take().as_deref(), Some("plant/pump-house-7/{device}/{point}"));
     let tls = shown.mqtt.tls.take().unwrap();
     assert!(tls.ca.is_some() && tls.cert.is_some() && tls.key.is_some() && tls.server_name.is_some());
     assert!(!tls.alpn.is_empty() && shown.mqtt.websocket.take().is_some() && shown.mqtt.proxy.take().is_some());

@@ -8,6 +8,7 @@ use super::{End, Session};
 use crate::link::Message;
 use crate::model::{Command, DeviceName, Outcome, PointKey, PointName, Reason, Verdict, event, time};
 use crate::uplink::presence::{Info, Stage};
+use crate::uplink::topics::Topics;
 use crate::uplink::{births, plain};
 
 impl Session<'_> {
@@ -67,6 +68,7 @@ impl Session<'_> {
     /// Retained topics of points and devices that the run before had and this one has not.
     fn clear_obsolete(&mut self, before: &Info) {
         let mut topics = Vec::new();
+        let stood = Topics::of(&self.shared.parts.link.root, before.topic.as_deref());
         for (device, points) in &before.devices {
             let Ok(device) = DeviceName::new(device) else { continue };
             if !self.shared.parts.devices.contains_key(&device) {
@@ -76,8 +78,10 @@ impl Session<'_> {
             for point in points.points.keys() {
                 let Ok(point) = PointName::new(point) else { continue };
                 let key = PointKey(device.clone(), point);
-                if self.shared.points.get(&key).is_none_or(|plan| !plan.config.retain) {
-                    topics.push(self.shared.topics.reading(&key.0, &key.1));
+                let topic = stood.reading(&key.0, &key.1);
+                let stays = topic == self.shared.topics.reading(&key.0, &key.1);
+                if !stays || self.shared.points.get(&key).is_none_or(|plan| !plan.config.retain) {
+                    topics.push(topic);
                 }
             }
         }

@@ -202,7 +202,7 @@ impl<'a> Session<'a> {
                 self.stage = Stage::Subscribing;
                 self.shared.counters.connections += 1;
                 self.shared.first_up.get_or_insert_with(time::uptime);
-                self.link.subscribe(&super::filters(&self.shared.parts.link.root));
+                self.link.subscribe(&super::filters(&self.shared.parts.link));
             }
             Event::Subscribed(granted) => self.subscribed(&granted, episode),
             Event::Acked(ticket, result) => self.acked(ticket, result),
@@ -219,7 +219,7 @@ impl<'a> Session<'a> {
 
     /// The broker answered the subscription: from here on commands can come, so the gateway may be called online.
     fn subscribed(&mut self, granted: &[bool], episode: &mut Episode) {
-        let filters = super::filters(&self.shared.parts.link.root);
+        let filters = super::filters(&self.shared.parts.link);
         let refused: Vec<&str> = filters
             .iter()
             .enumerate()
