@@ -181,6 +181,9 @@ function fields(point, bytes, name) {
     const bare = text(bytes);
     return { value: point.about.type !== 'text' && bare !== '' && Number.isFinite(Number(bare)) ? Number(bare) : bare };
   }
+  if (form === 'bytes' && name === 'reading') {
+    return { value: Array.from(bytes.slice(0, MAX_TEXT), (byte) => byte.toString(16).padStart(2, '0')).join(' ') };
+  }
   return form === 'xml' ? xml(bytes, name) : json(bytes);
 }
 

@@ -179,7 +179,7 @@ function drawPoint(line, gateway, device, point, online) {
   put(kept(row, 'age', () => make('span', 'faint age', '')), reading ? age(reading.at) : 'nothing yet');
   line.classList.toggle('gone', !online);
   if (point.chart.length > 1) drawChart(line, point);
-  if (about.writable === true && about.payload !== 'cbor') drawCommand(line, gateway, device, point, online);
+  if (about.writable === true && !['cbor', 'bytes'].includes(about.payload)) drawCommand(line, gateway, device, point, online);
 }
 
 function drawChart(line, point) {

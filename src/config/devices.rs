@@ -228,7 +228,11 @@ impl Reader<'_> {
                 ));
             }
         }
-        if uplink.payload == uplink::Payload::Value {
+        if uplink.payload == uplink::Payload::Bytes && value_type != Some(ValueType::Text) {
+            let text = "expected type = \"text\" beside it: the value of such a point is hexadecimal digits";
+            faults.push(Fault::at("payload", text));
+        }
+        if uplink.payload.is_bare() {
             if queue.keep == queue::Keep::All && written.iter().any(|key| key == "keep") {
                 let text = "a bare value has no number: expected \"latest\", or payload = \"json\"";
                 faults.push(Fault::at("keep", text));

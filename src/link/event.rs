@@ -43,6 +43,8 @@ pub enum Content {
     Cbor,
     /// XML 1.0.
     Xml,
+    /// Whatever a device makes of it.
+    Bytes,
 }
 
 impl Content {
@@ -53,12 +55,13 @@ impl Content {
             Content::Text => "text/plain",
             Content::Cbor => "application/cbor",
             Content::Xml => "application/xml",
+            Content::Bytes => "application/octet-stream",
         }
     }
 
     /// The Payload Format Indicator: whether it is UTF-8.
     pub fn is_text(self) -> bool {
-        self != Content::Cbor
+        !matches!(self, Content::Cbor | Content::Bytes)
     }
 }
 

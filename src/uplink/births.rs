@@ -84,7 +84,7 @@ impl Shared {
         let publish = |reading: &crate::model::Reading| {
             let plan = self.points.get(&reading.key())?;
             let payload = match plan.config.payload {
-                Payload::Value => plain::bare(reading),
+                form if form.is_bare() => plain::bare(form, reading),
                 form => plain::reading(form, reading, None, Copy::Repeat, &now),
             };
             // An empty retained payload would clear the topic instead.

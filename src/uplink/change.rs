@@ -177,7 +177,8 @@ pub(super) fn spellings(points: &[PointPlan]) -> HashMap<(String, String), Spell
         spellings.insert((device.clone(), point.name.to_string()), Spelling { text, payload: config.payload });
         let several =
             spellings.entry((device, String::new())).or_insert(Spelling { text: false, payload: config.payload });
-        if several.payload != config.payload {
+        // Bare bytes have no place for the names of points.
+        if several.payload != config.payload || several.payload == Payload::Bytes {
             several.payload = Payload::Json;
         }
     }

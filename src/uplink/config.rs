@@ -60,8 +60,17 @@ pub enum Payload {
     Value,
     /// The same fields as in JSON, as a CBOR map (RFC 8949); commands and outcomes are CBOR as well.
     Cbor,
+    /// The bare bytes whose hexadecimal digits are the value; else as [`Payload::Value`]. Commands are bytes as well.
+    Bytes,
     /// The same fields as in JSON, as elements of a `<reading>`; commands may be a `<command>`, outcomes are an `<outcome>`.
     Xml,
+}
+
+impl Payload {
+    /// Whether a reading is nothing but its value, without a number.
+    pub fn is_bare(self) -> bool {
+        matches!(self, Payload::Value | Payload::Bytes)
+    }
 }
 
 fn default_retain() -> bool {

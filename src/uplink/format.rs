@@ -19,7 +19,9 @@ const VALUES: &str = "values";
 pub(super) fn write(form: Payload, name: &str, fields: &impl Serialize) -> (Bytes, Content) {
     const SOUND: &str = "payloads have text keys and no failing parts";
     match form {
-        Payload::Json | Payload::Value => (Bytes::from(serde_json::to_vec(fields).expect(SOUND)), Content::Json),
+        Payload::Json | Payload::Value | Payload::Bytes => {
+            (Bytes::from(serde_json::to_vec(fields).expect(SOUND)), Content::Json)
+        }
         Payload::Cbor => (Bytes::from(minicbor_serde::to_vec(fields).expect(SOUND)), Content::Cbor),
         Payload::Xml => {
             let fields = serde_json::to_value(fields).expect(SOUND);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use serde::de::{self, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -119,10 +120,16 @@ pub(super) fn reading(
     format::write(form, "reading", &fields)
 }
 
-/// The bare value of a reading; empty where there is none.
-pub(super) fn bare(reading: &Reading) -> (Bytes, Content) {
-    let text = reading.value.as_ref().map(|value| Bytes::from(value.to_string())).unwrap_or_default();
-    (text, Content::Text)
+/// The bare value of a reading; empty where there is none, or none that can be bytes.
+pub(super) fn bare(form: Payload, reading: &Reading) -> (Bytes, Content) {
+    let text = reading.value.as_ref().map(ToString::to_string).unwrap_or_default();
+    match form {
+        Payload::Bytes => {
+            let bytes = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).unwrap_or_default();
+            (Bytes::from(bytes), Content::Bytes)
+        }
+        _ => (Bytes::from(text), Content::Text),
+    }
 }
 
 /// The payload of an outcome.
@@ -272,11 +279,16 @@ fn read(
     if payload.is_empty() && target.point.is_some() {
         return Err("the payload is empty".to_owned());
     }
-    let said = if spelling.payload == Payload::Cbor {
-        Said::Fields(format::from_cbor(payload)?, None)
-    } else {
-        let text = std::str::from_utf8(payload).map_err(|_| "the payload is not UTF-8 text".to_owned())?;
-        read_text(text, spelling)?
+    let said = match spelling.payload {
+        Payload::Cbor => Said::Fields(format::from_cbor(payload)?, None),
+        Payload::Bytes if payload.len() > MAX_COMMAND / 2 => {
+            return Err(format!("the payload is too large: of bare bytes a command has at most {}", MAX_COMMAND / 2));
+        }
+        Payload::Bytes => Said::Bare(Value::text(HEXLOWER.encode(payload))),
+        Payload::Json | Payload::Value | Payload::Xml => {
+            let text = std::str::from_utf8(payload).map_err(|_| "the payload is not UTF-8 text".to_owned())?;
+            read_text(text, spelling)?
+        }
     };
     let (mut object, text) = match (said, target.point) {
         (Said::Fields(object, text), _) => (object, text),

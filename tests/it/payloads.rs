@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use crate::support::{Agent, Killed, Mosquitto, Observer, publish, publish_bytes, until};
+use crate::support::{Agent, Killed, Mosquitto, Observer, Pty, publish, publish_bytes, until};
 
 const CONFIG: &str = r#"
 [gateway]
@@ -106,4 +106,49 @@ fn each_form_is_read_and_written() {
     publish(broker.port, "sluicegate/g/node/mode/set", "ON");
     has("node/mode/outcome", "application/json", "1", "{");
     has("node/mode", "text/plain", "1", "true");
+}
+
+#[test]
+fn bytes_go_as_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::start(folder.path());
+    let (_child, heard) = listen(broker.port);
+    let observer = Observer::start(broker.port);
+    let mut device = Pty::new(&folder.path().join("meter"));
+    let config = format!(
+        r#"
+[gateway]
+id = "g"
+state_directory = "{{state}}"
+[mqtt]
+url = "mqtt://127.0.0.1:{}"
+version = "5"
+[device.meter]
+kind = "serial"
+port = "{}"
+decode = {{ kind = "bytes" }}
+payload = "bytes"
+[device.meter.point.frame]
+type = "text"
+[device.meter.point.say]
+type = "text"
+write = "{{value}}\r\n"
+"#,
+        broker.port,
+        device.path()
+    );
+    let _agent = Agent::start(folder.path(), &config);
+    observer.wait_payload("sluicegate/g/meter/status", "online");
+    device.say(b"\x00\xff\x80A\n");
+    let frame = ["sluicegate/g/meter/frame", "application/octet-stream", "0", "00ff8041"].map(str::to_owned);
+    until("the bytes", || {
+        heard.lock().unwrap().iter().any(|found| found.each_ref().map(|s| s.to_lowercase()) == frame)
+    });
+    publish_bytes(broker.port, "sluicegate/g/meter/say/set", b"\x00\xfe{", &[]);
+    device.hear("00fe7b\r\n");
+    observer.wait_json("sluicegate/g/meter/say/outcome", "value", "00fe7b");
+    publish_bytes(broker.port, "sluicegate/g/meter/say/set", &[b'x'; 4097], &[]);
+    observer.wait("a refusal", |heard| heard.topic.ends_with("say/outcome") && heard.payload.contains("at most 4096"));
+    publish(broker.port, "sluicegate/g/meter/set", r#"{"values":{"say":"00"},"id":"several"}"#);
+    observer.wait_json("sluicegate/g/meter/outcome", "id", "several");
 }

@@ -101,6 +101,12 @@ map = { a = "b" }"#,
 keep = "all""#,
         &[r#"8:8: device.tank.point.level.keep: a bare value has no number: expected "latest", or payload = "json""#],
     ),
+    (
+        r#"payload = "bytes""#,
+        &[
+            r#"7:11: device.tank.point.level.payload: expected type = "text" beside it: the value of such a point is hexadecimal digits"#,
+        ],
+    ),
     (r#"retain = "yes""#, &[r#"7:10: device.tank.point.level.retain: expected true or false, found "yes""#]),
     (
         "safe = 0",

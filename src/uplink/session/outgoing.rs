@@ -6,10 +6,10 @@ use super::Session;
 use crate::link::{LinkError, Publish, Refusal, Ticket};
 use crate::model::{Body, Lane, Number, Outcome, Reading, Record, event, time};
 use crate::queue::Wanted;
+use crate::uplink::Shared;
 use crate::uplink::plain::{self, Copy};
 use crate::uplink::presence::{ECHO_PATIENCE, Stage};
 use crate::uplink::publisher::UnderWay;
-use crate::uplink::{Payload, Shared};
 
 /// `health` at a change of state comes at most this often.
 const HEALTH_APART: Duration = Duration::from_secs(10);
@@ -196,7 +196,7 @@ impl Session<'_> {
         let copy = if late { Copy::Late } else { Copy::Live };
         let (payload, content) = match config.payload {
             // A record has a number, which must be seen; it waits since before the point was given a bare value.
-            Payload::Value if number.is_none() => plain::bare(reading),
+            form if form.is_bare() && number.is_none() => plain::bare(form, reading),
             form => plain::reading(form, reading, number, copy, &time::now()),
         };
         let topic = self.shared.topics.reading(&reading.device, &reading.point);
