@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 
 use super::error::{Finding, Part};
 use super::words::{self, CHOICE, MISSING, Meaning};
-use crate::model::Fault;
+use crate::model;
 
 /// Reads a table. Unknown keys are reported and passed over; `None` when anything else is wrong.
 pub(super) fn read<T: DeserializeOwned>(
@@ -15,11 +15,11 @@ pub(super) fn read<T: DeserializeOwned>(
     let mut sound = true;
     // What is wrong is reported and taken out, until the rest can be read.
     loop {
-        let (path, message) = match attempt::<T>(&table) {
+        let fault = match model::read::<T>(&table) {
             Ok(value) => return sound.then_some(value),
-            Err(error) => error,
+            Err(fault) => fault,
         };
-        let mut finding = Finding::of(Fault { path, text: message }, base);
+        let mut finding = Finding::of(fault, base);
         let mut here = finding.path.get(base.len()..).unwrap_or_default().to_vec();
         if finding.part == Part::Value {
             sound = false;
@@ -50,7 +50,7 @@ pub(super) fn read<T: DeserializeOwned>(
 fn said<T: DeserializeOwned>(table: &toml::Table, path: &[String], wrong: toml::Value) -> Option<String> {
     let mut table = table.clone();
     super::layers::set(&mut table, path, wrong);
-    match words::meaning(&attempt::<T>(&table).err()?.1) {
+    match words::meaning(&model::read::<T>(&table).err()?.text) {
         Meaning::Wrong(text) => Some(text),
         _ => None,
     }
@@ -81,22 +81,6 @@ pub(super) fn complete(finding: &mut Finding, mut attempt: impl FnMut(toml::Valu
     if expected.starts_with("expected ") {
         finding.text = if missing { format!("{MISSING}: {expected}") } else { expected.to_owned() };
     }
-}
-
-fn attempt<T: DeserializeOwned>(table: &toml::Table) -> Result<T, (Vec<String>, String)> {
-    serde_path_to_error::deserialize(toml::Value::Table(table.clone())).map_err(|error| {
-        let path = error
-            .path()
-            .iter()
-            .filter_map(|segment| match segment {
-                serde_path_to_error::Segment::Seq { index } => Some(format!("[{index}]")),
-                serde_path_to_error::Segment::Map { key } => Some(key.clone()),
-                // The variant of an enum is no key of its own in TOML as it is written here.
-                serde_path_to_error::Segment::Enum { .. } | serde_path_to_error::Segment::Unknown => None,
-            })
-            .collect();
-        (path, error.into_inner().message().trim_end().to_owned())
-    })
 }
 
 /// Takes a key out, with all that hangs on it.

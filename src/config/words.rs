@@ -3,8 +3,7 @@
 /// What is said of a key that is not there.
 pub(super) const MISSING: &str = "this key is missing";
 
-/// What is said of a value that is no text where one of a few words is expected.
-pub(super) const CHOICE: &str = "expected text in quotes";
+pub(super) use crate::model::NO_CHOICE as CHOICE;
 
 /// How alike two keys are, from 0 to 1, so that one is taken for a slip of the other.
 const ALIKE: f64 = 0.8;
@@ -50,10 +49,6 @@ pub(super) fn meaning(message: &str) -> Meaning {
         let found = quoted.next().unwrap_or_default();
         let known: Vec<String> = quoted.collect();
         return Meaning::Wrong(unknown_choice(&found, known.iter().map(String::as_str)));
-    }
-    // Of an enum, toml says no more than this.
-    if message.ends_with("expected string only") {
-        return Meaning::Wrong(CHOICE.to_owned());
     }
     for prefix in ["invalid type: ", "invalid value: ", "invalid length "] {
         if let Some((found, expected)) = message.strip_prefix(prefix).and_then(|rest| rest.rsplit_once(", expected ")) {

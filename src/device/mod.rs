@@ -40,10 +40,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 use crate::model::{Declaration, DeviceName, Fault, PointName, Rate, ValueType};
 
+use crate::model::read;
 pub use crate::model::{Write, WriteError};
 pub use discover::{Board, discover};
 pub use held::{Change, Held};
@@ -201,18 +201,6 @@ pub struct Config {
 /// More than any serial line at 115 200 baud can say, less than what starves the other devices.
 fn default_max_rate() -> Rate {
     Rate::Limit { count: 1000, per: std::time::Duration::from_secs(1) }
-}
-
-/// Reads a kind's own struct from its part of a table.
-///
-/// # Errors
-/// The fault, at the key that is wrong.
-pub fn read<T: DeserializeOwned>(table: toml::Table) -> Result<T, Fault> {
-    serde_path_to_error::deserialize(toml::Value::Table(table)).map_err(|error| {
-        let path = error.path().to_string();
-        let path = if path == "." { String::new() } else { path };
-        Fault::at(&path, error.into_inner().message().trim_end())
-    })
 }
 
 impl fmt::Debug for Built {

@@ -81,11 +81,11 @@ enum Backend {
 }
 
 fn build(spec: Spec) -> Result<Built, Vec<Fault>> {
-    let config: Config = super::read(spec.table).map_err(|fault| vec![fault])?;
+    let config: Config = super::read(&spec.table).map_err(|fault| vec![fault])?;
     let (mut faults, mut wants, mut shapes) = (Vec::new(), Vec::<Want>::new(), Vec::new());
     for point in spec.points {
         let under = |fault: Fault| fault.under(&["point", point.name.as_str()]);
-        let keys = match super::read::<PointConfig>(point.table) {
+        let keys = match super::read::<PointConfig>(&point.table) {
             Ok(keys) => keys,
             Err(fault) => {
                 faults.push(under(fault));

@@ -61,14 +61,14 @@ struct Serial {
 }
 
 fn build(spec: Spec) -> Result<Built, Vec<Fault>> {
-    let config: Config = super::read(spec.table).map_err(|fault| vec![fault])?;
+    let config: Config = super::read(&spec.table).map_err(|fault| vec![fault])?;
     let mut faults = config.check();
     let (mut readers, mut places, mut writers, mut shapes) = (Vec::new(), Vec::new(), BTreeMap::new(), Vec::new());
     for point in spec.points {
         let name = point.name;
         let value_type = point.declaration.value_type;
         let mut wrong = |key: &str, text: String| faults.push(Fault::at(key, text).under(&["point", name.as_str()]));
-        let keys: PointConfig = match super::read(point.table) {
+        let keys: PointConfig = match super::read(&point.table) {
             Ok(keys) => keys,
             Err(fault) => {
                 faults.push(fault.under(&["point", name.as_str()]));

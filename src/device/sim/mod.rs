@@ -49,12 +49,12 @@ struct SimPoint {
 }
 
 fn build(spec: Spec) -> Result<Built, Vec<Fault>> {
-    let mut faults: Vec<Fault> = super::read::<Config>(spec.table).err().into_iter().collect();
+    let mut faults: Vec<Fault> = super::read::<Config>(&spec.table).err().into_iter().collect();
     let (mut points, mut shapes) = (Vec::new(), Vec::new());
     for point in spec.points {
         let name = point.name;
         let under = |fault: Fault| fault.under(&["point", name.as_str()]);
-        match super::read::<PointConfig>(point.table) {
+        match super::read::<PointConfig>(&point.table) {
             Err(fault) => faults.push(under(fault)),
             Ok(config) => {
                 faults.extend(config.check(&point.declaration).into_iter().map(under));
