@@ -12,7 +12,9 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use tokio_rustls::rustls::time_provider::TimeProvider;
 use tokio_rustls::rustls::{self, AlertDescription, CertificateError, ClientConfig, RootCertStore};
-use x509_cert::der::Decode;
+use x509_cert::der::asn1::AnyRef;
+use x509_cert::der::{Decode, Reader, SliceReader};
+use x509_cert::time::Validity;
 
 use super::WireError;
 use crate::link::{Secret, Tls};
@@ -131,10 +133,16 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, WireError> 
     }
 }
 
-/// The notAfter of a certificate (RFC 5280, section 4.1.2.5).
+/// The notAfter of a certificate (RFC 5280, sections 4.1 and 4.1.2.5). Of the rest nothing is read: rustls does.
 fn expiry(certificate: &CertificateDer<'_>) -> Option<Duration> {
-    let parsed = x509_cert::Certificate::from_der(certificate).ok()?;
-    Some(parsed.tbs_certificate.validity.not_after.to_unix_duration())
+    let whole = AnyRef::from_der(certificate).ok()?;
+    let signed = AnyRef::decode(&mut SliceReader::new(whole.value()).ok()?).ok()?;
+    let mut fields = SliceReader::new(signed.value()).ok()?;
+    // A version, which may be missing; the serial number, the algorithm and the issuer before the validity.
+    for _ in 0..3 + u8::from(fields.peek_tag().ok()?.is_context_specific()) {
+        AnyRef::decode(&mut fields).ok()?;
+    }
+    Some(Validity::decode(&mut fields).ok()?.not_after.to_unix_duration())
 }
 
 /// A failed handshake, in words.
@@ -211,5 +219,28 @@ pub(super) fn explain_read(error: &io::Error) -> WireError {
 impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Identity").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_certificate_is_found_with_and_without_a_version() {
+        let end = b"\x17\x0d300102030405Z";
+        let validity = [&b"\x30\x1e\x17\x0d200102030405Z"[..], end].concat();
+        // Serial number 1, and an algorithm and an issuer of which nothing is said.
+        let fields = [&b"\x02\x01\x01\x30\x00\x30\x00"[..], &validity].concat();
+        for version in [&b""[..], b"\xa0\x03\x02\x01\x02"] {
+            let signed = [version, &fields].concat();
+            let mut whole =
+                vec![0x30, u8::try_from(signed.len() + 2).unwrap(), 0x30, u8::try_from(signed.len()).unwrap()];
+            whole.extend(signed);
+            // 2030-01-02T03:04:05Z.
+            let expected = Some(Duration::from_secs(1_893_553_445));
+            assert_eq!(expiry(&CertificateDer::from(whole.clone())), expected);
+            assert!((0..whole.len()).all(|length| expiry(&CertificateDer::from(&whole[..length])).is_none()));
+        }
     }
 }
