@@ -29,6 +29,7 @@ mod sensors;
 mod serial;
 mod sim;
 mod supervisor;
+mod sysfs;
 #[cfg(test)]
 mod testing;
 
@@ -58,6 +59,7 @@ pub const KINDS: &[&Kind] = &[
     #[cfg(feature = "serial")]
     &serial::KIND,
     &sim::KIND,
+    &sysfs::KIND,
 ];
 
 /// The kind of this name.

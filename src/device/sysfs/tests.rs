@@ -1,0 +1,137 @@
+//! The driver with files that look like the kernel's; with the kernel's own it runs in tests/lab.
+
+use std::fs;
+
+use crate::device::testing::{Rig, bad, faults, good, tree};
+use crate::model::{Answer, Value, WriteError};
+
+fn device(root: &std::path::Path, points: &str) -> String {
+    format!("[device.board]\nkind = \"sysfs\"\nevery = \"10ms\"\n{points}")
+        .replace("{root}", &root.display().to_string())
+}
+
+#[tokio::test]
+async fn a_value_follows_its_file_when_the_kernel_numbers_anew() {
+    let root = tree(&[("hwmon0/name", "lm75"), ("hwmon0/temp1_input", "21500\n"), ("hwmon1/name", "cpu")]);
+    let config = "[device.board.point.cabinet]\npath = \"{root}/hwmon*/temp1_input\"\nmatch = { name = \"lm75\" }\n\
+                  scale = 0.001\nreport = { change = 0 }\n";
+    let mut rig = Rig::start(&device(root.path(), config));
+    assert_eq!(rig.value().await, good("cabinet", Value::Float(21.5)));
+    rig.online().await;
+    // The next boot: by one name after the other, so that there are never two.
+    fs::rename(root.path().join("hwmon0"), root.path().join("hwmon7")).unwrap();
+    fs::write(root.path().join("hwmon7/temp1_input"), "22000").unwrap();
+    loop {
+        // It may have been looked for while it had no name.
+        let next = rig.value().await;
+        if next != bad("cabinet") {
+            assert_eq!(next, good("cabinet", Value::Float(22.0)));
+            break;
+        }
+    }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn one_file_that_is_gone_is_bad_and_when_all_are_gone_the_device_is_lost() {
+    let root = tree(&[("a", "1"), ("b", "2")]);
+    let point =
+        |name: &str| format!("[device.board.point.{name}]\npath = \"{{root}}/{name}\"\nreport = {{ change = 0 }}\n");
+    let mut rig = Rig::start(&device(root.path(), &(point("a") + &point("b"))));
+    let mut first = [rig.value().await, rig.value().await];
+    first.sort_by(|one, other| one.0.cmp(&other.0));
+    assert_eq!(first, [good("a", Value::Int(1)), good("b", Value::Int(2))]);
+    fs::remove_file(root.path().join("a")).unwrap();
+    assert_eq!(rig.value().await, bad("a"));
+    fs::remove_file(root.path().join("b")).unwrap();
+    let why = rig.offline().await;
+    assert!(why.starts_with("there is no "), "{why}");
+    fs::write(root.path().join("b"), "3").unwrap();
+    rig.online().await;
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn an_output_is_written_and_read_back() {
+    let root = tree(&[("leds/x:alarm/brightness", "7\n")]);
+    let config = "[device.board.point.lamp]\npath = \"{root}/leds/*:alarm/brightness\"\ndirection = \"out\"\n\
+                  type = \"int\"\nsafe = 0\n";
+    let mut rig = Rig::start(&device(root.path(), config));
+    rig.online().await;
+    let file = root.path().join("leds/x:alarm/brightness");
+    assert_eq!(rig.value().await, good("lamp", Value::Int(7)));
+    let Answer::Ended { result, .. } = rig.write(&[("lamp", Value::Int(200))]).await else { panic!("no end") };
+    assert_eq!(result.unwrap()[0].1, Value::Int(200));
+    assert_eq!(fs::read_to_string(&file).unwrap(), "200");
+    fs::remove_file(&file).unwrap();
+    fs::remove_dir(file.parent().unwrap()).unwrap();
+    let Answer::Ended { result, .. } = rig.write(&[("lamp", Value::Int(1))]).await else { panic!("no end") };
+    assert!(matches!(&result, Err(WriteError::Unknown(text)) if text.contains("there is no ")), "{result:?}");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_channel_of_pwm_keeps_running_or_starts_at_nothing() {
+    let root = tree(&[
+        ("pwmchip0/npwm", "2"),
+        ("pwmchip0/pwm0/period", "20000000"),
+        ("pwmchip0/pwm0/duty_cycle", "5000000"),
+        ("pwmchip0/pwm0/enable", "1"),
+        ("pwmchip0/pwm1/period", "0"),
+        ("pwmchip0/pwm1/duty_cycle", "0"),
+        ("pwmchip0/pwm1/enable", "0"),
+    ]);
+    let point = |number: u8| {
+        format!(
+            "[device.board.point.p{number}]\npath = \"{{root}}/pwmchip*\"\n\
+             pwm = {{ channel = {number}, period = \"20ms\" }}\nsafe = 0\n"
+        )
+    };
+    let mut rig = Rig::start(&device(root.path(), &(point(0) + &point(1))));
+    let mut first = [rig.value().await, rig.value().await];
+    first.sort_by(|one, other| one.0.cmp(&other.0));
+    assert_eq!(first, [good("p0", Value::Float(25.0)), good("p1", Value::Float(0.0))]);
+    let Answer::Ended { result, .. } = rig.write(&[("p1", Value::Float(7.5))]).await else { panic!("no end") };
+    assert_eq!(result.unwrap()[0].1, Value::Float(7.5));
+    let said = |file: &str| fs::read_to_string(root.path().join("pwmchip0").join(file)).unwrap();
+    assert_eq!(
+        (said("pwm1/period"), said("pwm1/duty_cycle"), said("pwm1/enable")),
+        ("20000000".into(), "1500000".into(), "1".into())
+    );
+    assert_eq!(said("pwm0/duty_cycle"), "5000000");
+    rig.stop().await;
+}
+
+#[test]
+fn what_can_not_work_is_a_fault() {
+    for (point, expected) in [
+        ("path = \"temp\"", "point.x.path: expected a path from / on, such as \"/sys/class/hwmon/hwmon*/temp1_input\""),
+        ("path = \"/a\"\nevery = \"1us\"", "point.x.every: `1us`: expected a duration from \"10ms\" to \"24h\""),
+        ("path = \"/a\"\npattern = \"x\"", "point.x.pattern: expected one group, such as \"t=(-?[0-9]+)\""),
+        (
+            "path = \"/a\"\nmatch = { \"/etc/passwd\" = \"x\" }",
+            "point.x.match: expected names of files beside this one, such as { name = \"lm75\" }",
+        ),
+        (
+            "path = \"/a\"\ndirection = \"out\"\ntype = \"int\"",
+            "point.x.safe: an output needs a safe state: expected a value, such as `safe = 0`",
+        ),
+        (
+            "path = \"/a\"\ndirection = \"out\"\nsafe = 0",
+            "point.x.type: a writable point needs a `type`: expected bool, int, float or text",
+        ),
+        (
+            "path = \"/a\"\npwm = { period = \"1m\" }\nsafe = 0",
+            "point.x.pwm.period: expected a duration from \"1us\" to \"10s\"",
+        ),
+        (
+            "path = \"/a\"\npwm = { period = \"1ms\" }\nsafe = 0\ntype = \"bool\"",
+            "point.x.type: PWM has a number of percent: expected float or int",
+        ),
+    ] {
+        let text = format!("[device.board]\nkind = \"sysfs\"\n[device.board.point.x]\n{point}\n");
+        assert_eq!(faults(&text), [expected], "{text}");
+    }
+    let text = "[device.board]\nkind = \"sysfs\"\nevery = \"2days\"\n";
+    assert_eq!(faults(text), ["every: `2days`: expected a duration from \"10ms\" to \"24h\""]);
+}
