@@ -1,15 +1,14 @@
 //! What this board has, as a config to paste: for `sluicegate discover`.
 //!
-//! Each kind says what it finds for itself, in its folder; sensors that the kernel shows are `sensors`. Nothing is
-//! requested, opened as a port, or set. A line that begins with `#` and no space is config that a person may want; with a
-//! space it is a comment. Names that chips and adapters give themselves may hold anything: none of it gets out of a
-//! comment or a text.
+//! Each kind says what it finds for itself, in its folder. Nothing is requested, opened as a port, or set. A line that
+//! begins with `#` and no space is config that a person may want; with a space it is a comment. Names that chips and
+//! adapters give themselves may hold anything: none of it gets out of a comment or a text.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{KINDS, sensors};
+use super::KINDS;
 use crate::model::PointName;
 
 /// What a board was found to have, so far.
@@ -32,7 +31,6 @@ pub fn discover(root: &Path) -> String {
     for kind in KINDS {
         (kind.discover)(&mut board);
     }
-    sensors::discover(&mut board);
     board.text
 }
 

@@ -24,7 +24,6 @@ mod gpio;
 mod held;
 mod io;
 mod point;
-mod sensors;
 #[cfg(feature = "serial")]
 mod serial;
 mod sim;

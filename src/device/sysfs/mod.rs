@@ -11,6 +11,7 @@
 
 mod attribute;
 mod config;
+mod discover;
 mod find;
 mod pwm;
 #[cfg(test)]
@@ -39,7 +40,7 @@ pub(super) const KIND: Kind = Kind {
     device_keys: || model::keys::<Config>(),
     point_keys: || model::keys::<PointConfig>(),
     build,
-    discover: |_| {},
+    discover: discover::discover,
 };
 
 /// A file that says nothing for so long is told; whoever reads it stays with it. A 1-Wire bus with a dozen sensors that
