@@ -11,7 +11,7 @@ use super::plain::{self, Copy, Moment};
 use super::{Payload, Shared};
 use crate::link::{Content, Kept, Publish};
 use crate::model::{
-    self, DeviceName, DeviceState, DeviceStates, Point, Problem, Problems, Timestamp, Value, ValueType, time,
+    self, DeviceName, DeviceState, DeviceStates, Point, PointKey, Problem, Problems, Timestamp, Value, ValueType, time,
 };
 use crate::queue::{LaneStatus, Totals};
 
@@ -77,8 +77,8 @@ impl Shared {
         retained(self.topics.own("problem"), plain::json(&all))
     }
 
-    /// The last values of retained points, once more.
-    pub(super) fn last_values(&self) -> Vec<Publish> {
+    /// The last values of those retained points of which this is wanted, once more.
+    pub(super) fn last_values(&self, wanted: impl Fn(&PointKey) -> bool) -> Vec<Publish> {
         let last = self.parts.last.borrow();
         let now = time::now();
         let publish = |reading: &crate::model::Reading| {
@@ -90,7 +90,7 @@ impl Shared {
             // An empty retained payload would clear the topic instead.
             (!payload.0.is_empty()).then(|| retained(self.topics.reading(&reading.device, &reading.point), payload))
         };
-        last.values().filter_map(publish).collect()
+        last.iter().filter(|(key, _)| wanted(key)).filter_map(|(_, reading)| publish(reading)).collect()
     }
 
     /// Who the gateway is.

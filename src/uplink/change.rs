@@ -53,6 +53,8 @@ pub(super) struct Introduces {
     pub(super) new_devices: BTreeSet<DeviceName>,
     /// The `info` says something else than before.
     pub(super) differs: bool,
+    /// Points whose payload has another form now: what the broker retains of them is in the old one.
+    pub(super) respelled: BTreeSet<PointKey>,
 }
 
 impl Shared {
@@ -60,8 +62,12 @@ impl Shared {
     pub(super) fn change(&mut self, change: Change) -> Introduces {
         let Change { link, health, devices, points, replay, clock_wait } = change;
         let before = std::mem::replace(&mut self.points, by_key(&points));
+        let mut respelled = BTreeSet::new();
         for (key, plan) in &before {
             let now = self.points.get(key);
+            if now.is_some_and(|now| now.config.payload != plan.config.payload) {
+                respelled.insert(key.clone());
+            }
             if now.is_none() {
                 self.former.insert(key.clone(), PointConfig { retain: false, ..plan.config });
             }
@@ -97,7 +103,7 @@ impl Shared {
         if link.is_some() {
             self.new_link = link;
         }
-        Introduces { new_devices, differs }
+        Introduces { new_devices, differs, respelled }
     }
 
     /// How commands to a point, or to several of a device, are spelled.

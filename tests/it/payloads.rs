@@ -152,3 +152,23 @@ write = "{{value}}\r\n"
     publish(broker.port, "sluicegate/g/meter/set", r#"{"values":{"say":"00"},"id":"several"}"#);
     observer.wait_json("sluicegate/g/meter/outcome", "id", "several");
 }
+
+#[test]
+fn a_reload_writes_what_the_broker_retains_in_the_new_form() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::start(folder.path());
+    let observer = Observer::start(broker.port);
+    let config = CONFIG.replace("{port}", &broker.port.to_string());
+    let agent = Agent::start(folder.path(), &config);
+    observer.wait("info", |heard| heard.topic == "sluicegate/g/info");
+    // It speaks only when somebody sets it.
+    let valve = "sluicegate/g/plc/valve";
+    publish(broker.port, &format!("{valve}/set"), "ON");
+    observer.wait("the valve in XML", |heard| heard.topic == valve && heard.payload.contains("<value>true</value>"));
+    Agent::configure(folder.path(), &config.replace("\"xml\"", "\"json\""));
+    agent.hang_up();
+    until("it in JSON", || {
+        let retained = Observer::retained(broker.port, valve);
+        retained.get(valve).is_some_and(|payload| payload.starts_with('{') && payload.contains("\"repeat\":true"))
+    });
+}

@@ -244,7 +244,7 @@ impl<'a> Session<'a> {
         }
         self.publisher.say(self.shared.own_status(self.takes_commands));
         self.say_device_states();
-        for word in self.shared.last_values() {
+        for word in self.shared.last_values(|_| true) {
             self.publisher.say(word);
         }
         self.clear_obsolete_topics();
@@ -290,6 +290,8 @@ impl<'a> Session<'a> {
             self.clear_obsolete_topics();
             if self.stage == Stage::Open && introduces.differs {
                 self.publisher.say(self.shared.info_word());
+                let words = self.shared.last_values(|point| introduces.respelled.contains(point));
+                words.into_iter().for_each(|word| self.publisher.say(word));
             }
         }
         if self.shared.new_link.is_some() {
