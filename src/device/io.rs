@@ -327,7 +327,7 @@ impl DeviceIo {
     /// At the stop: what the rules or `max_rate` still hold back goes out as it is.
     async fn send_held(&mut self) {
         for (name, rules) in &mut self.rules {
-            self.ready.extend(rules.take_held().map(|(cooked, at)| (name.clone(), cooked, at, None)));
+            self.ready.extend(rules.take_held(time::now()).map(|(cooked, at)| (name.clone(), cooked, at, None)));
         }
         while let Some((point, cooked, at)) = self.allowance.take_waiting() {
             self.ready.push_back((point, cooked, at, None));

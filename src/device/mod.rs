@@ -18,6 +18,7 @@ mod access;
 mod allowance;
 #[cfg_attr(not(all(feature = "gpio", feature = "serial")), allow(dead_code))]
 mod discover;
+mod filter;
 #[cfg(feature = "gpio")]
 mod gpio;
 #[cfg_attr(not(feature = "gpio"), allow(dead_code))]

@@ -3,10 +3,13 @@
 //! Everything here is a pure function of values and times (`CLOCK_BOOTTIME`).
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::{Deserializer, Error, Visitor};
 
+use super::filter::{Chain, Filter, Window};
 use crate::model::{Fault, Point, Quality, Span, Timestamp, Value, ValueType};
 
 /// The keys of a point's table that the point rules read.
@@ -22,6 +25,11 @@ pub struct Config {
     /// Names for raw values, written as text: `map = { "0" = "closed", "1" = "open" }`. What is not in it is bad.
     #[serde(default)]
     pub map: BTreeMap<String, Value>,
+    /// What takes noise out of the numbers, one behind the other; default: nothing.
+    #[serde(default)]
+    pub filter: Vec<Filter>,
+    /// One reading for all numbers of a time; default: each is one.
+    pub window: Option<Window>,
     /// When a value is worth a reading; default: always.
     pub report: Option<Report>,
 }
@@ -30,13 +38,63 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Report {
-    /// When it differs from the last one sent by this much, in the point's unit; 0: at any difference. Without this
-    /// key every value counts as a change.
-    pub change: Option<f64>,
+    /// When it differs from the last one sent by this much, in the point's unit or as a share of it (`"5%"`); 0: at any
+    /// difference. Without this key every value counts as a change.
+    pub change: Option<Change>,
     /// Readings are at least this far apart; the newest value waits.
     pub at_most: Option<Span>,
     /// After this time without a reading the value is sent again: as it is where it is known to hold, else as stale.
     pub at_least: Option<Span>,
+}
+
+/// See [`Report::change`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Change {
+    /// In the point's unit.
+    By(f64),
+    /// Of the last one sent: 0.05 for `"5%"`.
+    Share(f64),
+}
+
+impl Change {
+    fn number(self) -> f64 {
+        match self {
+            Change::By(number) | Change::Share(number) => number,
+        }
+    }
+
+    /// How much that is, from this number on.
+    fn from(self, number: f64) -> f64 {
+        match self {
+            Change::By(by) => by,
+            Change::Share(share) => share * number.abs(),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Change {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NumberOrShare;
+        impl Visitor<'_> for NumberOrShare {
+            type Value = Change;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number, or a share such as \"5%\"")
+            }
+            fn visit_f64<E: Error>(self, number: f64) -> Result<Change, E> {
+                Ok(Change::By(number))
+            }
+            #[expect(clippy::cast_precision_loss, reason = "a whole number in a config is a small one")]
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Change, E> {
+                Ok(Change::By(number as f64))
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Change, E> {
+                let percent = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
+                let share = percent.map(|percent| Change::Share(percent / 100.0));
+                share.ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(text), &self))
+            }
+        }
+        deserializer.deserialize_any(NumberOrShare)
+    }
 }
 
 impl Config {
@@ -57,6 +115,26 @@ impl Config {
         if scaled && matches!(point.value_type, Some(ValueType::Bool | ValueType::Text)) {
             wrong("scale", "only a point of type int or float can be scaled");
         }
+        let filtered = [("filter", !self.filter.is_empty()), ("window", self.window.is_some())];
+        for (key, _) in filtered.iter().filter(|(_, is_set)| *is_set) {
+            if point.writable {
+                wrong(key, "only a point that is not written has it");
+            }
+            if !self.map.is_empty() {
+                wrong(key, "expected either `map` or numbers to filter, not both");
+            }
+            if matches!(point.value_type, Some(ValueType::Bool | ValueType::Text)) {
+                wrong(key, "only a point of type int or float has it");
+            }
+        }
+        for (index, filter) in self.filter.iter().enumerate() {
+            if let Some((key, text)) = filter.fault() {
+                wrong(&format!("filter[{index}].{key}"), &text);
+            }
+        }
+        if let Some((key, text)) = self.window.as_ref().and_then(Window::fault) {
+            wrong(&format!("window.{key}"), &text);
+        }
         if self.round.is_some_and(|digits| digits > 9) {
             wrong("round", "expected 0 to 9 digits");
         }
@@ -65,7 +143,7 @@ impl Config {
             wrong("map", "a writable point needs a different name for each raw value");
         }
         if let Some(report) = &self.report {
-            if report.change.is_some_and(|change| change < 0.0 || !change.is_finite()) {
+            if report.change.is_some_and(|change| change.number() < 0.0 || !change.number().is_finite()) {
                 wrong("report.change", "expected a number of at least 0");
             }
             if let (Some(most), Some(least)) = (report.at_most, report.at_least)
@@ -84,6 +162,7 @@ pub struct Rules {
     point: Point,
     config: Config,
     holds: bool,
+    chain: Chain,
     sent: Option<Sent>,
     /// The newest value that could not be sent yet.
     held: Option<(Cooked, Timestamp)>,
@@ -109,7 +188,8 @@ pub struct Cooked {
 impl Rules {
     /// Rules for a point. `holds`: see [`super::Shape::holds`].
     pub fn new(point: Point, config: Config, holds: bool) -> Self {
-        Rules { point, config, holds, sent: None, held: None, seen: Duration::ZERO }
+        let chain = Chain::new(&config.filter, config.window.as_ref());
+        Rules { point, config, holds, chain, sent: None, held: None, seen: Duration::ZERO }
     }
 
     /// The point's declaration.
@@ -119,7 +199,6 @@ impl Rules {
 
     /// What a raw value is worth in the point's unit and type.
     pub fn cook(&self, raw: &Value) -> Cooked {
-        let bad = |value| Cooked { value, quality: Quality::Bad };
         let mapped = if self.config.map.is_empty() {
             raw.clone()
         } else {
@@ -128,7 +207,12 @@ impl Rules {
                 None => return bad(Some(raw.clone()).filter(|raw| self.fits(raw))),
             }
         };
-        let value = self.round(self.scale(mapped));
+        self.finish(self.scale(mapped))
+    }
+
+    /// A value in the point's unit, as a reading has it.
+    fn finish(&self, value: Value) -> Cooked {
+        let value = self.round(value);
         let Ok(value) = self.point.value_type.map_or_else(|| Ok(value.clone()), |wanted| value.convert(wanted)) else {
             return bad(None);
         };
@@ -176,7 +260,9 @@ impl Rules {
                 Value::Float((x * factor).round() / factor)
             }
             // A scaled value is seldom whole; one that is not scaled is either whole or wrong.
-            (Value::Float(x), None) if self.is_scaled() && self.point.value_type == Some(ValueType::Int) => {
+            (Value::Float(x), None)
+                if (self.is_scaled() || !self.chain.is_empty()) && self.point.value_type == Some(ValueType::Int) =>
+            {
                 Value::Float(x.round())
             }
             _ => value,
@@ -210,8 +296,24 @@ impl Rules {
 
     /// A raw value came from the device. The result is what to send now, if anything.
     pub fn offer(&mut self, raw: &Value, at: Timestamp) -> Option<Cooked> {
-        let cooked = self.cook(raw);
+        if self.chain.is_empty() {
+            let cooked = self.cook(raw);
+            return self.take(cooked, at);
+        }
+        let Some(number) = self.number(raw) else { return self.offer_bad(at) };
+        self.seen = at.uptime;
+        let made = self.chain.feed(number, at.uptime)?;
+        let cooked = self.finish(Value::Float(made));
         self.take(cooked, at)
+    }
+
+    /// A raw value as a number in the point's unit.
+    fn number(&self, raw: &Value) -> Option<f64> {
+        let number = match self.scale(raw.clone()) {
+            Value::Text(text) => Value::Text(text).convert(ValueType::Float).ok()?.as_f64()?,
+            other => other.as_f64()?,
+        };
+        number.is_finite().then_some(number)
     }
 
     /// The device gave something that is no value.
@@ -252,6 +354,11 @@ impl Rules {
 
     /// When [`Rules::due`] has something to say next, if nothing else happens.
     pub fn next_due(&self) -> Option<Duration> {
+        self.chain.ends().into_iter().chain(self.report_due()).min()
+    }
+
+    /// When the report rules have something to say next.
+    fn report_due(&self) -> Option<Duration> {
         let report = self.config.report.as_ref()?;
         let sent = self.sent.as_ref()?;
         let held = self.held.as_ref().and(report.at_most).map(|wait| sent.at + wait.0);
@@ -264,7 +371,15 @@ impl Rules {
 
     /// What is to be sent by now although the device said nothing, and when the value was taken.
     pub fn due(&mut self, now: Timestamp) -> Option<(Cooked, Timestamp)> {
-        if self.next_due().is_none_or(|due| due > now.uptime) {
+        if let Some(made) = self.chain.close(now.uptime) {
+            let cooked = self.finish(Value::Float(made));
+            // Only the device itself refreshes a value.
+            let seen = self.seen;
+            let sent = self.take(cooked, now);
+            self.seen = seen;
+            return sent.map(|cooked| (cooked, now));
+        }
+        if self.report_due().is_none_or(|due| due > now.uptime) {
             return None;
         }
         let sent = self.sent.as_ref()?;
@@ -280,25 +395,31 @@ impl Rules {
         Some((cooked, at))
     }
 
-    /// The newest value that could not be sent yet.
-    pub fn take_held(&mut self) -> Option<(Cooked, Timestamp)> {
-        self.held.take()
+    /// At the end: the newest value that could not be sent yet, and that of a window that has not ended.
+    pub fn take_held(&mut self, now: Timestamp) -> impl Iterator<Item = (Cooked, Timestamp)> + use<> {
+        let part = self.chain.close(Duration::MAX).map(|made| (self.finish(Value::Float(made)), now));
+        self.held.take().into_iter().chain(part)
     }
 
     /// Forgets what was sent, so that the next value is: the device was away.
     pub fn reset(&mut self) {
         self.sent = None;
         self.held = None;
+        self.chain.reset();
     }
 }
 
-fn differs(old: &Cooked, new: &Cooked, change: Option<f64>) -> bool {
+fn bad(value: Option<Value>) -> Cooked {
+    Cooked { value, quality: Quality::Bad }
+}
+
+fn differs(old: &Cooked, new: &Cooked, change: Option<Change>) -> bool {
     let Some(change) = change else { return true };
     if old.quality != new.quality {
         return true;
     }
     match (old.value.as_ref().and_then(Value::as_f64), new.value.as_ref().and_then(Value::as_f64)) {
-        (Some(a), Some(b)) if change > 0.0 => (a - b).abs() >= change,
+        (Some(a), Some(b)) if change.number() > 0.0 => a.to_bits() != b.to_bits() && (a - b).abs() >= change.from(a),
         _ => old.value != new.value,
     }
 }

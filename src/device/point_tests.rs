@@ -63,6 +63,84 @@ fn a_change_is_sent_and_noise_is_not() {
 }
 
 #[test]
+fn a_change_may_be_a_share() {
+    let mut rules = rules(None, "report = { change = \"10%\" }", false);
+    for (value, is_sent) in
+        [(50.0, true), (54.0, false), (45.0, true), (49.0, false), (0.0, true), (0.0, false), (0.1, true)]
+    {
+        assert_eq!(rules.offer(&Value::Float(value), at(0)).is_some(), is_sent, "{value}");
+    }
+    let error = toml::from_str::<Config>("report = { change = \"5\" }").unwrap_err();
+    assert_eq!(error.message(), "invalid value: string \"5\", expected a number, or a share such as \"5%\"");
+}
+
+#[test]
+fn filters_see_the_scaled_number_and_the_range_sees_what_they_made() {
+    let config = "scale = 0.1\nround = 1\nfilter = [{ kind = \"median\", of = 3 }, { kind = \"mean\", of = 2 }]";
+    let mut rules = rules(None, config, false);
+    for (raw, expected) in [
+        (Value::Int(200), good(Value::Float(20.0))),
+        (Value::text("210"), good(Value::Float(20.3))),
+        (Value::Int(99_999), good(Value::Float(20.8))),
+        (Value::text("broken"), bad(None)),
+        (Value::Int(220), good(Value::Float(21.5))),
+    ] {
+        assert_eq!(rules.offer(&raw, at(0)), Some(expected), "{raw:?}");
+    }
+    let mut whole = Rules::new(
+        point(Some(ValueType::Int)),
+        toml::from_str("filter = [{ kind = \"mean\", of = 2 }]").unwrap(),
+        false,
+    );
+    assert_eq!(whole.offer(&Value::Int(1), at(0)), Some(good(Value::Int(1))));
+    assert_eq!(whole.offer(&Value::Int(4), at(0)), Some(good(Value::Int(3))));
+}
+
+#[test]
+fn a_window_ends_by_itself_and_its_beginning_goes_out_at_the_stop() {
+    let config = "window = { every = \"10s\", take = \"mean\" }\nreport = { at_least = \"60s\" }";
+    let mut rules = rules(None, config, false);
+    assert_eq!(rules.offer(&Value::Int(2), at(0)), None);
+    assert_eq!(rules.offer(&Value::Int(4), at(5)), None);
+    assert_eq!(rules.next_due(), Some(secs(10)));
+    assert_eq!(rules.due(at(9)), None);
+    assert_eq!(rules.due(at(10)), Some((good(Value::Float(3.0)), at(10))));
+    // The next one begins with the next number.
+    assert_eq!(rules.next_due(), Some(secs(70)));
+    assert_eq!(rules.offer(&Value::Int(8), at(20)), None);
+    assert_eq!(rules.take_held(at(25)).collect::<Vec<_>>(), [(good(Value::Float(8.0)), at(25))]);
+    assert_eq!(rules.take_held(at(25)).next(), None);
+    assert_eq!(rules.offer(&Value::Int(1), at(30)), None);
+    rules.reset();
+    assert_eq!(rules.next_due(), None);
+}
+
+#[test]
+fn filters_that_can_not_work_are_a_fault() {
+    for (value_type, config, expected) in [
+        (
+            Some(ValueType::Text),
+            "window = { every = \"1s\", take = \"min\" }",
+            "window: only a point of type int or float has it",
+        ),
+        (
+            None,
+            "map = { 0 = \"a\" }\nfilter = [{ kind = \"rate\" }]",
+            "filter: expected either `map` or numbers to filter, not both",
+        ),
+        (None, "filter = [{ kind = \"rate\" }, { kind = \"mean\", of = 0 }]", "filter[1].of: `0`: expected 2 to 1000"),
+    ] {
+        let mut point = point(value_type);
+        point.writable = false;
+        let faults: Vec<_> = toml::from_str::<Config>(config).unwrap().check(&point);
+        let said: Vec<_> = faults.iter().map(|fault| format!("{}: {}", fault.path.join("."), fault.text)).collect();
+        assert_eq!(said, [expected], "{config}");
+    }
+    let faults = toml::from_str::<Config>("filter = [{ kind = \"rate\" }]").unwrap().check(&point(None));
+    assert_eq!(faults, [Fault::at("filter", "only a point that is not written has it")]);
+}
+
+#[test]
 fn the_newest_value_waits_for_its_turn() {
     let mut rules = rules(None, "report = { at_most = \"10s\" }", false);
     assert!(rules.offer(&Value::Int(1), at(0)).is_some());
