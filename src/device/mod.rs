@@ -16,6 +16,7 @@
 #[cfg_attr(not(all(feature = "gpio", feature = "serial")), allow(dead_code))]
 mod access;
 mod allowance;
+mod decode;
 #[cfg_attr(not(all(feature = "gpio", feature = "serial")), allow(dead_code))]
 mod discover;
 #[cfg(feature = "gpio")]
@@ -29,6 +30,7 @@ mod sensors;
 mod serial;
 mod sim;
 mod supervisor;
+mod template;
 #[cfg(test)]
 mod testing;
 

@@ -1,16 +1,23 @@
-//! From a frame to the raw values in it: a pure function of bytes.
+//! From a frame, or a message, to the raw values in it: a pure function of bytes.
+
+mod config;
+mod json;
+mod noise;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 
 use regex_lite::Regex;
 
-use super::config::{Decode, From};
-use super::json::Pointers;
+pub(super) use self::config::{Decode, From};
+use self::json::Pointers;
+pub(super) use self::noise::Noise;
 use crate::model::{Value, ValueType};
 
 /// How the frames of one device are read. Each point that reads has a slot, by its place in the list of them.
 #[derive(Debug)]
-pub(super) struct Decoder {
+pub(in crate::device) struct Decoder {
     how: How,
     /// The declared types of the points.
     types: Vec<Option<ValueType>>,
@@ -28,7 +35,7 @@ enum How {
 
 /// What a frame has for a point.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) enum Slot {
+pub(in crate::device) enum Slot {
     /// Nothing: the frame is no reading of this point.
     #[default]
     Absent,
@@ -40,9 +47,9 @@ pub(super) enum Slot {
 
 /// Why a frame could not be read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Undecodable {
-    #[error("it is longer than `frame.max`")]
-    TooLong,
+pub(in crate::device) enum Undecodable {
+    #[error("it is longer than {0}")]
+    TooLong(&'static str),
     #[error("it is not UTF-8")]
     NotUtf8,
     #[error("it is not JSON: {0}")]
@@ -60,7 +67,7 @@ impl Decoder {
     ///
     /// # Errors
     /// What is wrong, with the number of the point, or without for the decoder itself.
-    pub(super) fn new(
+    pub(in crate::device) fn new(
         decode: &Decode,
         points: &[(Option<From>, Option<ValueType>)],
     ) -> Result<Self, Vec<(Option<usize>, String)>> {
@@ -128,7 +135,7 @@ impl Decoder {
     ///
     /// # Errors
     /// When the frame can't be read as a whole; the slots mean nothing then.
-    pub(super) fn decode(&self, frame: &[u8], slots: &mut [Slot]) -> Result<(), Undecodable> {
+    pub(in crate::device) fn decode(&self, frame: &[u8], slots: &mut [Slot]) -> Result<(), Undecodable> {
         slots.fill(Slot::Absent);
         match &self.how {
             How::Json(pointers) => pointers.read(frame, slots)?,
@@ -261,7 +268,3 @@ fn unquote(quoted: &str) -> Option<(Cow<'_, str>, &str)> {
     }
     Some((field, after))
 }
-
-#[cfg(test)]
-#[path = "decode_tests.rs"]
-mod tests;
