@@ -39,11 +39,13 @@ use std::future::Future;
 use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::model::{Declaration, DeviceName, Fault, PointName, Rate, ValueType};
+use crate::link;
+use crate::model::{Declaration, DeviceName, Fault, GatewayId, PointName, Rate, ValueType};
 
 pub use crate::model::{Write, WriteError};
 pub use discover::{Board, discover};
@@ -88,6 +90,8 @@ pub struct Kind {
 /// What the config says about one device, as far as its kind is concerned.
 #[derive(Debug)]
 pub struct Spec {
+    /// The gateway's id, for what the config spells with `{id}`.
+    pub gateway: GatewayId,
     /// Its name.
     pub device: DeviceName,
     /// The kind's own keys of the device's table.
@@ -146,6 +150,17 @@ pub trait Driver: Send + Sync + 'static {
         false
     }
 
+    /// For how long the device may sleep, and so be silent, where it listens only after it has said something
+    /// ([`DeviceIo::awake_until`]): commands wait for that.
+    fn sleeps(&self) -> Option<Duration> {
+        None
+    }
+
+    /// The connection that it is made of, where it is one: what its files hold may change, and then it is made anew.
+    fn link(&self) -> Option<&link::Config> {
+        None
+    }
+
     /// Tries what the config names, for `check --devices`: opens it where that changes nothing, and never requests an
     /// output. The text says what was found.
     ///
@@ -196,7 +211,7 @@ pub struct Config {
 
 /// More than any serial line at 115 200 baud can say, less than what starves the other devices.
 fn default_max_rate() -> Rate {
-    Rate::Limit { count: 1000, per: std::time::Duration::from_secs(1) }
+    Rate::Limit { count: 1000, per: Duration::from_secs(1) }
 }
 
 /// Reads a kind's own struct from its part of a table.
