@@ -24,6 +24,7 @@ mod gpio;
 #[cfg_attr(not(feature = "gpio"), allow(dead_code))]
 mod held;
 mod io;
+mod mqtt;
 mod point;
 mod sensors;
 #[cfg(feature = "serial")]
@@ -58,6 +59,7 @@ pub use supervisor::{Plan, Supervisor, Wiring};
 pub const KINDS: &[&Kind] = &[
     #[cfg(feature = "gpio")]
     &gpio::KIND,
+    &mqtt::KIND,
     #[cfg(feature = "serial")]
     &serial::KIND,
     &sim::KIND,
