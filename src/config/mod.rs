@@ -202,6 +202,7 @@ fn check_together(
             findings.push(Finding::value(&path, text));
         }
     }
+    check_client_ids(devices, mqtt, findings);
     let room = Size(command::MAX_OPEN * command::MAX_OUTCOME);
     if let Some(queue) = queue
         && queue.outcome.max_bytes < room
@@ -212,6 +213,22 @@ fn check_together(
             queue.outcome.max_bytes
         );
         findings.push(Finding::value(&["queue", "outcome", "max_bytes"], text));
+    }
+}
+
+/// A broker that gets a second connection of one name ends the first.
+fn check_client_ids(devices: &[Device], mqtt: Option<&link::Config>, findings: &mut Vec<Finding>) {
+    let mut known: Vec<(String, &link::Config)> = mqtt.map(|mqtt| ("[mqtt]".to_owned(), mqtt)).into_iter().collect();
+    for Device { plan, .. } in devices {
+        let Some(link) = plan.driver.link() else { continue };
+        let same = |(_, other): &&(String, &link::Config)| {
+            other.client_id == link.client_id && other.url.0.iter().any(|url| link.url.0.contains(url))
+        };
+        if let Some((other, _)) = known.iter().find(same) {
+            let text = format!("`{}`: {other} has it at the same broker: expected another one", link.client_id);
+            findings.push(Finding::value(&["device", plan.device.as_str(), "client_id"], text));
+        }
+        known.push((format!("device {}", plan.device), link));
     }
 }
 

@@ -376,6 +376,21 @@ fn an_outcome_is_what_the_device_says() {
 }
 
 #[test]
+fn a_rule_knows_what_was_switched_at_the_device() {
+    let guarded = PLUG.replace("cmnd/plug/POWER\" }", "cmnd/plug/POWER\" }\nsafe = false\nmax_on = \"1s\"");
+    let mut site = Site::start(&guarded);
+    let plug = Esp::tasmota(site.local.port);
+    let told = |count: usize| until("the plug to be told", || plug.told().len() == count);
+    site.observer.wait_json("sluicegate/g/plug/power", "cause", "start");
+    told(1);
+    publish(site.local.port, "stat/plug/RESULT", r#"{"POWER":"ON"}"#);
+    site.observer.wait_json("sluicegate/g/plug/power", "cause", "max_on");
+    told(2);
+    assert_eq!(plug.told()[1], ("cmnd/plug/POWER".to_owned(), "0".to_owned()));
+    assert!(site.agent.stop().success());
+}
+
+#[test]
 fn a_command_that_waits_for_a_sleeper_expires_unheard() {
     let mut site = Site::start(WEATHER);
     let weather = Esp::esphome(site.local.port);

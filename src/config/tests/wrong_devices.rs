@@ -212,6 +212,22 @@ fn a_wrong_point_says_where_and_what_was_expected() {
 }
 
 #[test]
+fn two_connections_of_one_name_are_refused() {
+    let device = |name: &str, keys: &str| {
+        format!("[device.{name}]\nkind = \"mqtt\"\n{keys}\n[device.{name}.point.x]\ntopic = \"a\"\n")
+    };
+    let text = "client_id = \"c\"\nurl = \"mqtt://b\"";
+    check(&format!("{RIGHT}{}{}", device("one", text), device("two", "client_id = \"c\"")), &[]);
+    let place = RIGHT.lines().count() + 9;
+    check(
+        &format!("{RIGHT}{}{}", device("one", text), device("two", text)),
+        &[&format!(
+            "{place}:13: device.two.client_id: `c`: device one has it at the same broker: expected another one"
+        )],
+    );
+}
+
+#[test]
 fn a_wrong_simulation_says_where_and_what_was_expected() {
     for (keys, expected) in SIM {
         check(&format!("{RIGHT}[device.demo]\nkind = \"sim\"\n[device.demo.point.x]\n{keys}\n"), expected);
