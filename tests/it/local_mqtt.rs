@@ -448,6 +448,21 @@ fn what_a_broker_has_stored_counts_only_where_it_is_wanted() {
 }
 
 #[test]
+fn a_device_may_speak_xml() {
+    let tank = "[device.tank]\nkind = \"mqtt\"\nurl = \"mqtt://127.0.0.1:{local}\"\ndecode = { kind = \"xml\" }\n\
+                [device.tank.point.level]\ntopic = \"tank\"\nfrom = \"/tank/level\"\ntype = \"float\"\n\
+                [device.tank.point.unit]\ntopic = \"tank\"\nfrom = \"/tank/level/@unit\"\n";
+    let mut site = Site::start(tank);
+    site.is_subscribed("tank");
+    publish(site.local.port, "tank", "<tank><level unit='cm'>&boom;</level></tank>");
+    publish(site.local.port, "tank", "<?xml version='1.0'?><tank><level unit='cm'>21.5</level></tank>");
+    site.observer.wait_json("sluicegate/g/tank/level", "value", 21.5);
+    site.observer.wait_json("sluicegate/g/tank/unit", "value", "cm");
+    assert_eq!(site.values("tank/level"), [21.5], "the one with an entity of its own is no reading");
+    assert!(site.agent.stop().success());
+}
+
+#[test]
 fn hostile_messages_harm_nothing() {
     let mut site = Site::start(&format!("{PLUG}{WEATHER}"));
     let plug = Esp::tasmota(site.local.port);

@@ -22,9 +22,9 @@ const SERIAL: &[(&str, &[&str])] = &[
     (r#"frame = { kind = "line", size = "1KiB" }"#, &["6:26: device.tank.frame.size: unknown key, expected max"]),
     (r#"frame = { kind = "line", max = "2MiB" }"#, &["6:32: device.tank.frame.max: expected 1B to 1MiB"]),
     (
-        r#"decode = { kind = "xml" }"#,
+        r#"decode = { kind = "yaml" }"#,
         &[
-            r#"6:19: device.tank.decode.kind: expected "json", "csv", "key-value", "regex", "text" or "bytes", found "xml""#,
+            r#"6:19: device.tank.decode.kind: expected "json", "xml", "csv", "key-value", "regex", "text" or "bytes", found "yaml""#,
         ],
     ),
     (

@@ -10,6 +10,8 @@ use crate::model::Fault;
 pub(in crate::device) enum Decode {
     /// A JSON document; `from` is a JSON pointer (RFC 6901).
     Json {},
+    /// An XML document; `from` is the names of elements from its root on, the last one `@name` for an attribute.
+    Xml {},
     /// Columns; `from` is the number of one, from 1.
     Csv {
         /// Between two columns (`,`).
@@ -41,7 +43,7 @@ pub(in crate::device) enum Decode {
 pub(in crate::device) enum From {
     /// A column, from 1.
     Column(usize),
-    /// A JSON pointer, a key, or the name of a capture.
+    /// A JSON pointer, the path of an element, a key, or the name of a capture.
     Name(String),
 }
 

@@ -5,6 +5,7 @@ mod json;
 mod noise;
 #[cfg(test)]
 mod tests;
+mod xml;
 
 use std::borrow::Cow;
 
@@ -13,6 +14,7 @@ use regex_lite::Regex;
 pub(super) use self::config::{Decode, From};
 use self::json::Pointers;
 pub(super) use self::noise::Noise;
+use self::xml::Paths;
 use crate::model::{Value, ValueType};
 
 /// How the frames of one device are read. Each point that reads has a slot, by its place in the list of them.
@@ -26,6 +28,7 @@ pub(in crate::device) struct Decoder {
 #[derive(Debug)]
 enum How {
     Json(Pointers),
+    Xml(Paths),
     Csv { separator: char, columns: Vec<usize> },
     KeyValue { separator: Option<String>, assign: String, keys: Vec<String> },
     Regex { pattern: Regex, captures: Vec<usize> },
@@ -54,6 +57,8 @@ pub(in crate::device) enum Undecodable {
     NotUtf8,
     #[error("it is not JSON: {0}")]
     NotJson(#[from] serde_json::Error),
+    #[error("it is not XML: {0}")]
+    NotXml(String),
     #[error("it has none of the columns")]
     NoColumn,
     #[error("it has no pair of key and value")]
@@ -86,6 +91,12 @@ impl Decoder {
                     name(Some(from)).is_some_and(|pointer| pointer.is_empty() || pointer.starts_with('/'))
                 });
                 How::Json(Pointers::new(names()))
+            }
+            Decode::Xml {} => {
+                let expected =
+                    "expected the names of elements, such as \"/status/tank/level\", or \"/status/tank/@unit\"";
+                each(expected, &mut |from| name(Some(from)).is_some_and(xml::is_path));
+                How::Xml(Paths::new(points.iter().map(|(from, _)| name(from.as_ref()).unwrap_or_default())))
             }
             Decode::Csv { separator } => {
                 let mut columns = Vec::new();
@@ -139,6 +150,7 @@ impl Decoder {
         slots.fill(Slot::Absent);
         match &self.how {
             How::Json(pointers) => pointers.read(frame, slots)?,
+            How::Xml(paths) => paths.read(text(frame)?, slots, |slot, field| self.field(slot, field))?,
             How::Csv { separator, columns } => {
                 let mut found = columns.is_empty();
                 for (column, field) in Columns::new(text(frame)?, *separator).enumerate() {

@@ -33,7 +33,7 @@ use crate::model::{self, Fault, PointName, Value, time};
 /// Sensors and actuators on a serial port.
 pub(super) const KIND: Kind = Kind {
     name: "serial",
-    summary: "a sensor or actuator on a serial port: lines or frames as JSON, CSV, key=value, pattern, text or bytes",
+    summary: "a sensor or actuator on a serial port: lines or frames as JSON, XML, CSV, key=value, pattern, text or bytes",
     sample: include_str!("sample.toml"),
     device_keys: || model::keys::<Config>(),
     point_keys: || model::keys::<PointConfig>(),
