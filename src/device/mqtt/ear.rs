@@ -108,7 +108,7 @@ impl Ear {
     /// # Errors
     /// When some points can't read it, with what the others found.
     pub(super) fn read(&self, topic: &str, payload: &[u8], is_stored: bool) -> (Vec<Said<'_>>, Option<Undecodable>) {
-        let (mut found, mut wrong) = (Vec::new(), None);
+        let (mut found, mut wrong) = (Vec::<Said<'_>>::new(), None);
         // An empty one only clears what the broker has stored.
         let sources = self.of(topic).filter(|_| !payload.is_empty());
         for source in sources {
@@ -126,13 +126,15 @@ impl Ear {
             }
             let counts = |(_, stored): &(PointName, bool)| *stored || !is_stored;
             for ((point, _), slot) in source.points.iter().zip(slots).filter(|(point, _)| counts(point)) {
-                match slot {
-                    Slot::Value(Value::Text(text)) if text.len() > LONGEST_TEXT => {
-                        found.push(Said { point, value: None })
-                    }
-                    Slot::Value(value) => found.push(Said { point, value: Some(value) }),
-                    Slot::Bad => found.push(Said { point, value: None }),
-                    Slot::Absent => {}
+                let value = match slot {
+                    Slot::Absent => continue,
+                    Slot::Bad => None,
+                    Slot::Value(Value::Text(text)) if text.len() > LONGEST_TEXT => None,
+                    Slot::Value(value) => Some(value),
+                };
+                // Two filters of a point may match one message; it says its value once.
+                if !found.iter().any(|said| said.point == point) {
+                    found.push(Said { point, value });
                 }
             }
         }
@@ -172,7 +174,7 @@ mod tests {
         let points = vec![
             point("power", &["stat/plug/RESULT", "tele/plug/STATE"], Some("/POWER"), true),
             point("rssi", &["tele/plug/STATE"], Some("/Wifi/RSSI"), false),
-            point("any", &["stat/+/POWER"], None, false),
+            point("any", &["stat/+/POWER", "stat/plug/POWER"], None, false),
         ];
         let ear = Ear::new(&Decode::Json {}, points).unwrap();
         let state = br#"{"POWER":"ON","Wifi":{"RSSI":46}}"#;
