@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::clock;
 use crate::config::{Config, Sources};
-use crate::link::{Content, Event, Filter, Kept, Link, LinkError, Opening, Publish};
+use crate::link::{Content, Event, Filter, Kept, Link, LinkError, Opening, Publish, Session};
 use crate::service::{Need, ServiceUser};
 use crate::uplink;
 
@@ -104,7 +104,7 @@ fn back(topics: &[String]) -> String {
 }
 
 async fn one_broker(mqtt: &crate::link::Config) -> Result<String, String> {
-    let opening = Opening { client_id: mqtt.client_id.clone(), will: None };
+    let opening = Opening { client_id: mqtt.client_id.clone(), will: None, session: Session::Clean };
     let mut kept = Kept::default();
     let mut link = Link::open(mqtt, &opening, &mut kept).map_err(|error| error.to_string())?;
     let filters = uplink::filters(mqtt);

@@ -165,7 +165,7 @@ pub async fn run(config: Config, sources: Sources, handed: Handed, stop: Cancell
     storing.spawn("descriptors", service::store(descriptors_rx));
 
     // What is in use, for a reload to compare with.
-    let (outline, files) = (config.outline(), config.mqtt.files());
+    let (outline, files) = (config.outline(), reload::Files::of(&config));
     let (queue_config, queue_config_seen) = watch::channel(config.queue.clone());
     let (intake_changes, new_routes) = mpsc::channel(CHANGES);
     let (router_changes, new_guards) = mpsc::channel(CHANGES);

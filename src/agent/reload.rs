@@ -5,6 +5,7 @@
 //! point before its first reading comes; then the drivers that come. A config that is wrong, or that can't be taken
 //! over while the gateway runs, changes nothing.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,8 +15,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::devices::{Devices, Views};
-use crate::config::{self, Config, ConfigError, Difference, Fate, Outline, Places, Sources};
-use crate::model::{Lane, Problem, Problems, event, time};
+use crate::config::{self, Config, ConfigError, Device, Difference, Fate, Outline, Places, Sources};
+use crate::model::{DeviceName, Lane, Problem, Problems, event, time};
 use crate::queue::{self, Queue};
 use crate::service::control::{self, Question};
 use crate::{command, link, uplink};
@@ -47,13 +48,31 @@ pub enum Reloaded {
     Refused(Vec<String>),
 }
 
+/// The files that the config names, as they were looked at: of `[mqtt]`, and of devices that are links.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Files {
+    mqtt: link::Files,
+    devices: BTreeMap<DeviceName, link::Files>,
+}
+
+impl Files {
+    /// Looks at them. Blocks on the file system.
+    pub(super) fn of(config: &Config) -> Self {
+        let of_device = |device: &config::Device| {
+            let plan = &device.plan;
+            plan.driver.link().map(|link| (plan.device.clone(), link.files()))
+        };
+        Files { mqtt: config.mqtt.files(), devices: config.devices.iter().filter_map(of_device).collect() }
+    }
+}
+
 /// What is needed for a reload.
 #[derive(Debug)]
 pub(super) struct Reload {
     /// Where the config is read from: what it was at the start.
     pub(super) sources: Sources,
     pub(super) outline: Outline,
-    pub(super) files: link::Files,
+    pub(super) files: Files,
     pub(super) router: mpsc::Sender<command::Change>,
     pub(super) intake: mpsc::Sender<queue::Change>,
     pub(super) uplink: mpsc::Sender<uplink::Change>,
@@ -91,16 +110,24 @@ impl Reload {
     }
 
     /// Reads all files, in a thread of their own. The last is whether the link has to be made anew.
-    async fn read(&self) -> Result<(Config, link::Files, bool), Vec<String>> {
-        let (sources, mqtt, files) = (self.sources.clone(), self.outline.mqtt.clone(), self.files);
+    async fn read(&self) -> Result<(Config, Files, bool), Vec<String>> {
+        let (sources, mqtt, files) = (self.sources.clone(), self.outline.mqtt.clone(), self.files.clone());
         let read = move || {
             let shown = |errors: Vec<ConfigError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
             let config = config::load(&sources).map_err(shown)?;
-            let new_files = config.mqtt.files();
-            let has_link = new_files != files || config.mqtt != mqtt;
+            let new_files = Files::of(&config);
+            let has_link = new_files.mqtt != files.mqtt || config.mqtt != mqtt;
             if has_link {
                 // A good link is not given up for files that can't be used.
                 config.mqtt.check_files().map_err(|error| vec![format!("mqtt: {error}")])?;
+            }
+            for Device { plan, .. } in &config.devices {
+                let old = files.devices.get(&plan.device);
+                if let Some(link) = plan.driver.link()
+                    && old.is_some_and(|old| new_files.devices.get(&plan.device) != Some(old))
+                {
+                    link.check_files().map_err(|error| vec![format!("device.{}: {error}", plan.device)])?;
+                }
             }
             Ok((config, new_files, has_link))
         };
@@ -108,14 +135,19 @@ impl Reload {
         read.unwrap_or_else(|error| Err(vec![format!("the config could not be read: {error}")]))
     }
 
-    async fn compare(&mut self, config: Config, files: link::Files, has_link: bool, devices: &mut Devices) -> Reloaded {
+    async fn compare(&mut self, config: Config, files: Files, has_link: bool, devices: &mut Devices) -> Reloaded {
         let mut outline = config.outline();
-        let difference = self.outline.compare(&outline);
+        let mut difference = self.outline.compare(&outline);
+        for (device, new) in &files.devices {
+            if self.files.devices.get(device).is_some_and(|old| old != new) {
+                difference.devices.insert(device.clone(), Fate::Changed);
+            }
+        }
         if !difference.fixed.is_empty() {
             return Reloaded::Refused(difference.fixed);
         }
         let mut changed = difference.lines();
-        if files != self.files {
+        if files.mqtt != self.files.mqtt {
             changed.push("[mqtt]: the files that it names were replaced".to_owned());
         }
         if !changed.is_empty() {

@@ -68,6 +68,10 @@ pub struct PointConfig {
     /// What becomes of it when the broker is away; default: it holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_link_loss: Option<LinkLoss>,
+    /// The device sleeps, and may be silent for so long: what its kind says, no key. Commands wait until it says that it
+    /// is awake.
+    #[serde(skip)]
+    pub sleeps: Option<Duration>,
 }
 
 /// A group of outputs, on any devices, of which at most one is on: one that is switched on switches the others off first.
@@ -119,6 +123,7 @@ impl Default for PointConfig {
             interlock: None,
             on_stop: Then::Hold,
             on_link_loss: None,
+            sleeps: None,
         }
     }
 }

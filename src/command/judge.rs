@@ -23,6 +23,8 @@ pub(super) struct Accepted {
     pub(super) settings: Vec<Setting>,
     /// What the device has to act.
     pub(super) timeout: Duration,
+    /// For how long it may sleep before.
+    pub(super) sleeps: Option<Duration>,
     /// When it ends to be valid, by `CLOCK_BOOTTIME`.
     pub(super) expires: Duration,
 }
@@ -133,7 +135,7 @@ pub(super) fn judge(
     }
     let values = command.values.as_ref().map_err(|text| Refused::Because(Reason::Type, text.clone()))?;
     let mut typed = Vec::with_capacity(values.len());
-    let mut timeout = Duration::ZERO;
+    let (mut timeout, mut sleeps) = (Duration::ZERO, None);
     let mut name = None;
     let mut fresh_until = Duration::MAX;
     for (point, value) in values {
@@ -146,12 +148,27 @@ pub(super) fn judge(
         }
         typed.push(Setting { point: guard.point.name.clone(), value, lease });
         timeout = timeout.max(guard.config.timeout.0);
+        sleeps = sleeps.max(guard.config.sleeps);
         name = Some(guard.point.device.clone());
     }
     let Some(name) = name else {
         return Err(Refused::Because(Reason::Type, "a command needs a value".to_owned()));
     };
-    Ok(Accepted { device: name, settings: typed, timeout, expires: expires(command, now, remember)?.min(fresh_until) })
+    let expires = expires(command, now, remember)?.min(fresh_until);
+    Ok(Accepted { device: name, settings: typed, timeout, sleeps, expires })
+}
+
+impl Accepted {
+    /// The time after which the device may not begin any more, where it is free at `now`. For one that sleeps the sender
+    /// says how long the command may wait; where that is not said, it is for as long as the device may sleep.
+    pub(super) fn deadline(&self, now: Duration, remember: Duration) -> Duration {
+        match self.sleeps {
+            None => self.expires.min(now + self.timeout),
+            // No id is remembered for longer.
+            Some(_) if self.expires < Duration::MAX => self.expires.min(now + remember),
+            Some(sleeps) => now + sleeps + self.timeout,
+        }
+    }
 }
 
 /// When the command ends to be valid.

@@ -24,9 +24,19 @@ fn output(name: &str) -> Point {
     Point { safe: Some(Value::Bool(false)), ..point(name, true, ValueType::Bool) }
 }
 
+/// A point of a device that sleeps for 300 ms at most, and has 300 ms to act.
+fn sleeper() -> (Point, PointConfig) {
+    let device = DeviceName::new("sleeper").unwrap();
+    let (timeout, sleeps) = (Span(Duration::from_millis(300)), Some(Duration::from_millis(300)));
+    let config = PointConfig { timeout, sleeps, max_on: Some(Span::secs(1)), ..PointConfig::default() };
+    (Point { device, ..output("lamp") }, config)
+}
+
 struct Bench {
     commands: mpsc::Sender<Command>,
     writes: mpsc::Receiver<Write>,
+    /// Of the one that sleeps.
+    late_writes: mpsc::Receiver<Write>,
     answers: mpsc::Sender<Answer>,
     outcomes: mpsc::Receiver<Arrival>,
     refusals: mpsc::Receiver<Outcome>,
@@ -51,12 +61,17 @@ fn bench_with(disk: Fake, takeover: Takeover, opened: &[(&str, bool)]) -> Bench 
     let device = DeviceName::new("tank").unwrap();
     let (commands, commands_rx) = mpsc::channel(32);
     let (writes_tx, writes) = mpsc::channel(2);
+    let (late_writes_tx, late_writes) = mpsc::channel(2);
+    let sleeping = DeviceName::new("sleeper").unwrap();
     let (answers, answers_rx) = mpsc::channel(64);
     let outputs = opened.iter().map(|(point, value)| (PointName::new(point).unwrap(), Value::Bool(*value))).collect();
     answers.try_send(Answer::Opened { device: device.clone(), outputs }).unwrap();
     let (outcomes_tx, outcomes) = mpsc::channel(64);
     let (refusals_tx, refusals) = mpsc::channel(64);
-    let (states, states_rx) = watch::channel([(device.clone(), DeviceState::Online)].into());
+    let online = [&device, &sleeping].map(|device| (device.clone(), DeviceState::Online));
+    let (states, states_rx) = watch::channel(online.into());
+    let outputs = vec![(PointName::new("lamp").unwrap(), Value::Bool(false))];
+    answers.try_send(Answer::Opened { device: sleeping.clone(), outputs }).unwrap();
     let stop = CancellationToken::new();
     let guarded = PointConfig {
         command_max_age: Some(Span::secs(10)),
@@ -79,8 +94,9 @@ fn bench_with(disk: Fake, takeover: Takeover, opened: &[(&str, bool)]) -> Bench 
             (output("relay"), PointConfig { max_on: Some(Span::secs(3600)), ..PointConfig::default() }),
             (output("horn"), PointConfig { pulse: Some(Span(Duration::from_millis(20))), ..PointConfig::default() }),
             (output("lamp"), PointConfig { on_stop: Then::Safe, on_link_loss: Some(loss), ..PointConfig::default() }),
+            sleeper(),
         ],
-        devices: [(device, writes_tx)].into(),
+        devices: [(device, writes_tx), (sleeping, late_writes_tx)].into(),
         answers: answers_rx,
         states: states_rx,
         commands: commands_rx,
@@ -98,7 +114,7 @@ fn bench_with(disk: Fake, takeover: Takeover, opened: &[(&str, bool)]) -> Bench 
     };
     let router = Router::new(parts, journal);
     let _router = crate::task::Owned::spawn(router.run());
-    Bench { commands, writes, answers, outcomes, refusals, states, stop, heard, problems, disk, _router }
+    Bench { commands, writes, late_writes, answers, outcomes, refusals, states, stop, heard, problems, disk, _router }
 }
 
 fn command(point: &str, value: Value, id: Option<&str>) -> Command {
@@ -284,6 +300,114 @@ async fn a_silent_device_is_unknown_once_it_began_and_expired_before() {
     assert_eq!(bench.outcome().await.verdict, Verdict::Unknown);
     bench.send(command("quick", Value::Bool(true), Some("b"))).await;
     assert_eq!(bench.outcome().await.verdict, Verdict::Expired);
+}
+
+impl Bench {
+    async fn send_to_sleeper(&self, id: &str, value: bool, ttl: Option<Duration>) {
+        let device = "sleeper".to_owned();
+        self.send(Command { device, ttl, ..command("lamp", Value::Bool(value), Some(id)) }).await;
+    }
+
+    /// The sleeper listens for so long from now on.
+    async fn wakes(&self, span: Duration) {
+        let (device, until) = (DeviceName::new("sleeper").unwrap(), time::uptime() + span);
+        self.answers.send(Answer::Awake { device, until }).await.unwrap();
+    }
+
+    async fn sleeper_does(&mut self) -> Value {
+        let write = self.late_writes.recv().await.unwrap();
+        self.answers.send(Answer::Began { ticket: write.ticket }).await.unwrap();
+        let result = Ok(write.values.clone());
+        self.answers.send(Answer::Ended { ticket: write.ticket, result }).await.unwrap();
+        write.values.into_iter().next().unwrap().1
+    }
+}
+
+const LONG: Duration = Duration::from_secs(600);
+
+#[tokio::test]
+async fn commands_wait_for_a_device_that_sleeps_and_go_out_in_order() {
+    let mut bench = bench();
+    for (id, value) in [("a", true), ("b", false), ("c", true)] {
+        bench.send_to_sleeper(id, value, Some(LONG)).await;
+    }
+    // A command to another device goes through after them: they had their turn, and none began.
+    bench.send(command("valve", Value::Int(1), Some("d"))).await;
+    bench.done().await;
+    assert_eq!(bench.outcome().await.id.as_str(), "d");
+    assert!(bench.late_writes.try_recv().is_err(), "it sleeps");
+    bench.wakes(LONG).await;
+    for (id, value) in [("a", true), ("b", false), ("c", true)] {
+        assert_eq!(bench.sleeper_does().await, Value::Bool(value));
+        let outcome = bench.outcome().await;
+        assert_eq!((outcome.id.as_str(), outcome.verdict), (id, Verdict::Done));
+    }
+    // It fell asleep again.
+    bench.wakes(Duration::ZERO).await;
+    bench.send_to_sleeper("e", true, Some(Duration::from_millis(200))).await;
+    let outcome = bench.outcome().await;
+    assert_eq!((outcome.id.as_str(), outcome.verdict), ("e", Verdict::Expired));
+    assert!(outcome.text.unwrap().contains("woke up"));
+    assert!(bench.late_writes.try_recv().is_err(), "it never began");
+}
+
+#[tokio::test]
+async fn a_command_that_says_no_expiry_waits_as_long_as_the_device_may_sleep() {
+    let mut bench = bench();
+    let sent = time::uptime();
+    bench.send_to_sleeper("a", true, None).await;
+    assert_eq!(bench.outcome().await.verdict, Verdict::Expired);
+    let waited = time::uptime() - sent;
+    assert!(waited >= Duration::from_millis(600), "{waited:?}: 300 ms asleep, and 300 ms to act");
+}
+
+#[tokio::test]
+async fn a_device_that_begins_late_still_has_its_time_to_act() {
+    let mut bench = bench();
+    bench.wakes(LONG).await;
+    bench.send_to_sleeper("a", true, Some(Duration::from_millis(400))).await;
+    let write = bench.late_writes.recv().await.unwrap();
+    assert_eq!(write.timeout, Duration::from_millis(300));
+    time_passes(write.deadline.saturating_sub(time::uptime())).await;
+    let began = time::uptime();
+    bench.answers.send(Answer::Began { ticket: write.ticket }).await.unwrap();
+    // What it began it may end, though the command would not begin any more; and what says nothing is over in the end.
+    assert_eq!(bench.outcome().await.verdict, Verdict::Unknown);
+    let took = time::uptime() - began;
+    assert!(took >= Duration::from_millis(300 + 1000), "{took:?}");
+}
+
+#[tokio::test]
+async fn what_a_rule_wants_waits_for_a_device_that_sleeps() {
+    let mut bench = bench();
+    bench.wakes(LONG).await;
+    bench.send_to_sleeper("a", true, Some(LONG)).await;
+    assert_eq!(bench.sleeper_does().await, Value::Bool(true));
+    assert_eq!(bench.outcome().await.verdict, Verdict::Done);
+    bench.wakes(Duration::ZERO).await;
+    // `max_on` is over meanwhile.
+    time_passes(Duration::from_millis(1300)).await;
+    assert!(bench.late_writes.try_recv().is_err(), "it sleeps");
+    bench.wakes(LONG).await;
+    assert_eq!(bench.sleeper_does().await, Value::Bool(false));
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_device_that_sleeps() {
+    let mut bench = bench();
+    // Where it does wait, it is for less than ever.
+    bench.send_to_sleeper("a", true, Some(Duration::from_secs(20))).await;
+    bench.send(command("valve", Value::Int(1), Some("b"))).await;
+    bench.done().await;
+    assert_eq!(bench.outcome().await.id.as_str(), "b");
+    bench.stop.cancel();
+    let outcome = bench.outcome().await;
+    assert_eq!((outcome.id.as_str(), outcome.verdict), ("a", Verdict::Failed));
+}
+
+/// Where time itself is what is tested.
+async fn time_passes(span: Duration) {
+    tokio::time::sleep(span).await;
 }
 
 #[tokio::test]

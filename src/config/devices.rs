@@ -10,7 +10,7 @@ use super::read::{complete, read};
 use super::words;
 use super::{Device, PointPlan};
 use crate::device::{self, Kind, Plan, PointRulesConfig, PointSpec, Shape, Spec};
-use crate::model::{self, Declaration, DeviceName, Fault, Point, PointName, ValueType};
+use crate::model::{self, Declaration, DeviceName, Fault, GatewayId, Point, PointName, ValueType};
 use crate::{command, queue, uplink};
 
 /// Asks for the keys of a struct.
@@ -31,10 +31,11 @@ pub(super) const POINT: &str = "point";
 /// All devices. Those with anything wrong are reported, and left out.
 pub(super) fn devices(
     tables: &toml::Table,
+    gateway: &GatewayId,
     kinds: &'static [&'static Kind],
     findings: &mut Vec<Finding>,
 ) -> Vec<Device> {
-    tables.iter().filter_map(|(name, table)| Reader { kinds, name, findings }.device(table)).collect()
+    tables.iter().filter_map(|(name, table)| Reader { gateway, kinds, name, findings }.device(table)).collect()
 }
 
 /// What the other rooms say about a point.
@@ -48,6 +49,7 @@ struct Rest {
 }
 
 struct Reader<'a> {
+    gateway: &'a GatewayId,
     kinds: &'static [&'static Kind],
     name: &'a str,
     findings: &'a mut Vec<Finding>,
@@ -90,7 +92,7 @@ impl Reader<'_> {
         }
         let (name, specs) = (name?, specs.into_iter().collect::<Option<Vec<_>>>()?);
         let declared: Vec<_> = specs.iter().map(|spec| (spec.name.clone(), spec.declaration.clone())).collect();
-        let spec = Spec { device: name.clone(), table: own, points: specs };
+        let spec = Spec { gateway: self.gateway.clone(), device: name.clone(), table: own, points: specs };
         let driver_table = driver_table(table);
         let built = match (kind.build)(copy(&spec)) {
             Ok(built) => built,
@@ -110,7 +112,9 @@ impl Reader<'_> {
             .zip(rest)
             .zip(&built.points)
             .filter_map(|(((point, declaration), rest), shape)| {
-                Some(self.plan(&name, point, declaration, rest?, *shape))
+                let mut rest = rest?;
+                rest.command.sleeps = built.driver.sleeps().filter(|_| shape.writable);
+                Some(self.plan(&name, point, declaration, rest, *shape))
             })
             .collect();
         if self.findings.len() > before {
@@ -256,7 +260,12 @@ fn copy(spec: &Spec) -> Spec {
         declaration: point.declaration.clone(),
         table: point.table.clone(),
     };
-    Spec { device: spec.device.clone(), table: spec.table.clone(), points: spec.points.iter().map(point).collect() }
+    Spec {
+        gateway: spec.gateway.clone(),
+        device: spec.device.clone(),
+        table: spec.table.clone(),
+        points: spec.points.iter().map(point).collect(),
+    }
 }
 
 /// What a kind says of a wrong value at this path.

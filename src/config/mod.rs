@@ -32,7 +32,7 @@ pub use print::print;
 pub use sources::{Instance, Places, Sources};
 
 use crate::device::{KINDS, Kind, Plan};
-use crate::model::{Fault, Point, Size, Span};
+use crate::model::{Fault, GatewayId, Point, Size, Span};
 use crate::{command, link, queue, uplink};
 use error::Finding;
 use sources::Merged;
@@ -150,9 +150,9 @@ fn compose(table: &toml::Table, sources: &Sources, kinds: &'static [&'static Kin
     let gateway: Option<gateway::Keys> = section(table, "gateway", &mut findings);
     let gateway = gateway.and_then(|keys| keys.complete(sources, &mut findings));
     // What holds the id can be checked with any other.
-    let id = gateway.as_ref().map_or("id", |gateway| gateway.id.as_str());
+    let id = gateway.as_ref().map_or_else(any_id, |gateway| gateway.id.clone());
     let mqtt: Option<link::Config> = section(table, "mqtt", &mut findings).map(|mut mqtt: link::Config| {
-        mqtt.expand(id);
+        mqtt.expand(id.as_str());
         mqtt
     });
     let queue: Option<queue::Config> = section(table, "queue", &mut findings);
@@ -167,13 +167,17 @@ fn compose(table: &toml::Table, sources: &Sources, kinds: &'static [&'static Kin
     checked("command", command.as_ref().map(command::Config::check));
     checked("health", health.as_ref().map(uplink::HealthConfig::check));
     checked("clock", clock.as_ref().map(Clock::check));
-    let devices = devices::devices(&subtable(table, "device", &mut findings), kinds, &mut findings);
+    let devices = devices::devices(&subtable(table, "device", &mut findings), &id, kinds, &mut findings);
     check_together(&devices, mqtt.as_ref(), queue.as_ref(), &mut findings);
     let config = || {
         let (gateway, mqtt, queue, command) = (gateway?, mqtt?, queue?, command?);
         Some(Config { gateway, mqtt, queue, command, health: health?, clock: clock?, devices })
     };
     (config(), findings)
+}
+
+fn any_id() -> GatewayId {
+    GatewayId::new("id").expect("two letters make a name")
 }
 
 /// What only shows where rooms meet.
@@ -204,6 +208,7 @@ fn check_together(
             findings.push(Finding::value(&path, text));
         }
     }
+    check_client_ids(devices, mqtt, findings);
     let room = Size(command::MAX_OPEN * command::MAX_OUTCOME);
     if let Some(queue) = queue
         && queue.outcome.max_bytes < room
@@ -214,6 +219,22 @@ fn check_together(
             queue.outcome.max_bytes
         );
         findings.push(Finding::value(&["queue", "outcome", "max_bytes"], text));
+    }
+}
+
+/// A broker that gets a second connection of one name ends the first.
+fn check_client_ids(devices: &[Device], mqtt: Option<&link::Config>, findings: &mut Vec<Finding>) {
+    let mut known: Vec<(String, &link::Config)> = mqtt.map(|mqtt| ("[mqtt]".to_owned(), mqtt)).into_iter().collect();
+    for Device { plan, .. } in devices {
+        let Some(link) = plan.driver.link() else { continue };
+        let same = |(_, other): &&(String, &link::Config)| {
+            other.client_id == link.client_id && other.url.0.iter().any(|url| link.url.0.contains(url))
+        };
+        if let Some((other, _)) = known.iter().find(same) {
+            let text = format!("`{}`: {other} has it at the same broker: expected another one", link.client_id);
+            findings.push(Finding::value(&["device", plan.device.as_str(), "client_id"], text));
+        }
+        known.push((format!("device {}", plan.device), link));
     }
 }
 

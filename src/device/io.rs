@@ -35,11 +35,16 @@ pub struct DeviceIo {
     lost: BTreeMap<Option<PointName>, u64>,
     /// When losses are told next, at the earliest.
     tell_at: Duration,
+    /// What was told last by [`DeviceIo::awake_until`].
+    awake_until: Duration,
 }
 
 /// Losses are told together, this far apart: they come by the thousand when a device is faster than its `max_rate`, and
 /// must not take the place of readings.
 const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// A device that says much is not said to be awake each time.
+const AWAKE_GRAIN: Duration = Duration::from_millis(250);
 
 /// What the gateway wants of a driver.
 #[derive(Debug)]
@@ -63,9 +68,22 @@ impl DeviceIo {
         held: Held,
         stop: CancellationToken,
     ) -> Self {
-        let allowance = Allowance::new(max_rate);
-        let (ready, open, lost, tell_at) = (VecDeque::new(), None, BTreeMap::new(), Duration::ZERO);
-        DeviceIo { device, rules, arrivals, writes, answers, states, held, stop, allowance, ready, open, lost, tell_at }
+        DeviceIo {
+            device,
+            rules,
+            arrivals,
+            writes,
+            answers,
+            states,
+            held,
+            stop,
+            allowance: Allowance::new(max_rate),
+            ready: VecDeque::new(),
+            open: None,
+            lost: BTreeMap::new(),
+            tell_at: Duration::ZERO,
+            awake_until: Duration::ZERO,
+        }
     }
 
     /// The device's name.
@@ -83,6 +101,34 @@ impl DeviceIo {
         if !self.is_online() {
             self.set_state(DeviceState::Online);
         }
+    }
+
+    /// The device says of itself that it is away, or was silent for too long; the way to it stays open. Its next values
+    /// are news.
+    pub fn offline(&mut self, why: &str) {
+        if self.is_online() {
+            tracing::warn!(MESSAGE_ID = event::DEVICE_OFFLINE, DEVICE = %self.device, "device {} offline: {why}", self.device);
+        }
+        self.set_offline(&DeviceError::Lost(why.to_owned()));
+        self.rules.values_mut().for_each(Rules::reset);
+    }
+
+    /// The device sleeps between what it says, and listens until then, by `CLOCK_BOOTTIME`.
+    pub fn awake_until(&mut self, until: Duration) {
+        // Of the places, one half is for what must not be lost.
+        if self.awake_until.abs_diff(until) >= AWAKE_GRAIN && self.answers.capacity() > self.answers.max_capacity() / 2
+        {
+            self.awake_until = until;
+            self.tell(Answer::Awake { device: self.device.clone(), until });
+        }
+    }
+
+    /// Whether these two raw values are the same one of a point: a device may spell in another way what it was told.
+    pub fn is_same(&self, point: &PointName, one: &Value, other: &Value) -> bool {
+        self.rules.get(point).is_some_and(|rules| {
+            let value = rules.cook(one).value;
+            value.is_some() && value == rules.cook(other).value
+        })
     }
 
     pub(super) fn set_state(&mut self, state: DeviceState) {
@@ -138,6 +184,17 @@ impl DeviceIo {
             values.extend(value.map(|value| (point, value)));
         }
         self.tell(Answer::Opened { device: self.device.clone(), outputs: values });
+    }
+
+    /// The device says of an output what it is, and others than the gateway may have set it. False: there is no room to
+    /// tell that now.
+    pub fn found(&mut self, point: &PointName, raw: &Value) -> bool {
+        let has_room = self.answers.capacity() > self.answers.max_capacity() / 2;
+        let value = self.rules.get(point).and_then(|rules| rules.cook(raw).value).filter(|_| has_room);
+        if let Some(value) = value {
+            self.tell(Answer::Opened { device: self.device.clone(), outputs: vec![(point.clone(), value)] });
+        }
+        has_room
     }
 
     /// An output was set to this raw value. Always a reading, whatever the point's rules say.

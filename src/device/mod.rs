@@ -16,6 +16,7 @@
 #[cfg_attr(not(all(feature = "gpio", feature = "serial")), allow(dead_code))]
 mod access;
 mod allowance;
+mod decode;
 #[cfg_attr(not(all(feature = "gpio", feature = "serial")), allow(dead_code))]
 mod discover;
 mod filter;
@@ -24,12 +25,14 @@ mod gpio;
 #[cfg_attr(not(feature = "gpio"), allow(dead_code))]
 mod held;
 mod io;
+mod mqtt;
 mod point;
 #[cfg(feature = "serial")]
 mod serial;
 mod sim;
 mod supervisor;
 mod sysfs;
+mod template;
 #[cfg(test)]
 mod testing;
 
@@ -39,12 +42,13 @@ use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::model::{Declaration, DeviceName, Fault, PointName, Rate, ValueType};
+use crate::link;
+use crate::model::{Declaration, DeviceName, Fault, GatewayId, PointName, Rate, ValueType, read};
 
-use crate::model::read;
 pub use crate::model::{Write, WriteError};
 pub use discover::{Board, discover};
 pub use held::{Change, Held};
@@ -56,6 +60,7 @@ pub use supervisor::{Plan, Supervisor, Wiring};
 pub const KINDS: &[&Kind] = &[
     #[cfg(feature = "gpio")]
     &gpio::KIND,
+    &mqtt::KIND,
     #[cfg(feature = "serial")]
     &serial::KIND,
     &sim::KIND,
@@ -89,6 +94,8 @@ pub struct Kind {
 /// What the config says about one device, as far as its kind is concerned.
 #[derive(Debug)]
 pub struct Spec {
+    /// The gateway's id, for what the config spells with `{id}`.
+    pub gateway: GatewayId,
     /// Its name.
     pub device: DeviceName,
     /// The kind's own keys of the device's table.
@@ -152,6 +159,17 @@ pub trait Driver: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// For how long the device may sleep, and so be silent, where it listens only after it has said something
+    /// ([`DeviceIo::awake_until`]): commands wait for that.
+    fn sleeps(&self) -> Option<Duration> {
+        None
+    }
+
+    /// The connection that it is made of, where it is one: what its files hold may change, and then it is made anew.
+    fn link(&self) -> Option<&link::Config> {
+        None
+    }
+
     /// Tries what the config names, for `check --devices`: opens it where that changes nothing, and never requests an
     /// output. The text says what was found.
     ///
@@ -202,7 +220,7 @@ pub struct Config {
 
 /// More than any serial line at 115 200 baud can say, less than what starves the other devices.
 fn default_max_rate() -> Rate {
-    Rate::Limit { count: 1000, per: std::time::Duration::from_secs(1) }
+    Rate::Limit { count: 1000, per: Duration::from_secs(1) }
 }
 
 impl fmt::Debug for Built {

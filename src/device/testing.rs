@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Built, Config, Held, Kind, Plan, PointRulesConfig, PointSpec, Spec, Supervisor, Wiring, kind};
 use crate::model::{
-    Answer, Arrival, Cause, CommandId, Declaration, DeviceName, DeviceState, DeviceStates, Fault, Point, PointName,
-    Quality, Reading, Value, Write, keys, time,
+    Answer, Arrival, Cause, CommandId, Declaration, DeviceName, DeviceState, DeviceStates, Fault, GatewayId, Point,
+    PointName, Quality, Reading, Value, Write, keys, time,
 };
 use crate::task::TaskSet;
 
@@ -34,7 +34,12 @@ pub(super) fn parts(text: &str) -> Parts {
     let toml::Value::Table(mut device) = device else { panic!("`device.{name}` is no table") };
     let config: Config = owned(&mut device, keys::<Config>());
     let kind = kind(&config.kind).unwrap();
-    let mut spec = Spec { device: DeviceName::new(&name).unwrap(), table: toml::Table::new(), points: Vec::new() };
+    let mut spec = Spec {
+        gateway: GatewayId::new("g").unwrap(),
+        device: DeviceName::new(&name).unwrap(),
+        table: toml::Table::new(),
+        points: Vec::new(),
+    };
     let mut rules = Vec::new();
     if let Some(toml::Value::Table(points)) = device.remove("point") {
         for (name, point) in points {
@@ -155,7 +160,7 @@ impl Rig {
         let id = CommandId::new(&format!("c-{}", self.ticket)).unwrap();
         let deadline = time::uptime() + DEADLINE;
         let cause = Cause::Command(id);
-        self.writes.send(Write { ticket: self.ticket, cause, values, deadline }).await.unwrap();
+        self.writes.send(Write { ticket: self.ticket, cause, values, deadline, timeout: DEADLINE }).await.unwrap();
         loop {
             let answer = timeout(DEADLINE, self.answers.recv()).await.expect("an answer in time").unwrap();
             if matches!(answer, Answer::Ended { ticket, .. } if ticket == self.ticket) {
@@ -171,7 +176,7 @@ impl Rig {
         for ticket in 1..=count {
             let values = vec![(PointName::new(point).unwrap(), value.clone())];
             let (cause, deadline) = (Cause::Command(CommandId::new("c").unwrap()), time::uptime() + DEADLINE);
-            self.writes.try_send(Write { ticket, cause, values, deadline }).unwrap();
+            self.writes.try_send(Write { ticket, cause, values, deadline, timeout: DEADLINE }).unwrap();
         }
         self.arrivals.close();
         let late = self.tasks.drain(tokio::time::Instant::now() + DEADLINE).await;

@@ -7,7 +7,8 @@ use std::time::Duration;
 use rumqttc::v5::mqttbytes::v5 as packet5;
 use rumqttc::{Outgoing, v5};
 
-use super::{Config, Filter, Limits, MAX_INCOMING, Message, Opening, Publish, Refusal, Version};
+use super::event::KEPT;
+use super::{Config, Filter, Limits, MAX_INCOMING, Message, Opening, Publish, Refusal, Session, Version};
 
 /// The largest packet that MQTT has (MQTT 5.0, section 2.1.4), in bytes.
 ///
@@ -74,7 +75,7 @@ pub(super) fn open(
             options
                 .set_transport(Transport::unix())
                 .set_keep_alive(config.keep_alive.0)
-                .set_clean_session(true)
+                .set_clean_session(opening.session == Session::Clean)
                 .set_manual_acks(true)
                 .set_inflight(capacity)
                 .set_max_packet_size(MAX_INCOMING, MAX_INCOMING);
@@ -98,11 +99,14 @@ pub(super) fn open(
             options
                 .set_transport(Transport::unix())
                 .set_keep_alive(config.keep_alive.0)
-                .set_clean_start(true)
+                .set_clean_start(opening.session == Session::Clean)
                 .set_manual_acks(true)
                 .set_connection_timeout(connect_timeout)
                 .set_outgoing_inflight_upper_limit(capacity)
                 .set_max_packet_size(Some(ANY_SIZE));
+            if opening.session == Session::Kept {
+                options.set_session_expiry_interval(u32::try_from(KEPT.as_secs()).ok());
+            }
             if let Some((topic, payload)) = &opening.will {
                 options.set_last_will(packet5::LastWill::new(topic, payload.to_vec(), QoS::AtLeastOnce, true, None));
             }

@@ -15,7 +15,22 @@ pub struct Opening {
     pub client_id: String,
     /// The Last Will, retained at QoS 1; `None` for a connection that is nobody's presence.
     pub will: Option<(String, Bytes)>,
+    /// What the broker keeps for this client id.
+    pub session: Session,
 }
+
+/// What the broker keeps of a connection that ended, by its client id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Session {
+    /// Nothing, and what it kept before goes.
+    Clean,
+    /// The subscriptions, and what was sent to them at QoS 1 and not acknowledged, for [`KEPT`] (MQTT 5; a 3.1.1
+    /// broker has a time of its own).
+    Kept,
+}
+
+/// How long a session is kept: a board that was away for longer finds what is new.
+pub(super) const KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// A message to be published at QoS 1.
 #[derive(Debug, Clone, PartialEq)]

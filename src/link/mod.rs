@@ -37,7 +37,7 @@ use crate::task::Owned;
 use adapter::{Client, Polling, Signal};
 pub use backoff::Backoff;
 pub use config::{Config, Header, Tls, Version, WebSocket};
-pub use event::{Content, Event, Filter, Limits, LinkError, Message, Opening, Publish, Refusal};
+pub use event::{Content, Event, Filter, Limits, LinkError, Message, Opening, Publish, Refusal, Session};
 pub use files::Files;
 pub use proxy::Proxy;
 pub use secret::{Secret, SecretError, SecretText};

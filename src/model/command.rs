@@ -86,6 +86,8 @@ pub struct Write {
     pub values: Vec<(PointName, Value)>,
     /// Not to be begun after this, by `CLOCK_BOOTTIME`.
     pub deadline: Duration,
+    /// What the device has to act, from when it begins.
+    pub timeout: Duration,
 }
 
 /// What a device says of its outputs. Exactly one `Ended` follows each [`Write`], unless the driver was lost.
@@ -97,6 +99,13 @@ pub enum Answer {
         device: DeviceName,
         /// Its outputs.
         outputs: Vec<(PointName, Value)>,
+    },
+    /// The device sleeps between what it says, and listens until then, by `CLOCK_BOOTTIME`.
+    Awake {
+        /// Which device.
+        device: DeviceName,
+        /// Until when; what has passed means that it sleeps.
+        until: Duration,
     },
     /// From here on the write may have had its effect.
     Began {

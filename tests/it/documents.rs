@@ -6,12 +6,13 @@ use sluicegate::model::event;
 
 use crate::support::Agent;
 
-const DOCUMENTS: [&str; 16] = [
+const DOCUMENTS: [&str; 17] = [
     "README.md",
     "ARCHITECTURE.md",
     "config/brokers/README.md",
     "docs/BROKERS.md",
     "docs/COMMANDS.md",
+    "docs/LOCAL-DEVICES.md",
     "docs/WIRE.md",
     "docs/DURABILITY.md",
     "docs/FLASH.md",

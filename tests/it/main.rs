@@ -17,6 +17,7 @@ mod flash;
 mod full;
 mod isolation;
 mod kills;
+mod local_mqtt;
 mod manual;
 mod misbehaving;
 mod payloads;

@@ -141,8 +141,10 @@ impl Dispatcher {
     fn set_points(&mut self, points: Vec<(Point, PointConfig)>) {
         self.outputs.set(&points);
         let mut before = std::mem::take(&mut self.guards);
+        self.devices.values_mut().for_each(|device| device.sleeps = false);
         for (point, config) in points {
-            self.devices.entry(point.device.clone()).or_default();
+            let of = self.devices.entry(point.device.clone()).or_default();
+            of.sleeps |= config.sleeps.is_some();
             let device = self.guards.entry(point.device.to_string()).or_default();
             let known = before.get_mut(point.device.as_str()).and_then(|points| points.remove(point.name.as_str()));
             device.insert(point.name.to_string(), Guard::new(point, config, known));
@@ -360,7 +362,7 @@ impl Dispatcher {
         let wait = self.outputs.judge(&accepted.device, &accepted.settings, now.uptime);
         let wait = wait.map_err(|(reason, text)| Refused::Because(reason, text))?;
         judge::spend(&mut self.guards, command, now.uptime)?;
-        let deadline = accepted.expires.min(now.uptime + accepted.timeout + wait);
+        let deadline = accepted.deadline(now.uptime + wait, self.config.remember.0);
         Ok((accepted, deadline))
     }
 
@@ -397,13 +399,13 @@ impl Dispatcher {
             .is_none()
             .then(|| self.journal(&Entry::Accepted { at: *now, named, unknown: unknown.clone() }));
         self.memory.accepted(*now, named, entry.is_some(), unknown, now);
-        let Accepted { device, settings, .. } = accepted;
+        let Accepted { device, settings, timeout, .. } = accepted;
         self.outputs.coming(&device, &settings, true);
         let entry = entry.filter(|_| !seeded(self.bug, Bug::NotJournalled));
         // A flash that hangs must not keep anything from being made safe.
         let safe = self.outputs.all_safe(&device, &settings);
         let patience = safe.then(|| now.uptime + FLASH_PATIENCE);
-        let open = Open { command, id, settings, deadline, entry, patience };
+        let open = Open { command, id, settings, deadline, timeout, entry, patience };
         self.devices.entry(device).or_default().waiting.push_back(open);
     }
 
@@ -424,9 +426,16 @@ impl Dispatcher {
     pub(super) fn answer(&mut self, answer: Answer, now: &Timestamp) {
         match answer {
             Answer::Opened { device, outputs } => self.outputs.opened(&device, &outputs, now.uptime),
+            Answer::Awake { device, until } => {
+                if let Some(device) = self.devices.get_mut(&device) {
+                    device.awake_until = until;
+                }
+            }
             Answer::Began { ticket } => {
                 if let Some(running) = self.running(ticket) {
                     running.began = true;
+                    // It may have begun at the end of the time it had for that.
+                    running.deadline = now.uptime + running.timeout;
                 }
             }
             Answer::Ended { ticket, result } => {

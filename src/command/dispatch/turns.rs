@@ -19,6 +19,9 @@ pub(super) struct Device {
     pub(super) urgent: VecDeque<(PointKey, Cause)>,
     pub(super) waiting: VecDeque<Open>,
     pub(super) running: Option<Running>,
+    /// It listens only until [`Device::awake_until`].
+    pub(super) sleeps: bool,
+    pub(super) awake_until: Duration,
 }
 
 /// An accepted command.
@@ -29,6 +32,8 @@ pub(super) struct Open {
     pub(super) settings: Vec<Setting>,
     /// Not to be begun after this.
     pub(super) deadline: Duration,
+    /// What the device has to act, once it began.
+    pub(super) timeout: Duration,
     /// The number of its entry, which must be on flash before it goes on; `None`: it has none.
     pub(super) entry: Option<u64>,
     /// After this it does not wait for that any more.
@@ -41,7 +46,9 @@ pub(super) struct Running {
     pub(super) what: What,
     pub(super) settings: Vec<Setting>,
     pub(super) began: bool,
+    /// Until it began, for that; then, for its end.
     pub(super) deadline: Duration,
+    pub(super) timeout: Duration,
 }
 
 #[derive(Debug)]
@@ -77,18 +84,24 @@ impl Dispatcher {
     fn advance_device(&mut self, name: &DeviceName, now: &Timestamp) {
         loop {
             let Some(device) = self.devices.get_mut(name).filter(|device| device.running.is_none()) else { return };
-            if let Some((key, cause)) = device.urgent.pop_front() {
+            // Before the end it is tried anyway.
+            let asleep = device.sleeps && now.uptime >= device.awake_until && !self.stopping;
+            if !asleep && let Some((key, cause)) = device.urgent.pop_front() {
                 self.run_rule(key, cause, now);
                 continue;
             }
             let Some(head) = device.waiting.front() else { return };
             if now.uptime > head.deadline {
-                self.end_head(name, Verdict::Expired, "its time was over before its turn came".to_owned(), now);
+                let why = if asleep { "the device woke up" } else { "its turn came" };
+                self.end_head(name, Verdict::Expired, format!("its time was over before {why}"), now);
                 continue;
             }
             if head.entry.is_some_and(|entry| entry > self.storage.durable)
                 && head.patience.is_none_or(|patience| now.uptime < patience)
             {
+                return;
+            }
+            if asleep {
                 return;
             }
             match self.outputs.turn(name, &head.settings, now.uptime) {
@@ -112,8 +125,8 @@ impl Dispatcher {
         let Some(open) = self.devices.get_mut(name).and_then(|device| device.waiting.pop_front()) else { return };
         self.outputs.coming(name, &open.settings, false);
         let cause = Cause::Command(open.id.clone());
-        let (settings, deadline) = (open.settings.clone(), open.deadline);
-        self.run(name, What::Command(Box::new(open)), cause, settings, deadline, now);
+        let (settings, times) = (open.settings.clone(), (open.deadline, open.timeout));
+        self.run(name, What::Command(Box::new(open)), cause, settings, times, now);
     }
 
     fn run_rule(&mut self, key: PointKey, cause: Cause, now: &Timestamp) {
@@ -123,7 +136,7 @@ impl Dispatcher {
         }
         let settings = vec![Setting { point: key.1.clone(), value, lease: None }];
         let name = key.0.clone();
-        self.run(&name, What::Rule(key, cause.clone()), cause, settings, now.uptime + timeout, now);
+        self.run(&name, What::Rule(key, cause.clone()), cause, settings, (now.uptime + timeout, timeout), now);
     }
 
     fn run(
@@ -132,16 +145,16 @@ impl Dispatcher {
         what: What,
         cause: Cause,
         settings: Vec<Setting>,
-        deadline: Duration,
+        (deadline, timeout): (Duration, Duration),
         now: &Timestamp,
     ) {
         let ticket = self.next_ticket;
         self.next_ticket = self.next_ticket.wrapping_add(1);
         self.outputs.sent(name, &settings, now.uptime);
         let values = settings.iter().map(|setting| (setting.point.clone(), setting.value.clone())).collect();
-        self.effects.push_back(Effect::Write(name.clone(), Write { ticket, cause, values, deadline }));
+        self.effects.push_back(Effect::Write(name.clone(), Write { ticket, cause, values, deadline, timeout }));
         if let Some(device) = self.devices.get_mut(name) {
-            device.running = Some(Running { ticket, what, settings, began: false, deadline });
+            device.running = Some(Running { ticket, what, settings, began: false, deadline, timeout });
         }
     }
 

@@ -22,9 +22,9 @@ const SERIAL: &[(&str, &[&str])] = &[
     (r#"frame = { kind = "line", size = "1KiB" }"#, &["6:26: device.tank.frame.size: unknown key, expected max"]),
     (r#"frame = { kind = "line", max = "2MiB" }"#, &["6:32: device.tank.frame.max: expected 1B to 1MiB"]),
     (
-        r#"decode = { kind = "xml" }"#,
+        r#"decode = { kind = "yaml" }"#,
         &[
-            r#"6:19: device.tank.decode.kind: expected "json", "csv", "key-value", "regex", "text" or "bytes", found "xml""#,
+            r#"6:19: device.tank.decode.kind: expected "json", "xml", "csv", "key-value", "regex", "text" or "bytes", found "yaml""#,
         ],
     ),
     (
@@ -215,6 +215,22 @@ fn a_wrong_point_says_where_and_what_was_expected() {
         let device = "[device.tank]\nkind = \"serial\"\nport = \"/dev/ttyUSB0\"";
         check(&format!("{RIGHT}{device}\n[device.tank.point.level]\n{keys}\n"), expected);
     }
+}
+
+#[test]
+fn two_connections_of_one_name_are_refused() {
+    let device = |name: &str, keys: &str| {
+        format!("[device.{name}]\nkind = \"mqtt\"\n{keys}\n[device.{name}.point.x]\ntopic = \"a\"\n")
+    };
+    let text = "client_id = \"c\"\nurl = \"mqtt://b\"";
+    check(&format!("{RIGHT}{}{}", device("one", text), device("two", "client_id = \"c\"")), &[]);
+    let place = RIGHT.lines().count() + 9;
+    check(
+        &format!("{RIGHT}{}{}", device("one", text), device("two", text)),
+        &[&format!(
+            "{place}:13: device.two.client_id: `c`: device one has it at the same broker: expected another one"
+        )],
+    );
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use crate::device::decode::{Decode, From};
 use crate::model::{Fault, Size, Span};
 
 /// The keys of the device's table that are this kind's own.
@@ -29,7 +30,7 @@ pub(super) struct Config {
     #[serde(default)]
     pub frame: Framing,
     /// How a frame is read.
-    #[serde(default)]
+    #[serde(default = "whole")]
     pub decode: Decode,
     /// Drop the first frame after the port was opened: it may be the rest of one. `21.5` without its first digit is a
     /// number too.
@@ -47,16 +48,6 @@ pub(super) struct PointConfig {
     pub from: Option<From>,
     /// What is sent to set the point: `{value}` stands for the raw value.
     pub write: Option<String>,
-}
-
-/// A place in a frame.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(untagged, expecting = "expected text, or a column number from 1")]
-pub(super) enum From {
-    /// A column, from 1.
-    Column(usize),
-    /// A JSON pointer, a key, or the name of a capture.
-    Name(String),
 }
 
 /// Parity.
@@ -109,37 +100,6 @@ pub(super) enum Delimiter {
     Bytes(Vec<u8>),
 }
 
-/// How a frame is read.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
-pub(super) enum Decode {
-    /// A JSON document; `from` is a JSON pointer (RFC 6901).
-    Json {},
-    /// Columns; `from` is the number of one, from 1.
-    Csv {
-        /// Between two columns (`,`).
-        #[serde(default = "comma")]
-        separator: char,
-    },
-    /// Pairs such as `T=21.5 H=40`; `from` is a key.
-    KeyValue {
-        /// Between two pairs. Default: any of white space, `,` and `;`.
-        separator: Option<String>,
-        /// Between key and value (`=`).
-        #[serde(default = "equals")]
-        assign: String,
-    },
-    /// A pattern; `from` is the name of one of its captures.
-    Regex {
-        /// The pattern, in the syntax of the crate `regex-lite`.
-        pattern: String,
-    },
-    /// The whole frame is the value, as text.
-    Text {},
-    /// The whole frame is the value, as hexadecimal digits.
-    Bytes {},
-}
-
 fn default_baud_rate() -> u32 {
     9600
 }
@@ -152,27 +112,17 @@ fn default_stop_bits() -> u8 {
     1
 }
 
+fn whole() -> Decode {
+    Decode::Text {}
+}
+
 fn default_max() -> Size {
     Size(4 << 10)
-}
-
-fn comma() -> char {
-    ','
-}
-
-fn equals() -> String {
-    "=".to_owned()
 }
 
 impl Default for Framing {
     fn default() -> Self {
         Framing::Line { max: default_max() }
-    }
-}
-
-impl Default for Decode {
-    fn default() -> Self {
-        Decode::Text {}
     }
 }
 
@@ -203,17 +153,10 @@ impl Config {
         if self.frame.delimiter().is_empty() {
             wrong("frame.delimiter", "expected at least one character or byte".to_owned());
         }
-        if let Decode::KeyValue { separator, assign } = &self.decode {
-            if assign.is_empty() {
-                wrong("decode.assign", "expected what stands between key and value, such as \"=\"".to_owned());
-            }
-            if separator.as_ref().is_some_and(String::is_empty) {
-                wrong("decode.separator", "expected what stands between two pairs, such as \",\"".to_owned());
-            }
-        }
         if self.silence.is_some_and(|silence| silence.0.is_zero()) {
             wrong("silence", "expected a time above 0".to_owned());
         }
+        faults.extend(self.decode.check());
         faults
     }
 }

@@ -1,6 +1,6 @@
 //! Devices on a serial port of their own: frames in, decoded into points; commands out, by a template.
 //!
-//! `frame` cuts bytes into frames, `decode` and `json` read values out of one, `template` makes the bytes of a command:
+//! `frame` cuts bytes into frames, a [`Decoder`] reads values out of one, a [`Template`] makes the bytes of a command:
 //! pure functions, all of them. `port` does the I/O. What does not decode is counted and logged once per episode, and
 //! harms nothing: the next good frame is read. A frame without a point's field is no reading of that point.
 //!
@@ -8,13 +8,10 @@
 //! ends the driver; the supervisor's next start opens the port again.
 
 mod config;
-mod decode;
 mod discover;
 mod frame;
-mod json;
 mod port;
 mod rivals;
-mod template;
 #[cfg(test)]
 mod tests;
 
@@ -26,18 +23,18 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use self::config::{Config, PointConfig};
-use self::decode::{Decoder, Slot, Undecodable};
 use self::frame::{Frame, Framer};
 use self::port::Port;
 use self::rivals::Rival;
-use self::template::Template;
+use super::decode::{Decoder, Noise, Slot, Undecodable};
+use super::template::Template;
 use super::{Ask, Built, DeviceError, DeviceIo, Driver, Kind, Run, Shape, Spec, Write, WriteError};
-use crate::model::{self, Fault, PointName, Timestamp, Value, time};
+use crate::model::{self, Fault, PointName, Value, time};
 
 /// Sensors and actuators on a serial port.
 pub(super) const KIND: Kind = Kind {
     name: "serial",
-    summary: "a sensor or actuator on a serial port: lines or frames as JSON, CSV, key=value, pattern, text or bytes",
+    summary: "a sensor or actuator on a serial port: lines or frames as JSON, XML, CSV, key=value, pattern, text or bytes",
     sample: include_str!("sample.toml"),
     device_keys: || model::keys::<Config>(),
     point_keys: || model::keys::<PointConfig>(),
@@ -47,9 +44,6 @@ pub(super) const KIND: Kind = Kind {
 
 /// As much as a tty gives in one read.
 const CHUNK: usize = 4096;
-
-/// Noise this long after other noise is a new episode, and a new line in the log.
-const EPISODE: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 struct Serial {
@@ -143,7 +137,7 @@ impl Serial {
             framer: Framer::new(&self.config.frame, self.config.skip_first),
             slots: vec![Slot::Absent; self.readers.len()],
             valid_at: Instant::now(),
-            noise: Noise::default(),
+            noise: Noise::of("frame"),
         };
         let mut chunk = vec![0; CHUNK];
         loop {
@@ -177,7 +171,7 @@ impl Serial {
         while let Some(frame) = ear.framer.next() {
             let decoded = match frame {
                 Frame::Whole(frame) => self.decoder.decode(frame, &mut ear.slots).map_err(|error| (error, frame)),
-                Frame::TooLong => Err((Undecodable::TooLong, &b""[..])),
+                Frame::TooLong => Err((Undecodable::TooLong("`frame.max`"), &b""[..])),
             };
             if let Err((error, frame)) = decoded {
                 ear.noise.heard(io, &error, frame, now);
@@ -236,34 +230,6 @@ struct Ear {
     /// When the last valid frame was passed on; first, when the port was opened.
     valid_at: Instant,
     noise: Noise,
-}
-
-/// Frames that could not be read.
-#[derive(Debug, Default)]
-struct Noise {
-    /// In this episode.
-    frames: u64,
-    last: Option<Duration>,
-}
-
-impl Noise {
-    fn heard(&mut self, io: &DeviceIo, error: &Undecodable, frame: &[u8], now: Timestamp) {
-        let new = self.last.is_none_or(|last| now.uptime.saturating_sub(last) > EPISODE);
-        self.frames = if new { 1 } else { self.frames + 1 };
-        self.last = Some(now.uptime);
-        if new {
-            let start = frame.get(..40).unwrap_or(frame).escape_ascii();
-            tracing::warn!(DEVICE = %io.device(), "a frame can't be read: {error} (`{start}`)");
-        }
-    }
-
-    /// A valid frame came.
-    fn over(&mut self, io: &DeviceIo, now: Timestamp) {
-        if self.last.is_some_and(|last| now.uptime.saturating_sub(last) > EPISODE) {
-            tracing::info!(DEVICE = %io.device(), "frames can be read again, {} could not", self.frames);
-            *self = Noise::default();
-        }
-    }
 }
 
 async fn at(moment: Option<Instant>) {

@@ -245,7 +245,7 @@ fn a_wrong_table_is_told_key_by_key() {
         ("frame = { kind = \"delimiter\" }", "missing field `delimiter`"),
         ("frame = { kind = \"delimiter\", delimiter = \"\" }", "frame.delimiter: expected at least one"),
         ("frame = { kind = \"delimiter\", delimiter = 10 }", "expected text such as"),
-        ("decode = { kind = \"xml\" }", "unknown variant `xml`"),
+        ("decode = { kind = \"yaml\" }", "unknown variant `yaml`"),
         ("decode = { kind = \"text\", separator = \",\" }", "unknown field `separator`"),
         ("decode = { kind = \"csv\", separator = \"ab\" }", "decode"),
         ("decode = { kind = \"key-value\", assign = \"\" }", "decode.assign: "),

@@ -11,7 +11,7 @@ use super::poison::Place;
 use super::presence::{Corrections, ECHO_PATIENCE, Stage};
 use super::publisher::Publisher;
 use super::{Change, Episode, Shared, Status};
-use crate::link::{Event, Kept, Link, LinkError, Opening};
+use crate::link::{self, Event, Kept, Link, LinkError, Opening};
 use crate::model::{DeviceStates, event, time};
 use crate::task::Pulse;
 
@@ -81,8 +81,8 @@ impl<'a> Session<'a> {
     /// Begins a connection, whose Last Will is the message of a clean stop, byte for byte.
     pub(super) fn open(shared: &'a mut Shared, kept: &'a mut Kept) -> Result<Self, LinkError> {
         let farewell = shared.own_status(false);
-        let opening =
-            Opening { client_id: shared.parts.link.client_id.clone(), will: Some((farewell.topic, farewell.payload)) };
+        let (client_id, will) = (shared.parts.link.client_id.clone(), Some((farewell.topic, farewell.payload)));
+        let opening = Opening { client_id, will, session: link::Session::Clean };
         let link = Link::open(&shared.parts.link, &opening, kept)?;
         Ok(Session {
             introduces: !shared.introduced,

@@ -63,6 +63,16 @@ impl Agent {
         self.child = None;
     }
 
+    /// Leaves it alive and silent.
+    pub(crate) fn freeze(&self) {
+        signal(&self.child.as_ref().unwrap().0, Signal::STOP);
+    }
+
+    /// And on again.
+    pub(crate) fn thaw(&self) {
+        signal(&self.child.as_ref().unwrap().0, Signal::CONT);
+    }
+
     /// SIGTERM, and its exit status.
     pub(crate) fn stop(&mut self) -> ExitStatus {
         let mut child = self.child.take().unwrap();

@@ -10,6 +10,7 @@ mod child;
 #[expect(dead_code, reason = "the demo uses more of it")]
 #[path = "../../../examples/demo/broker/mod.rs"]
 pub(crate) mod demo_broker;
+mod esp;
 mod flash;
 mod gate;
 mod mischievous;
@@ -28,6 +29,7 @@ pub(crate) use broker::{Mosquitto, free_port};
 pub(crate) use certs::{Authority, Identity};
 pub(crate) use chance::Chance;
 pub(crate) use child::{Killed, signal};
+pub(crate) use esp::{Esp, Obeys};
 pub(crate) use flash::Flash;
 pub(crate) use gate::Gate;
 pub(crate) use mischievous::Mischievous;

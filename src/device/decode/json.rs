@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::decode::Slot;
+use super::Slot;
 use crate::model::Value;
 
 /// JSON pointers (RFC 6901), in the order of their tokens, so that those below one place stand side by side.

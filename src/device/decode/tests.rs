@@ -51,6 +51,19 @@ fn json_by_pointer() {
 }
 
 #[test]
+fn xml_by_path() {
+    let points =
+        [(at("/tank/level"), FLOAT), (at("/tank/@id"), TEXT), (at("/tank/note"), TEXT), (at("/tank/pump"), None)];
+    let config = "kind = \"xml\"";
+    let frame = b"<tank id='007'><level unit='cm'> 21.5 </level><note/><pump><on/></pump></tank>";
+    check(config, &points, frame, &[float(21.5), word("007"), word(""), Slot::Bad]);
+    check(config, &points, b"<tank><level/></tank>", &[Slot::Absent, Slot::Absent, Slot::Absent, Slot::Absent]);
+    refused(config, &points, b"<tank><level>2", "not XML");
+    refused(config, &points, b"<tank>&boom;</tank>", "not XML");
+    refused(config, &points, b"<tank>\xff</tank>", "not UTF-8");
+}
+
+#[test]
 fn columns_by_number() {
     let points = [(Some(From::Column(2)), FLOAT), (Some(From::Column(1)), TEXT), (Some(From::Column(4)), None)];
     let config = "kind = \"csv\"";

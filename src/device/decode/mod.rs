@@ -1,16 +1,25 @@
-//! From a frame to the raw values in it: a pure function of bytes.
+//! From a frame, or a message, to the raw values in it: a pure function of bytes.
+
+mod config;
+mod json;
+mod noise;
+#[cfg(test)]
+mod tests;
+mod xml;
 
 use std::borrow::Cow;
 
 use regex_lite::Regex;
 
-use super::config::{Decode, From};
-use super::json::Pointers;
+pub(super) use self::config::{Decode, From};
+use self::json::Pointers;
+pub(super) use self::noise::Noise;
+use self::xml::Paths;
 use crate::model::{Value, ValueType};
 
 /// How the frames of one device are read. Each point that reads has a slot, by its place in the list of them.
 #[derive(Debug)]
-pub(super) struct Decoder {
+pub(in crate::device) struct Decoder {
     how: How,
     /// The declared types of the points.
     types: Vec<Option<ValueType>>,
@@ -19,6 +28,7 @@ pub(super) struct Decoder {
 #[derive(Debug)]
 enum How {
     Json(Pointers),
+    Xml(Paths),
     Csv { separator: char, columns: Vec<usize> },
     KeyValue { separator: Option<String>, assign: String, keys: Vec<String> },
     Regex { pattern: Regex, captures: Vec<usize> },
@@ -28,7 +38,7 @@ enum How {
 
 /// What a frame has for a point.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) enum Slot {
+pub(in crate::device) enum Slot {
     /// Nothing: the frame is no reading of this point.
     #[default]
     Absent,
@@ -40,13 +50,15 @@ pub(super) enum Slot {
 
 /// Why a frame could not be read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Undecodable {
-    #[error("it is longer than `frame.max`")]
-    TooLong,
+pub(in crate::device) enum Undecodable {
+    #[error("it is longer than {0}")]
+    TooLong(&'static str),
     #[error("it is not UTF-8")]
     NotUtf8,
     #[error("it is not JSON: {0}")]
     NotJson(#[from] serde_json::Error),
+    #[error("it is not XML: {0}")]
+    NotXml(String),
     #[error("it has none of the columns")]
     NoColumn,
     #[error("it has no pair of key and value")]
@@ -60,7 +72,7 @@ impl Decoder {
     ///
     /// # Errors
     /// What is wrong, with the number of the point, or without for the decoder itself.
-    pub(super) fn new(
+    pub(in crate::device) fn new(
         decode: &Decode,
         points: &[(Option<From>, Option<ValueType>)],
     ) -> Result<Self, Vec<(Option<usize>, String)>> {
@@ -79,6 +91,12 @@ impl Decoder {
                     name(Some(from)).is_some_and(|pointer| pointer.is_empty() || pointer.starts_with('/'))
                 });
                 How::Json(Pointers::new(names()))
+            }
+            Decode::Xml {} => {
+                let expected =
+                    "expected the names of elements, such as \"/status/tank/level\", or \"/status/tank/@unit\"";
+                each(expected, &mut |from| name(Some(from)).is_some_and(xml::is_path));
+                How::Xml(Paths::new(points.iter().map(|(from, _)| name(from.as_ref()).unwrap_or_default())))
             }
             Decode::Csv { separator } => {
                 let mut columns = Vec::new();
@@ -128,10 +146,11 @@ impl Decoder {
     ///
     /// # Errors
     /// When the frame can't be read as a whole; the slots mean nothing then.
-    pub(super) fn decode(&self, frame: &[u8], slots: &mut [Slot]) -> Result<(), Undecodable> {
+    pub(in crate::device) fn decode(&self, frame: &[u8], slots: &mut [Slot]) -> Result<(), Undecodable> {
         slots.fill(Slot::Absent);
         match &self.how {
             How::Json(pointers) => pointers.read(frame, slots)?,
+            How::Xml(paths) => paths.read(text(frame)?, slots, |slot, field| self.field(slot, field))?,
             How::Csv { separator, columns } => {
                 let mut found = columns.is_empty();
                 for (column, field) in Columns::new(text(frame)?, *separator).enumerate() {
@@ -261,7 +280,3 @@ fn unquote(quoted: &str) -> Option<(Cow<'_, str>, &str)> {
     }
     Some((field, after))
 }
-
-#[cfg(test)]
-#[path = "decode_tests.rs"]
-mod tests;

@@ -1,0 +1,317 @@
+//! One connection of one device: what it says becomes readings and presence, what it is told becomes messages.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Mqtt;
+use super::deed::Deed;
+use super::ear::Said;
+use crate::device::decode::Noise;
+use crate::device::{DeviceError, DeviceIo, Write, WriteError};
+use crate::link::{Content, Event, Kept, Link, Message, Opening, Publish, Session};
+use crate::model::{PointName, Span, Value, time};
+
+/// For the farewell: a broker that is there takes it at once.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Topics whose last payload is known; a filter with wildcards may have any number of them.
+const MAX_KNOWN: usize = 1024;
+
+/// What one connection leaves to the next.
+#[derive(Debug, Default)]
+pub(super) struct Past {
+    kept: Kept,
+    /// When the device was heard last, by `CLOCK_BOOTTIME`.
+    heard: Option<Duration>,
+    /// Of topics whose stored messages count, what was said last, as a hash: the broker shows it at each subscription.
+    known: HashMap<String, u64>,
+}
+
+/// See the module.
+pub(super) struct Talk<'a> {
+    of: &'a Mqtt,
+    link: Link,
+    /// Since when all is subscribed. What comes before is what the broker kept: nobody knows how old it is.
+    ready: Option<Duration>,
+    /// What the device's status says.
+    status: Option<bool>,
+    /// The silence was told.
+    is_lost: bool,
+    deed: Option<Deed>,
+    /// What the router knows of outputs that the device itself may change.
+    found: BTreeMap<PointName, Value>,
+    noise: Noise,
+}
+
+impl<'a> Talk<'a> {
+    /// Begins a connection.
+    pub(super) fn open(of: &'a Mqtt) -> Result<Self, DeviceError> {
+        let opening = Opening { client_id: of.link.client_id.clone(), will: None, session: Session::Kept };
+        let link = Link::open(&of.link, &opening, &mut of.past().kept);
+        let link = link.map_err(|error| DeviceError::Open(of.about(&error)))?;
+        let (found, noise) = (BTreeMap::new(), Noise::of("message"));
+        Ok(Talk { of, link, ready: None, status: None, is_lost: false, deed: None, found, noise })
+    }
+
+    /// What happened next. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Result<Event, DeviceError> {
+        self.link.next().await.map_err(|error| match self.ready {
+            Some(_) => DeviceError::Lost(self.of.about(&error)),
+            None => DeviceError::Open(self.of.about(&error)),
+        })
+    }
+
+    /// Says farewell; the broker keeps the session.
+    pub(super) async fn part(mut self) {
+        self.link.disconnect();
+        let parted = async { while !matches!(self.link.next().await, Ok(Event::Parted) | Err(_)) {} };
+        if tokio::time::timeout(FAREWELL, parted).await.is_err() {
+            tracing::debug!("the broker of a device did not take the farewell");
+        }
+        self.link.close().await;
+    }
+
+    /// When [`Talk::overdue`] has something to do.
+    pub(super) fn due(&self) -> Option<Duration> {
+        self.deed.as_ref().map(|deed| deed.until).into_iter().chain(self.silent_at()).min()
+    }
+
+    fn silent_at(&self) -> Option<Duration> {
+        let (ready, patience) = (self.ready?, self.of.patience()?);
+        (!self.is_lost).then(|| self.of.past().heard.unwrap_or_default().max(ready) + patience)
+    }
+
+    /// The command's time, or that of the device to say something, is over.
+    pub(super) async fn overdue(&mut self, io: &mut DeviceIo) {
+        let now = time::uptime();
+        if let Some(deed) = self.deed.take_if(|deed| deed.until <= now) {
+            let error = deed.overdue();
+            io.answer(deed.write, Err(error)).await;
+        }
+        if let Some(patience) = self.of.patience()
+            && self.silent_at().is_some_and(|at| at <= now)
+        {
+            self.is_lost = true;
+            io.offline(&format!("nothing was heard of it for {}", Span(patience)));
+        }
+    }
+
+    /// Acts on what happened.
+    pub(super) async fn take(&mut self, io: &mut DeviceIo, event: Event) -> Result<(), DeviceError> {
+        match event {
+            Event::Up(_) => {
+                self.of.past().kept.url_works();
+                if self.of.subscriptions.is_empty() {
+                    self.begin(io).await;
+                    // Nothing is to be heard of it.
+                    io.online();
+                } else {
+                    self.link.subscribe(&self.of.subscriptions);
+                }
+            }
+            Event::Subscribed(granted) => {
+                let granted = granted.into_iter().chain(std::iter::repeat(false));
+                if let Some((filter, _)) = self.of.subscriptions.iter().zip(granted).find(|(_, granted)| !granted) {
+                    let text = format!("its broker's ACL refuses the subscription to {}", filter.path);
+                    return Err(DeviceError::Open(text));
+                }
+                self.begin(io).await;
+            }
+            Event::Acked(ticket, result) => {
+                if let Some(deed) = &mut self.deed
+                    && let Err(error) = deed.acked(ticket, result)
+                {
+                    self.end(io, Err(error)).await;
+                }
+                self.look(io).await;
+            }
+            Event::Message(message) => self.hear(io, message).await,
+            Event::Alive | Event::Parted => {}
+        }
+        Ok(())
+    }
+
+    /// All is subscribed.
+    async fn begin(&mut self, io: &mut DeviceIo) {
+        let now = time::uptime();
+        self.ready = Some(now);
+        // What its outputs are it says itself.
+        io.opened(Vec::new()).await;
+        let heard = self.of.past().heard;
+        if let (Some(heard), Some(patience)) = (heard, self.of.patience())
+            && now < heard + patience
+            && self.status != Some(false)
+        {
+            io.online();
+        }
+    }
+
+    async fn hear(&mut self, io: &mut DeviceIo, message: Message) {
+        let now = time::now();
+        let of = self.of;
+        let is_news = !of.ear.wants_stored(&message.topic) || self.is_news(&message);
+        let (said, wrong) =
+            if is_news { of.ear.read(&message.topic, &message.payload, message.retain) } else { (Vec::new(), None) };
+        match wrong {
+            Some(error) => self.noise.heard(io, &error, &message.payload, now),
+            None if !said.is_empty() => self.noise.over(io, now),
+            None => {}
+        }
+        self.note_presence(io, &message, now.uptime);
+        let mut done = None;
+        if let Some(deed) = self.deed.as_mut().filter(|_| !message.retain) {
+            deed.heard(&said);
+            done = deed.done(io);
+        }
+        for Said { point, value } in &said {
+            match value {
+                Some(value) => self.note_output(io, point, value),
+                None => {
+                    io.report_bad(point).await;
+                    continue;
+                }
+            }
+            // What a command did is said with it.
+            let is_deed = done.is_some() && self.deed.as_ref().is_some_and(|deed| deed.sets(point));
+            if let Some(value) = value.as_ref().filter(|_| !is_deed) {
+                io.report_at(point, value, now).await;
+            }
+        }
+        if let Some(values) = done {
+            self.end(io, Ok(values)).await;
+        }
+        // Only now: what was not handed over is to come again.
+        self.link.ack(&message);
+    }
+
+    /// Whether a stored message says what is not known from the connection before, or from this one.
+    fn is_news(&self, message: &Message) -> bool {
+        let mut hasher = DefaultHasher::new();
+        message.payload.hash(&mut hasher);
+        let said = hasher.finish();
+        let mut past = self.of.past();
+        if past.known.len() >= MAX_KNOWN {
+            past.known.clear();
+        }
+        past.known.insert(message.topic.clone(), said) != Some(said) || !message.retain
+    }
+
+    /// What a message says of the device itself.
+    fn note_presence(&mut self, io: &mut DeviceIo, message: &Message, now: Duration) {
+        let of = self.of;
+        let status = of.config.status.as_ref().filter(|status| status.topic == message.topic);
+        let status = status.and_then(|status| match &message.payload {
+            payload if *payload == status.online => Some(true),
+            payload if *payload == status.offline => Some(false),
+            _ => None,
+        });
+        let is_old = message.retain || self.ready.is_none();
+        // What another config had subscribed to is in the session as well.
+        if status.is_none() && !of.ear.hears(&message.topic) {
+            return;
+        }
+        let Some(awake) = of.config.awake else {
+            self.status = status.or(self.status);
+            if status == Some(false) {
+                let topic = &message.topic;
+                return io.offline(&format!("it says so: {topic} is `{}`", message.payload.escape_ascii()));
+            }
+            if !is_old {
+                self.note_heard();
+            }
+            // Where nothing else tells, a stored value that counts is a sign as well.
+            let is_alone = of.config.status.is_none() && of.config.interval.is_none();
+            let counts = !is_old || is_alone && message.retain && of.ear.wants_stored(&message.topic);
+            if self.status == Some(true) && status.is_some() || counts && self.status != Some(false) {
+                io.online();
+            }
+            return;
+        };
+        if is_old {
+            return;
+        }
+        self.note_heard();
+        io.online();
+        // One that sleeps says farewell each time.
+        io.awake_until(if status == Some(false) { now } else { now + awake.0 });
+    }
+
+    fn note_heard(&mut self) {
+        self.is_lost = false;
+        self.of.past().heard = Some(time::uptime());
+    }
+
+    /// An output may be changed by others than the gateway: at the device, from another program.
+    fn note_output(&mut self, io: &mut DeviceIo, point: &PointName, value: &Value) {
+        let is_output = self.of.writers.get(point).is_some_and(|writer| writer.confirms);
+        if is_output && self.found.get(point) != Some(value) && io.found(point, value) {
+            self.found.insert(point.clone(), value.clone());
+        }
+    }
+
+    /// Publishes what is asked for.
+    pub(super) async fn write(&mut self, io: &mut DeviceIo, write: Write) {
+        // There is one at a time, by the router.
+        let error = WriteError::Unknown("another command came before it ended".to_owned());
+        self.end(io, Err(error)).await;
+        let messages = self.messages(&write).map_err(WriteError::Failed);
+        let messages = match messages.and_then(|messages| io.begin(&write).map(|()| messages)) {
+            Ok(messages) => messages,
+            Err(error) => return io.answer(write, Err(error)).await,
+        };
+        let until = time::uptime() + write.timeout;
+        let mut deed = Deed::new(write, until);
+        for (point, value, publish, confirms) in messages {
+            match self.link.publish(publish) {
+                Ok(ticket) => deed.published(point, value, ticket, confirms),
+                Err(_) => {
+                    let error = WriteError::Unknown("the link to its broker ended meanwhile".to_owned());
+                    return io.answer(deed.write, Err(error)).await;
+                }
+            }
+        }
+        self.deed = Some(deed);
+    }
+
+    /// What is published for a command. Never to be stored: it would act again whenever the device comes back.
+    fn messages(&self, write: &Write) -> Result<Vec<(PointName, Value, Publish, bool)>, String> {
+        if self.ready.is_none() || self.link.is_ending() {
+            return Err("the link to its broker is down".to_owned());
+        }
+        if self.link.distance() + write.values.len() > usize::from(self.of.link.window) {
+            return Err("its broker has not acknowledged the commands before".to_owned());
+        }
+        let message = |(point, value): &(PointName, Value)| {
+            let writer = self.of.writers.get(point).ok_or_else(|| format!("`{point}` has no `set`"))?;
+            let payload = Bytes::from(writer.payload.render(value)?);
+            let topic = writer.topic.clone();
+            let publish = Publish { topic, payload, retain: false, content: Content::Text, correlation: None };
+            Ok((point.clone(), value.clone(), publish, writer.confirms))
+        };
+        write.values.iter().map(message).collect()
+    }
+
+    /// The command may be done by now.
+    async fn look(&mut self, io: &mut DeviceIo) {
+        if let Some(values) = self.deed.as_ref().and_then(|deed| deed.done(io)) {
+            self.end(io, Ok(values)).await;
+        }
+    }
+
+    async fn end(&mut self, io: &mut DeviceIo, result: Result<Vec<(PointName, Value)>, WriteError>) {
+        if let Some(deed) = self.deed.take() {
+            io.answer(deed.write, result).await;
+        }
+    }
+}
+
+/// Waits until then, by `CLOCK_BOOTTIME`.
+pub(super) async fn at(due: Option<Duration>) {
+    match due {
+        Some(due) => tokio::time::sleep(due.saturating_sub(time::uptime())).await,
+        None => std::future::pending().await,
+    }
+}
