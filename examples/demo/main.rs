@@ -69,6 +69,8 @@ state_directory = "{state}"
 url = "mqtt://127.0.0.1:{port}"
 version = "5"
 [clock]
+# Nobody sets it while this plays: on a board without a battery nothing would be seen for a minute.
+wait = "0s"
 trust = "always"
 [device.station]
 kind = "serial"
