@@ -110,7 +110,8 @@ async fn play(arguments: Arguments) -> anyhow::Result<()> {
         Err(errors) => bail!("{}", errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
     };
     let stop = CancellationToken::new();
-    let control = agent::control_path(&config);
+    // Not that of the system's gateway, which may run beside it.
+    let control = control::path(None, folder.path());
     let end = match arguments.seconds {
         Some(seconds) => format!("Ends after {seconds} s."),
         None => "Ends at Ctrl-C.".to_owned(),
