@@ -13,10 +13,9 @@ mod station;
 mod view;
 
 use std::future::pending;
-use std::io;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Parser;
 use serde_json::Value;
 use sluicegate::agent::{self, Exit, Handed};
@@ -69,6 +68,8 @@ state_directory = "{state}"
 url = "mqtt://127.0.0.1:{port}"
 version = "5"
 [clock]
+# Nobody sets it while this plays: on a board without a battery nothing would be seen for a minute.
+wait = "0s"
 trust = "always"
 [device.station]
 kind = "serial"
@@ -109,7 +110,8 @@ async fn play(arguments: Arguments) -> anyhow::Result<()> {
         Err(errors) => bail!("{}", errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
     };
     let stop = CancellationToken::new();
-    let control = agent::control_path(&config);
+    // Not that of the system's gateway, which may run beside it.
+    let control = control::path(None, folder.path());
     let end = match arguments.seconds {
         Some(seconds) => format!("Ends after {seconds} s."),
         None => "Ends at Ctrl-C.".to_owned(),
@@ -195,8 +197,10 @@ impl Stage {
                     self.command();
                 }
                 () = sleep_until(outage_at) => {
-                    outage_at += if self.broker.is_some() { OUTAGE } else { OUTAGES.1 - OUTAGE };
+                    let next = if self.broker.is_some() { OUTAGE } else { OUTAGES.1 - OUTAGE };
                     self.turn().await?;
+                    // From now on, as this machine may have stood still.
+                    outage_at = Instant::now() + next;
                 }
                 _ = draw.tick() => {
                     // Nobody looks any more.
@@ -230,14 +234,15 @@ impl Stage {
     }
 
     /// The broker goes, or comes back with nothing in its memory.
-    async fn turn(&mut self) -> io::Result<()> {
+    async fn turn(&mut self) -> anyhow::Result<()> {
         self.backstage.broker = self.broker.is_none();
-        if self.broker.take().is_some() {
+        if let Some(broker) = self.broker.take() {
+            broker.stop().await.map_err(|panic| anyhow!("the broker panicked: {panic}"))?;
             self.outages += 1;
             self.picture.tell("the broker goes away; the sensors do not care".to_owned());
             self.picture.forget_presence();
         } else {
-            let broker = Broker::start(self.settings).await?;
+            let broker = Broker::start(self.settings).await.context("the broker's port was taken meanwhile")?;
             self.tap = broker.tap();
             self.broker = Some(broker);
             self.picture.tell("the broker is back, and has forgotten all".to_owned());

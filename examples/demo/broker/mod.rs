@@ -22,6 +22,7 @@ use std::time::Duration;
 use sluicegate::task::{Owned, TaskSet};
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
 
 use hub::Hub;
 pub(crate) use hub::Journal;
@@ -47,7 +48,8 @@ pub(crate) struct Settings {
 pub(crate) struct Broker {
     port: u16,
     hub: Arc<Hub>,
-    _listening: Owned<()>,
+    stop: CancellationToken,
+    listening: Owned<()>,
 }
 
 impl Broker {
@@ -59,8 +61,18 @@ impl Broker {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, settings.port)).await?;
         let port = listener.local_addr()?.port();
         let hub = Arc::new(Hub::new(settings.limits, settings.journal));
-        let listening = Owned::spawn(listen(listener, Arc::clone(&hub)));
-        Ok(Broker { port, hub, _listening: listening })
+        let stop = CancellationToken::new();
+        let listening = Owned::spawn(listen(listener, Arc::clone(&hub), stop.clone()));
+        Ok(Broker { port, hub, stop, listening })
+    }
+
+    /// As when it is dropped, and its port is free after that.
+    ///
+    /// # Errors
+    /// The text of a panic, when it had panicked.
+    pub(crate) async fn stop(mut self) -> Result<(), String> {
+        self.stop.cancel();
+        self.listening.ended().await
     }
 
     /// Where it listens.
@@ -89,10 +101,11 @@ impl Broker {
     }
 }
 
-async fn listen(listener: TcpListener, hub: Arc<Hub>) {
+async fn listen(listener: TcpListener, hub: Arc<Hub>, stop: CancellationToken) {
     let mut connections = TaskSet::new();
     loop {
         tokio::select! {
+            () = stop.cancelled() => return,
             accepted = listener.accept() => match accepted {
                 Ok((socket, _)) => {
                     if let Err(error) = socket.set_nodelay(true) {

@@ -52,8 +52,11 @@ do_install() {
     install -D -m 0644 ${S}/systemd/sluicegate.tmpfiles.conf ${D}${nonarch_libdir}/tmpfiles.d/sluicegate.conf
     install -D -m 0644 ${S}/systemd/sluicegate.catalog ${D}${nonarch_libdir}/systemd/catalog/sluicegate.catalog
     install -D -m 0644 ${S}/systemd/70-sluicegate.rules ${D}${nonarch_base_libdir}/udev/rules.d/70-sluicegate.rules
+    # As tmpfiles would make them, which can't on a read-only root.
+    install -d -m 0750 ${D}${sysconfdir}/sluicegate
+    install -d -m 0750 ${D}${sysconfdir}/sluicegate/conf.d
     install -D -m 0640 ${S}/config/sluicegate.toml ${D}${sysconfdir}/sluicegate/sluicegate.toml
-    chgrp sluicegate ${D}${sysconfdir}/sluicegate/sluicegate.toml
+    chgrp -R sluicegate ${D}${sysconfdir}/sluicegate
     install -D -m 0644 ${S}/docs/man/sluicegate.1 ${D}${mandir}/man1/sluicegate.1
     install -D -m 0644 ${S}/docs/man/sluicegate.toml.5 ${D}${mandir}/man5/sluicegate.toml.5
     install -D -m 0644 ${S}/docs/completions/sluicegate.bash ${D}${datadir}/bash-completion/completions/sluicegate
