@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -38,6 +39,8 @@ impl TaskSet {
     pub fn spawn(&mut self, name: impl Into<Arc<str>>, task: impl Future<Output = ()> + Send + 'static) {
         let name = name.into();
         let own = Arc::clone(&name);
+        // Boxed: tokio's machinery around a task is code for each type of future, half a kilobyte to two.
+        let task: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(task);
         let handle = self.set.spawn(async move {
             task.await;
             own
@@ -97,7 +100,7 @@ impl<T: Send + 'static> Owned<T> {
     /// Starts the task.
     pub fn spawn(task: impl Future<Output = T> + Send + 'static) -> Self {
         #[expect(clippy::disallowed_methods, reason = "the guard is the owner")]
-        Owned(tokio::spawn(task))
+        Owned(tokio::spawn::<Pin<Box<dyn Future<Output = T> + Send>>>(Box::pin(task)))
     }
 
     /// Waits for its result; an error is the text of its panic. Cancel-safe; not to be called again once it gave the
