@@ -1,25 +1,34 @@
 //! What is sent to the device for a value.
 
+use data_encoding::HEXLOWER_PERMISSIVE;
+
 use crate::model::Value;
 
-/// Bytes with places for the value: `VALVE {value}\r\n`. `{{` and `}}` stand for one brace.
+/// Bytes with places for the value: `VALVE {value}\r\n`, or `{bytes}` for those whose hexadecimal digits the value is. `{{`
+/// and `}}` stand for one brace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Template {
-    /// The value stands between each two of these.
-    parts: Vec<String>,
+    /// A text, and what stands behind it.
+    parts: Vec<(String, Place)>,
+}
+
+/// What stands between two texts of a template.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Value,
+    Bytes,
+    End,
 }
 
 impl Template {
     /// Reads a template.
     ///
     /// # Errors
-    /// When a brace is neither doubled nor part of `{value}`.
+    /// When a brace is neither doubled nor part of `{value}` or `{bytes}`.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        const WRONG: &str = "expected `{value}` for the value, and `{{` or `}}` for a brace";
-        let mut parts = vec![String::new()];
-        let mut rest = text;
+        const WRONG: &str = "expected `{value}` for the value, `{bytes}` for the bytes that it is in hexadecimal, and `{{` or `}}` for a brace";
+        let (mut parts, mut part, mut rest) = (Vec::new(), String::new(), text);
         while let Some((before, found)) = rest.find(['{', '}']).and_then(|at| rest.split_at_checked(at)) {
-            let part = parts.last_mut().expect("it begins with one part and none is removed");
             part.push_str(before);
             if let Some(after) = found.strip_prefix("{{") {
                 part.push('{');
@@ -28,13 +37,17 @@ impl Template {
                 part.push('}');
                 rest = after;
             } else if let Some(after) = found.strip_prefix("{value}") {
-                parts.push(String::new());
+                parts.push((std::mem::take(&mut part), Place::Value));
+                rest = after;
+            } else if let Some(after) = found.strip_prefix("{bytes}") {
+                parts.push((std::mem::take(&mut part), Place::Bytes));
                 rest = after;
             } else {
                 return Err(WRONG.to_owned());
             }
         }
-        parts.last_mut().expect("it begins with one part and none is removed").push_str(rest);
+        part.push_str(rest);
+        parts.push((part, Place::End));
         if text.is_empty() {
             return Err("expected what to send, such as \"SET {value}\\r\\n\"".to_owned());
         }
@@ -44,16 +57,29 @@ impl Template {
     /// The bytes for a raw value. A switch is `1` or `0`; the point's `map` gives it other names.
     ///
     /// # Errors
-    /// When the value holds control characters: a line end in a text would let it be followed by a second command.
-    pub(super) fn render(&self, value: &Value) -> Result<String, String> {
+    /// When the value holds control characters: a line end in a text would let it be followed by a second command. When it
+    /// is no hexadecimal digits where it should be.
+    pub(super) fn render(&self, value: &Value) -> Result<Vec<u8>, String> {
         let text = match value {
             Value::Bool(on) => u8::from(*on).to_string(),
             other => other.to_string(),
         };
-        if text.chars().any(char::is_control) {
-            return Err("a text with control characters can't be sent to the device".to_owned());
+        let mut made = Vec::new();
+        for (part, place) in &self.parts {
+            made.extend_from_slice(part.as_bytes());
+            match place {
+                Place::Value if text.chars().any(char::is_control) => {
+                    return Err("a text with control characters can't be sent to the device".to_owned());
+                }
+                Place::Value => made.extend_from_slice(text.as_bytes()),
+                Place::Bytes => {
+                    let bytes = HEXLOWER_PERMISSIVE.decode(text.as_bytes());
+                    made.extend(bytes.map_err(|_| format!("`{text}` is no hexadecimal digits, two for a byte"))?);
+                }
+                Place::End => {}
+            }
         }
-        Ok(self.parts.join(&text))
+        Ok(made)
     }
 }
 
@@ -75,8 +101,17 @@ mod tests {
             ("{{\"valve\":{value}}}\n", Value::Int(1), "{\"valve\":1}\n"),
             ("{value}{{value}}{value}", Value::Int(7), "7{value}7"),
         ] {
-            assert_eq!(Template::parse(template).and_then(|t| t.render(&value)).as_deref(), Ok(expected));
+            let rendered = Template::parse(template).and_then(|template| template.render(&value));
+            assert_eq!(rendered, Ok(expected.as_bytes().to_vec()), "{template}");
         }
+    }
+
+    #[test]
+    fn digits_become_bytes() {
+        let template = Template::parse("\u{2}{bytes}\u{3}").unwrap();
+        assert_eq!(template.render(&Value::text("00fF0d0a")), Ok(vec![2, 0, 255, 13, 10, 3]));
+        assert_eq!(template.render(&Value::text("0")), Err("`0` is no hexadecimal digits, two for a byte".to_owned()));
+        assert!(template.render(&Value::text("xy")).is_err());
     }
 
     #[test]
@@ -98,14 +133,15 @@ mod tests {
         #[test]
         fn any_text_is_read_or_refused(text: String, value: i64) {
             if let Ok(template) = Template::parse(&text) {
-                prop_assert!(template.render(&Value::Int(value)).is_ok());
+                let has_digits = template.parts.iter().any(|(_, place)| *place == Place::Bytes);
+                prop_assert!(has_digits || template.render(&Value::Int(value)).is_ok());
             }
         }
 
         #[test]
         fn a_text_with_doubled_braces_is_sent_as_it_was(text in ".+") {
             let template = Template::parse(&text.replace('{', "{{").replace('}', "}}")).unwrap();
-            prop_assert_eq!(template.render(&Value::Int(1)), Ok(text));
+            prop_assert_eq!(template.render(&Value::Int(1)), Ok(text.into_bytes()));
         }
     }
 }

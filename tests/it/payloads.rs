@@ -132,7 +132,7 @@ payload = "bytes"
 type = "text"
 [device.meter.point.say]
 type = "text"
-write = "{{value}}\r\n"
+write = "<{{bytes}}>"
 "#,
         broker.port,
         device.path()
@@ -145,7 +145,7 @@ write = "{{value}}\r\n"
         heard.lock().unwrap().iter().any(|found| found.each_ref().map(|s| s.to_lowercase()) == frame)
     });
     publish_bytes(broker.port, "sluicegate/g/meter/say/set", b"\x00\xfe{", &[]);
-    device.hear("00fe7b\r\n");
+    device.hear("<\u{0}\u{fffd}{>");
     observer.wait_json("sluicegate/g/meter/say/outcome", "value", "00fe7b");
     publish_bytes(broker.port, "sluicegate/g/meter/say/set", &[b'x'; 4097], &[]);
     observer.wait("a refusal", |heard| heard.topic.ends_with("say/outcome") && heard.payload.contains("at most 4096"));

@@ -79,7 +79,9 @@ fn a_wrong_point_says_where_and_what_was_expected() {
         ("type = \"bool\"\nset.topic = \"c/+\"", &["point.x.set.topic: `c/+`: expected a topic without wildcards"]),
         (
             "type = \"bool\"\nset = { topic = \"c\", payload = \"{x}\" }",
-            &["point.x.set.payload: expected `{value}` for the value, and `{{` or `}}` for a brace"],
+            &[
+                "point.x.set.payload: expected `{value}` for the value, `{bytes}` for the bytes that it is in hexadecimal, and `{{` or `}}` for a brace",
+            ],
         ),
         (
             "topic = \"a\"\nfrom = \"/x\"\n[device.plug.point.y]\ntopic = [\"b\", \"a\"]\nfrom = \"/x\"",

@@ -46,7 +46,7 @@ pub(super) struct Config {
 pub(super) struct PointConfig {
     /// Where in a frame the value stands: a JSON pointer, a column, a key, a capture.
     pub from: Option<From>,
-    /// What is sent to set the point: `{value}` stands for the raw value.
+    /// What is sent to set the point: `{value}` stands for the raw value, `{bytes}` for the bytes that it is in hexadecimal.
     pub write: Option<String>,
 }
 

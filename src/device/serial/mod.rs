@@ -198,7 +198,8 @@ impl Serial {
 
     /// Sends what is asked for. The error is the port's; the asker has its answer then already.
     async fn write(&self, port: &mut Port, io: &mut DeviceIo, write: Write) -> Result<(), DeviceError> {
-        let bytes: Result<String, String> = write.values.iter().map(|(name, value)| self.render(name, value)).collect();
+        let each = write.values.iter().map(|(name, value)| self.render(name, value));
+        let bytes = each.collect::<Result<Vec<_>, String>>().map(|parts| parts.concat());
         let begun = bytes.map_err(WriteError::Failed).and_then(|bytes| io.begin(&write).map(|()| bytes));
         match begun {
             Err(error) => {
@@ -206,7 +207,7 @@ impl Serial {
                 Ok(())
             }
             Ok(bytes) => {
-                let sent = port.write(bytes.as_bytes()).await;
+                let sent = port.write(&bytes).await;
                 let result = match &sent {
                     Ok(()) => Ok(write.values.clone()),
                     Err(error) => Err(WriteError::Unknown(error.to_string())),
@@ -217,7 +218,7 @@ impl Serial {
         }
     }
 
-    fn render(&self, name: &PointName, value: &Value) -> Result<String, String> {
+    fn render(&self, name: &PointName, value: &Value) -> Result<Vec<u8>, String> {
         self.writers.get(name).ok_or_else(|| format!("`{name}` has no `write`"))?.render(value)
     }
 }
