@@ -75,6 +75,8 @@ impl Site {
         let gate = Gate::to(cloud.port);
         let config = config(gate.port, local.port, devices, version);
         let agent = Agent::start(folder.path(), &config);
+        // What comes before that is told twice: as the last value, and as the record.
+        observer.wait_payload("sluicegate/g/status", "online");
         Site { _folder: folder, local, cloud, gate, agent, observer }
     }
 
