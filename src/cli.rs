@@ -143,9 +143,13 @@ fn unconfigured(sources: &Sources, missing: &[&str]) -> ExitCode {
     let (file, start) = match &sources.places {
         Places::File(file) => (file.display().to_string(), "start it again".to_owned()),
         _ => {
+            // Not sluicegate.toml: that is the package's, and dpkg asks about it at each upgrade once it was changed.
             let unit = sources.unit();
-            let name = unit.strip_prefix("sluicegate@").unwrap_or(&unit);
-            (format!("/etc/sluicegate/{name}.toml"), format!("systemctl start {unit}"))
+            let file = match unit.strip_prefix("sluicegate@") {
+                Some(name) => format!("/etc/sluicegate/{name}.toml"),
+                None => "/etc/sluicegate/conf.d/own.toml".to_owned(),
+            };
+            (file, format!("systemctl start {unit}"))
         }
     };
     let text = format!("not configured yet: set {} in {file}, then: {start}", missing.join(" and "));

@@ -175,6 +175,11 @@ impl Answers {
     }
 }
 
+/// How many records wait, for people.
+pub(super) fn waiting_records(count: u64) -> String {
+    if count == 1 { "1 record waits".to_owned() } else { format!("{count} records wait") }
+}
+
 /// The link, the devices, and why those that are away are, and how many records wait.
 fn at_a_glance(link: &Status, states: &DeviceStates, waiting: u64) -> String {
     let away = states.iter().filter_map(|(device, state)| match state {
@@ -193,8 +198,7 @@ fn at_a_glance(link: &Status, states: &DeviceStates, waiting: u64) -> String {
         count if online == count => format!("{online} of {count} devices online"),
         count => format!("{online} of {count} devices online ({named})"),
     };
-    let records = if waiting == 1 { "1 record waits".to_owned() } else { format!("{waiting} records wait") };
-    format!("{link}; {devices}; {records}")
+    format!("{link}; {devices}; {}", waiting_records(waiting))
 }
 
 /// As much of a reason as a line for all devices has room for. Most say what is wrong first, and then what to do.

@@ -356,6 +356,7 @@ pub async fn run(config: Config, sources: Sources, handed: Handed, stop: Cancell
     // The stop, in the direction of the data: no new commands, those under way end, the devices end, what they sent
     // goes into the queue, what is there goes out, the farewell.
     notifier.stopping();
+    notifier.status("stopping");
     let deadline = Instant::now() + STOP_BUDGET;
     stop_commands.cancel();
     wait_for(&mut core, "router", deadline - FAREWELL * 2).await;
@@ -368,6 +369,8 @@ pub async fn run(config: Config, sources: Sources, handed: Handed, stop: Cancell
     drop(asked);
     let waiting: u64 = queue.status().iter().map(|lane| lane.depth).sum();
     let kept = tokio::time::timeout(CLOSE, keeping.close()).await.unwrap_or(false);
+    // What systemd shows from now on.
+    notifier.status(&format!("stopped; {}", answers::waiting_records(waiting)));
     match (waiting, kept) {
         (0, true) => {}
         (_, true) => tracing::info!(MESSAGE_ID = event::RECORDS_WAIT, "{waiting} records wait for the next start"),
