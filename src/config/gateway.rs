@@ -45,6 +45,42 @@ const GENERIC: [&str; 27] = [
 /// What generic names begin with.
 const GENERIC_PREFIXES: [&str; 2] = ["qemu", "localhost"];
 
+/// What the names of machines begin with, by which images of OpenEmbedded and Armbian call their hosts: `raspberrypi4-64`,
+/// `imx6qdlsabresd`, `beaglebone-yocto`.
+const MACHINES: [&str; 16] = [
+    "apalis",
+    "bananapi",
+    "beaglebone",
+    "colibri",
+    "cubieboard",
+    "imx",
+    "nanopi",
+    "odroid",
+    "olinuxino",
+    "orangepi",
+    "phyboard",
+    "raspberrypi",
+    "rock",
+    "var-som",
+    "verdin",
+    "visionfive",
+];
+
+/// Words of such a name that hold no digit.
+const MODELS: [&str; 8] = ["yocto", "zero", "plus", "lite", "pro", "evk", "mini", "nano"];
+
+/// Whether a host is called as its machine. A word of a person's own makes a name of it.
+fn is_machine(name: &str) -> bool {
+    let is_model = |word: &str| MODELS.contains(&word) || word.contains(|c: char| c.is_ascii_digit());
+    let rest = MACHINES.iter().find_map(|machine| name.strip_prefix(machine));
+    rest.is_some_and(|rest| rest.split('-').filter(|word| !word.is_empty()).all(is_model))
+}
+
+/// What is said where nobody has given the gateway an id yet.
+pub(super) const NO_ID: &str = "it has no id yet";
+
+const EXPECTED: &str = "expected an id of its own such as \"pump-house-7\"";
+
 /// Where the state is kept when neither the config nor systemd says so: below this, by the name of the unit.
 const STATE_DIRECTORIES: &str = "/var/lib";
 
@@ -53,6 +89,8 @@ const STATE_DIRECTORIES: &str = "/var/lib";
 pub struct Gateway {
     /// Its id, unlike that of any other gateway at the broker.
     pub id: GatewayId,
+    /// The file that holds it, where one does.
+    pub id_file: Option<PathBuf>,
     /// Holds the queue and the journal; an absolute path.
     pub state_directory: PathBuf,
     /// What the unit's `RuntimeDirectory=` makes, for those who are not run by it.
@@ -81,6 +119,10 @@ impl Keys {
     /// Completes the table with what the system says.
     pub(super) fn complete(self, sources: &Sources, findings: &mut Vec<Finding>) -> Option<Gateway> {
         let wrong = |key: &str, text: String| Finding::value(&["gateway", key], text);
+        let id_file = match &self.id {
+            Some(Id::File(path)) => Some(path.clone()),
+            _ => None,
+        };
         let id = self.id(sources).map_err(|text| findings.push(wrong("id", text))).ok();
         let from_systemd = || {
             // systemd lists several with colons between them; the first is the unit's own.
@@ -98,34 +140,45 @@ impl Keys {
         }
         let id = id?;
         let folder = folder.to_str().map_or_else(|| folder.clone(), |text| text.replace("{id}", id.as_str()).into());
-        Some(Gateway { id, state_directory: folder, runtime_directory: sources.runtime_directory() })
+        Some(Gateway { id, id_file, state_directory: folder, runtime_directory: sources.runtime_directory() })
     }
 
     fn id(&self, sources: &Sources) -> Result<GatewayId, String> {
-        const EXPECTED: &str = "expected an id of its own such as \"pump-house-7\"";
+        let generic = |origin: &str, name: &str| {
+            format!(
+                "{origin}`{name}` is generic, and two gateways of one id throw each other off the broker: {EXPECTED}"
+            )
+        };
         let (text, origin) = match &self.id {
             Some(Id::Text(text)) => (text.clone(), ""),
             Some(Id::File(path)) => {
-                let text = std::fs::read_to_string(path)
-                    .map_err(|error| format!("can't read the id from `{}`: {error}", path.display()))?;
+                let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
+                    std::io::ErrorKind::NotFound => {
+                        format!("{NO_ID}: there is no `{}`, which holds it", path.display())
+                    }
+                    _ => format!("can't read the id from `{}`: {error}", path.display()),
+                })?;
                 (text.trim().to_owned(), "in the file, ")
             }
             None => {
                 let host = sources.host_name.split('.').next().unwrap_or_default();
                 if host.is_empty() {
-                    return Err(format!("this host has no name to take for an id: {EXPECTED}"));
+                    return Err(format!("{NO_ID}: this host has no name to take for one: {EXPECTED}"));
+                }
+                if is_machine(&host.to_ascii_lowercase()) {
+                    return Err(generic(&format!("{NO_ID}: the host name "), host));
                 }
                 (host.to_owned(), "the host name ")
             }
         };
         let lower = text.to_ascii_lowercase();
         if GENERIC.contains(&lower.as_str()) || GENERIC_PREFIXES.iter().any(|prefix| lower.starts_with(prefix)) {
-            return Err(format!(
-                "{origin}`{text}` is generic, and two gateways of one id throw each other off the broker: {EXPECTED}"
-            ));
+            let none = if self.id.is_none() { format!("{NO_ID}: {origin}") } else { origin.to_owned() };
+            return Err(generic(&none, &text));
         }
+        // An id that the image has for all gateways of the board is not an instance's own.
         let text = match &sources.instance {
-            Some(Instance(name)) if self.id.is_none() => format!("{text}-{name}"),
+            Some(Instance(name)) if !sources.instance_says(&["gateway", "id"]) => format!("{text}-{name}"),
             _ => text,
         };
         GatewayId::new(&text).map_err(|error| format!("{origin}{error}"))
@@ -187,7 +240,8 @@ mod tests {
             (&in_file, "", None, "from-file", "/var/lib/sluicegate"),
         ] {
             let (state_directory, runtime_directory) = (directory.into(), "/run/sluicegate".into());
-            let expected = Gateway { id: GatewayId::new(id).unwrap(), state_directory, runtime_directory };
+            let id_file = (id == "from-file").then(|| file.clone());
+            let expected = Gateway { id: GatewayId::new(id).unwrap(), id_file, state_directory, runtime_directory };
             assert_eq!(gateway(text, host_name, state), Ok(expected));
         }
     }
@@ -198,9 +252,8 @@ mod tests {
         assert_eq!(found.id.as_str(), "house-7-pumps");
         assert_eq!(found.state_directory, Path::new("/var/lib/sluicegate@pumps"));
         assert_eq!(found.runtime_directory, Path::new("/run/sluicegate@pumps"));
-        assert_eq!(instance(Some("pumps"), "id = \"a\"", "raspberrypi", None).unwrap().id.as_str(), "a");
         let faults = instance(Some("pumps"), "", "raspberrypi", None).unwrap_err();
-        assert!(faults.concat().starts_with("the host name `raspberrypi` is generic"), "{faults:?}");
+        assert!(faults.concat().starts_with("it has no id yet: the host name `raspberrypi` is generic"), "{faults:?}");
         for wrong in ["", "a.b", "a/b", "sluicegate", "conf"] {
             assert!(wrong.parse::<crate::config::Instance>().is_err(), "{wrong}");
         }
@@ -209,8 +262,19 @@ mod tests {
     #[test]
     fn a_generic_name_is_no_id() {
         for name in ["raspberrypi", "RaspberryPi", "localhost.localdomain", "OpenWrt", "qemux86-64", "debian"] {
-            assert!(gateway("", name, None).unwrap_err()[0].starts_with("the host name `"), "{name}");
+            assert!(gateway("", name, None).unwrap_err()[0].starts_with("it has no id yet: the host name `"), "{name}");
         }
+        for name in
+            ["raspberrypi4-64", "imx6qdlsabresd", "beaglebone-yocto", "OrangePiZero3", "colibri-imx6", "rock-5b"]
+        {
+            assert!(gateway("", name, None).is_err(), "{name}");
+            assert!(gateway(&format!("id = \"{name}\""), "", None).is_ok(), "{name}: somebody has chosen it");
+        }
+        for name in ["raspberrypi-garden", "rockland-plant", "imx-hall-3b-pump", "max"] {
+            assert!(gateway("", name, None).is_ok(), "{name}");
+        }
+        let missing = gateway("id = { file = \"/nowhere/id\" }", "", None).unwrap_err();
+        assert_eq!(missing, ["it has no id yet: there is no `/nowhere/id`, which holds it"]);
         assert_eq!(
             gateway("id = \"Debian\"", "pump-house-7", None),
             Err(vec![

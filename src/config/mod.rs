@@ -97,14 +97,22 @@ pub fn gateway(sources: &Sources) -> Option<Gateway> {
     keys.complete(sources, &mut findings)
 }
 
-/// The keys that only its owner can set, where they are all that is wrong and the broker is among them: nobody has
-/// configured this gateway yet. Else none.
+/// The keys that only its owner can set, where that they are missing is all that is wrong: nobody has configured this
+/// gateway yet. Else none.
 pub fn left_to_the_owner(errors: &[ConfigError]) -> Vec<&str> {
-    const OF_THE_OWNER: [&str; 2] = ["gateway.id", "mqtt.url"];
-    let is_bare = errors.iter().any(|error| error.key == "mqtt.url" && error.text.starts_with(words::MISSING));
+    let is_missing = |error: &ConfigError| match error.key.as_str() {
+        "mqtt.url" => error.text.starts_with(words::MISSING),
+        "gateway.id" => error.text.starts_with(gateway::NO_ID),
+        _ => false,
+    };
+    // A name that others have too is as good as none.
+    let is_left = |error: &ConfigError| is_missing(error) || error.key == "gateway.id";
+    if !errors.iter().all(is_left) || !errors.iter().any(is_missing) {
+        return Vec::new();
+    }
     let mut keys: Vec<&str> = errors.iter().map(|error| error.key.as_str()).collect();
     keys.sort_unstable();
-    if is_bare && keys.iter().all(|key| OF_THE_OWNER.contains(key)) { keys } else { Vec::new() }
+    keys
 }
 
 /// The config, and the table that it was read from.

@@ -13,6 +13,9 @@ use crate::model::MAX_NAME;
 /// What variables of the environment that set a key begin with.
 const PREFIX: &str = "SLUICEGATE__";
 
+/// The layer of the image's, for all gateways of the board.
+const IMAGE_LAYER: &str = "usr/lib/sluicegate/conf.d";
+
 /// Where the config comes from.
 #[derive(Debug, Clone)]
 pub struct Sources {
@@ -158,6 +161,20 @@ impl Sources {
         Ok(Merged { table: layers::merge(vec![below, top]), files, variables })
     }
 
+    /// Whether a file of the instance's own, or the environment, sets this key; not only a layer of the image's.
+    pub(super) fn instance_says(&self, path: &[&str]) -> bool {
+        let has = |table: toml::Table| {
+            let (last, above) = path.split_last()?;
+            let table = above.iter().try_fold(&table, |table, key| table.get(*key)?.as_table())?;
+            Some(table.contains_key(*last))
+        };
+        let variable = format!("{PREFIX}{}", path.join("__").to_uppercase());
+        let own = self.files(&mut Vec::new());
+        let own = own.iter().filter(|file| !file.name.contains(IMAGE_LAYER));
+        self.environment.contains_key(&variable)
+            || own.filter_map(|file| file.text.parse::<toml::Table>().ok().and_then(has)).any(|is_there| is_there)
+    }
+
     /// The files that were found, where they are those of the service.
     pub fn of_service(&self) -> Vec<PathBuf> {
         match &self.places {
@@ -184,7 +201,7 @@ impl Sources {
             let text = format!("no config was found: expected {}", main.display());
             errors.push(ConfigError { place: Place::Nowhere, key: String::new(), text });
         }
-        let mut paths = drop_ins(&root.join("usr/lib/sluicegate/conf.d"), errors);
+        let mut paths = drop_ins(&root.join(IMAGE_LAYER), errors);
         paths.push(main);
         paths.extend(above);
         paths.iter().filter(|path| path.symlink_metadata().is_ok()).filter_map(|path| read(path, errors)).collect()

@@ -150,6 +150,10 @@ fn an_instance_has_files_of_its_own_above_those_of_the_image() {
     let config = load(&sources).unwrap();
     assert_eq!((config.mqtt.window, config.mqtt.keep_alive.0.as_secs()), (8, 20));
     assert_eq!(config.health.interval.0.as_secs(), 300);
+    // The image's id is that of the board's gateway without a name.
+    assert_eq!(config.gateway.id.as_str(), "pump-house-7-pumps");
+    write("etc/sluicegate/pumps.d/more.toml", "gateway.id = \"well\"");
+    assert_eq!(load(&sources).unwrap().gateway.id.as_str(), "well");
 }
 
 #[test]

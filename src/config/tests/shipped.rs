@@ -114,7 +114,8 @@ fn the_shipped_config_is_left_to_its_owner_and_a_wrong_one_is_not() {
     for (host_name, text, expected) in [
         ("pump-house-7", shipped.clone(), vec!["mqtt.url"]),
         ("raspberrypi", shipped.clone(), vec!["gateway.id", "mqtt.url"]),
-        ("raspberrypi", shipped.replace("#url", "url"), vec![]),
+        ("raspberrypi", shipped.replace("#url", "url"), vec!["gateway.id"]),
+        ("raspberrypi", shipped.replace("#url = [\"mqtts", "url = [\"http"), vec![]),
         ("pump-house-7", shipped.replace("#url = [\"mqtts", "url = [\"http"), vec![]),
         ("pump-house-7", shipped.replace("#url", "ulr"), vec![]),
         ("pump-house-7", shipped.replace("#window = 64", "window = 0"), vec![]),

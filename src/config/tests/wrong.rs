@@ -62,7 +62,9 @@ mqtt = "mqtt://b""#,
     ),
     (
         r#"mqtt.url = "mqtt://b""#,
-        &[r#" gateway.id: this host has no name to take for an id: expected an id of its own such as "pump-house-7""#],
+        &[
+            r#" gateway.id: it has no id yet: this host has no name to take for one: expected an id of its own such as "pump-house-7""#,
+        ],
     ),
     (
         r#"[gateway]
@@ -102,7 +104,7 @@ url = "mqtt://b""#,
 id = { file = "/nowhere/id" }
 [mqtt]
 url = "mqtt://b""#,
-        &["2:1: gateway.id: can't read the id from `/nowhere/id`: No such file or directory (os error 2)"],
+        &["2:1: gateway.id: it has no id yet: there is no `/nowhere/id`, which holds it"],
     ),
     (
         r#"[gateway]
@@ -231,7 +233,7 @@ kind = "sin"
     check(
         text,
         &[
-            r#" gateway.id: this host has no name to take for an id: expected an id of its own such as "pump-house-7""#,
+            r#" gateway.id: it has no id yet: this host has no name to take for one: expected an id of its own such as "pump-house-7""#,
             "2:7: mqtt.url: `mqt://` is not known: expected mqtt://, mqtts://, ws:// or wss://",
             "3:10: mqtt.window: expected a whole number from 1 to 1000, found 0",
             "4:1: mqtt.keepalive: unknown key (did you mean `keep_alive`?)",
