@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::clock;
 use crate::config::{Config, Sources};
-use crate::link::{Content, Event, Filter, Kept, Link, LinkError, Opening, Publish, Session};
+use crate::link::{self, Content, Event, Filter, Kept, Link, LinkError, Opening, Publish, Session};
 use crate::service::{Need, ServiceUser};
 use crate::uplink;
 
@@ -36,7 +36,7 @@ pub async fn check_devices(config: &Config, mut line: impl FnMut(&str)) -> bool 
 /// something was.
 pub fn check_rights(config: &Config, sources: &Sources, devices: bool, mut line: impl FnMut(&str)) -> bool {
     let files = sources.of_service();
-    let Some(user) = ServiceUser::seen_by_root().filter(|_| !files.is_empty()) else { return true };
+    let Some(user) = ServiceUser::seen_by_root(&sources.unit()).filter(|_| !files.is_empty()) else { return true };
     let mut good = true;
     let mut look = |what: &str, path: &Path, need| {
         if let Some(refusal) = user.refused(path, need) {
@@ -45,10 +45,15 @@ pub fn check_rights(config: &Config, sources: &Sources, devices: bool, mut line:
         }
     };
     files.iter().for_each(|path| look("config", path, Need::Read));
+    config.gateway.id_file.iter().for_each(|path| look("gateway.id", path, Need::Read));
+    look("gateway.state_directory", &config.gateway.state_directory, Need::Keep);
     config.mqtt.named_files().iter().for_each(|path| look("mqtt", path, Need::Read));
-    for device in config.devices.iter().filter(|_| devices) {
-        let opened = device.plan.driver.opens();
-        opened.iter().for_each(|path| look(&format!("device {}", device.plan.device), path, Need::ReadWrite));
+    for device in &config.devices {
+        let (name, driver) = (format!("device {}", device.plan.device), &device.plan.driver);
+        let named = driver.link().into_iter().flat_map(link::Config::named_files);
+        named.for_each(|path| look(&name, &path, Need::Read));
+        let opened = if devices { driver.opens() } else { Vec::new() };
+        opened.iter().for_each(|path| look(&name, path, Need::Device));
     }
     good
 }

@@ -128,8 +128,12 @@ impl Driver for Gpio {
     }
 
     fn opens(&self) -> Vec<PathBuf> {
-        // Through sysfs it opens what the kernel makes only then.
-        let Ok(Backend::Cdev(chips)) = self.backend() else { return Vec::new() };
+        let chips = match self.backend() {
+            Ok(Backend::Cdev(chips)) => chips,
+            // And then what the kernel makes.
+            Ok(Backend::Sysfs) => return vec![Path::new(CLASS).join("export")],
+            Err(_) => return Vec::new(),
+        };
         let places = self.wants.iter().filter_map(|want| cdev::locate(&want.config.line, &chips).ok());
         let chips: BTreeSet<PathBuf> = places.map(|place| place.chip.into()).collect();
         chips.into_iter().collect()
