@@ -3,8 +3,8 @@
 //!
 //! A file may be named by a pattern and by what stands beside it, since the kernel numbers chips in the order in which it
 //! finds them (`find`). Each point is read in a time of its own, outside the runtime's threads: a 1-Wire sensor takes most
-//! of a second, and a bus that hangs takes for ever; neither holds back another point. `attribute` is one file, `pwm` one
-//! channel.
+//! of a second, and a bus that hangs takes for ever; neither holds back another point, and one that hangs costs one thread.
+//! `attribute` is one file, `pwm` one channel.
 //!
 //! The device is online while any of its files can be read; what can't be read is bad. Where none can, the driver ends,
 //! and looks anew for all of them when it starts again.
@@ -20,6 +20,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -47,6 +48,12 @@ pub(super) const KIND: Kind = Kind {
 /// others ask as well needs this much.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// A write that takes longer is answered so: other outputs of the device wait for it.
+const WRITE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What is said of a file whose last question the kernel has not answered.
+const BUSY: &str = "the kernel has not answered what was asked before";
+
 #[derive(Debug)]
 struct Sysfs {
     points: Vec<(PointName, Arc<Source>)>,
@@ -58,6 +65,8 @@ struct Source {
     what: What,
     every: Duration,
     output: bool,
+    /// A thread waits for the kernel: there is never a second one for this file, whatever becomes of the driver meanwhile.
+    busy: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -89,7 +98,9 @@ fn build(spec: Spec) -> Result<Built, Vec<Fault>> {
         shapes.push(Shape { writable: output, value_type: keys.value_type(&point.declaration), holds: output });
         let every = keys.every.unwrap_or(config.every).0;
         match What::new(keys, point.declaration.value_type) {
-            Ok(what) => points.push((point.name, Arc::new(Source { what, every, output }))),
+            Ok(what) => {
+                points.push((point.name, Arc::new(Source { what, every, output, busy: AtomicBool::new(false) })))
+            }
             Err(fault) => faults.push(under(fault)),
         }
     }
@@ -123,6 +134,14 @@ impl Source {
         self.read()
     }
 
+    /// Makes an output ready, and says what it is. Blocks.
+    fn open(&self) -> Result<Value, String> {
+        if let What::Pwm(channel) = &self.what {
+            channel.open()?;
+        }
+        self.read()
+    }
+
     /// The file, as it is called now.
     fn path(&self) -> Result<PathBuf, String> {
         match &self.what {
@@ -148,7 +167,7 @@ impl Driver for Sysfs {
             for (name, source) in &self.points {
                 let wrong = |text: String| DeviceError::Open(format!("point `{name}`: {text}"));
                 let path = source.path().map_err(wrong)?;
-                let value = match first(asked(source)).await {
+                let value = match answered(ask(source, Source::read), PATIENCE).await {
                     Ok(value) => format!(" is {value}"),
                     // A channel that was not exported yet has no value: it is opened only when it is set.
                     Err(_) if source.output => " is there".to_owned(),
@@ -164,27 +183,41 @@ impl Driver for Sysfs {
 /// A question to the kernel, under way.
 type Asked = JoinHandle<Result<Value, String>>;
 
-fn asked(source: &Arc<Source>) -> Asked {
-    let source = Arc::clone(source);
-    spawn_blocking(move || source.read())
+/// Asks in a thread of its own; `None` while one still waits for an answer.
+fn ask(
+    source: &Arc<Source>,
+    question: impl FnOnce(&Source) -> Result<Value, String> + Send + 'static,
+) -> Option<Asked> {
+    if source.busy.swap(true, Ordering::AcqRel) {
+        return None;
+    }
+    let asked = Busy(Arc::clone(source));
+    Some(spawn_blocking(move || question(&asked.0)))
 }
 
-/// Its answer, in time.
-async fn first(mut asked: Asked) -> Result<Value, String> {
-    match timeout(PATIENCE, &mut asked).await {
+/// Ends being busy, also by a panic.
+struct Busy(Arc<Source>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.busy.store(false, Ordering::Release);
+    }
+}
+
+/// An answer, in time.
+async fn answered(asked: Option<Asked>, patience: Duration) -> Result<Value, String> {
+    let Some(mut asked) = asked else { return Err(BUSY.to_owned()) };
+    match timeout(patience, &mut asked).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(panic)) => Err(panic.to_string()),
-        Err(_) => Err(format!("no answer from the kernel for {} s", PATIENCE.as_secs())),
+        Err(_) => Err(format!("no answer from the kernel for {} s", patience.as_secs())),
     }
 }
 
 /// What a turn of one point gave.
 struct Turn {
     index: usize,
-    /// `None`: nothing yet.
-    answer: Option<Result<Value, String>>,
-    /// What still waits for its answer.
-    asked: Option<Asked>,
+    answer: Result<Value, String>,
     due: Instant,
 }
 
@@ -192,11 +225,11 @@ impl Sysfs {
     async fn life(&self, io: &mut DeviceIo) -> Result<(), DeviceError> {
         self.open_outputs(io).await?;
         let now = Instant::now();
-        let inputs = self.points.iter().enumerate().filter(|(_, (_, source))| !source.output);
-        let mut turns: FuturesUnordered<_> = inputs.map(|(index, _)| self.turn(index, now, None)).collect();
-        // Why a point has no value; at first nobody has asked.
+        let mut turns: FuturesUnordered<_> = (0..self.points.len()).map(|index| self.turn(index, now)).collect();
+        let inputs = self.points.iter().filter(|(_, source)| !source.output).count();
+        // Why an input has no value; at first nobody has asked.
         let mut trouble: BTreeMap<usize, Option<String>> = BTreeMap::new();
-        if turns.is_empty() {
+        if inputs == 0 {
             io.online();
         }
         loop {
@@ -204,53 +237,34 @@ impl Sysfs {
                 biased;
                 ask = io.next() => match ask {
                     Ask::Stop => return Ok(()),
-                    Ask::Write(write) => self.write(io, write).await,
+                    Ask::Write(write) => self.write(io, write).await?,
                 },
-                Some(turn) = turns.next() => {
-                    let Turn { index, answer, asked, due } = turn;
+                Some(Turn { index, answer, due }) = turns.next() => {
                     let (name, source) = &self.points[index];
                     // What was missed meanwhile is left out.
-                    let next = if asked.is_some() { due } else { (due + source.every).max(Instant::now()) };
-                    turns.push(self.turn(index, next, asked));
-                    if let Some(answer) = answer {
-                        self.tell(io, name, answer.as_ref()).await;
-                        note(io, name, trouble.entry(index).or_default(), answer.as_ref().err());
-                        self.judge(io, &trouble, turns.len())?;
+                    turns.push(self.turn(index, (due + source.every).max(Instant::now())));
+                    if source.output {
+                        self.still_there(source)?;
+                        continue;
                     }
+                    match &answer {
+                        Ok(value) => {
+                            io.online();
+                            io.report(name, value).await;
+                        }
+                        Err(_) => io.report_bad(name).await,
+                    }
+                    note(io, name, trouble.entry(index).or_default(), answer.err());
+                    self.judge(io, &trouble, inputs)?;
                 },
             }
         }
     }
 
-    async fn turn(&self, index: usize, due: Instant, before: Option<Asked>) -> Turn {
-        let mut running = match before {
-            Some(asked) => asked,
-            None => {
-                sleep_until(due).await;
-                asked(&self.points[index].1)
-            }
-        };
-        let was_late = Instant::now() > due + PATIENCE;
-        match timeout(PATIENCE, &mut running).await {
-            Ok(answer) => {
-                let answer = answer.unwrap_or_else(|panic| Err(panic.to_string()));
-                Turn { index, answer: Some(answer), asked: None, due }
-            }
-            Err(_) => {
-                let text = format!("no answer from the kernel for {} s", PATIENCE.as_secs());
-                Turn { index, answer: (!was_late).then_some(Err(text)), asked: Some(running), due }
-            }
-        }
-    }
-
-    async fn tell(&self, io: &mut DeviceIo, name: &PointName, answer: Result<&Value, &String>) {
-        match answer {
-            Ok(value) => {
-                io.online();
-                io.report(name, value).await;
-            }
-            Err(_) => io.report_bad(name).await,
-        }
+    async fn turn(&self, index: usize, due: Instant) -> Turn {
+        sleep_until(due).await;
+        let answer = answered(ask(&self.points[index].1, Source::read), PATIENCE).await;
+        Turn { index, answer, due }
     }
 
     /// Ends the driver once no input has a value.
@@ -268,55 +282,72 @@ impl Sysfs {
         }
     }
 
+    /// Ends the driver when the file of an output is gone: what it is when it comes back, the next start finds out.
+    fn still_there(&self, source: &Source) -> Result<(), DeviceError> {
+        source.path().map(drop).map_err(DeviceError::Lost)
+    }
+
     async fn open_outputs(&self, io: &mut DeviceIo) -> Result<(), DeviceError> {
         let mut values = Vec::new();
         for (name, source) in self.points.iter().filter(|(_, source)| source.output) {
-            let opened = Arc::clone(source);
-            let asked = spawn_blocking(move || {
-                if let What::Pwm(channel) = &opened.what {
-                    channel.open()?;
-                }
-                opened.read()
-            });
-            let value = first(asked).await.map_err(|text| DeviceError::Open(format!("point `{name}`: {text}")))?;
-            values.push((name.clone(), value));
+            let value = answered(ask(source, Source::open), PATIENCE).await;
+            values.push((name.clone(), value.map_err(|text| DeviceError::Open(format!("point `{name}`: {text}")))?));
         }
         io.opened(values).await;
         Ok(())
     }
 
-    async fn write(&self, io: &mut DeviceIo, write: Write) {
-        if let Err(error) = io.begin(&write) {
-            return io.answer(write, Err(error)).await;
-        }
+    /// Sets outputs. The error is that one of them is gone; the asker has its answer then already.
+    async fn write(&self, io: &mut DeviceIo, write: Write) -> Result<(), DeviceError> {
+        let places = write.values.iter().map(|(name, value)| {
+            let found = self.points.iter().find(|(own, _)| own == name).map(|(_, source)| source);
+            let source = found.ok_or_else(|| format!("there is no point `{name}`"))?;
+            self.still_there(source).map_err(|error| format!("point `{name}`: {error}"))?;
+            Ok((name.clone(), value.clone(), Arc::clone(source)))
+        });
+        let begun = places.collect::<Result<Vec<_>, String>>();
+        let places = match begun.map_err(WriteError::Failed).and_then(|places| io.begin(&write).map(|()| places)) {
+            Ok(places) => places,
+            Err(error) => {
+                let gone = matches!(&error, WriteError::Failed(_)).then(|| DeviceError::Lost(error.to_string()));
+                io.answer(write, Err(error)).await;
+                return gone.map_or(Ok(()), Err);
+            }
+        };
         let mut done = Vec::new();
-        for (name, value) in &write.values {
-            let source = self.points.iter().find(|(own, _)| own == name).map(|(_, source)| Arc::clone(source));
-            let wanted = value.clone();
-            let asked = spawn_blocking(move || match source {
-                Some(source) => source.write(&wanted),
-                None => Err("there is no such point".to_owned()),
+        for (name, value, source) in places {
+            // What could not begin in time does not begin behind its answer.
+            let given_up = Arc::new(AtomicBool::new(false));
+            let over = Arc::clone(&given_up);
+            let asked = ask(&source, move |source| {
+                if over.load(Ordering::Acquire) { Err("it came too late".to_owned()) } else { source.write(&value) }
             });
-            match first(asked).await {
-                Ok(value) => done.push((name.clone(), value)),
+            let answer = answered(asked, WRITE_PATIENCE).await;
+            given_up.store(true, Ordering::Release);
+            match answer {
+                Ok(value) => done.push((name, value)),
                 Err(text) => {
-                    let so_far: Vec<String> = done.iter().map(|(name, value)| format!("{name} is {value}")).collect();
-                    let rest = if so_far.is_empty() { String::new() } else { format!("; {}", so_far.join(", ")) };
-                    let error = WriteError::Unknown(format!("point `{name}`: {text}{rest}"));
-                    return io.answer(write, Err(error)).await;
+                    let so_far: String = done.iter().map(|(name, value)| format!("; {name} is {value}")).collect();
+                    let error = match text.as_str() {
+                        BUSY if done.is_empty() => WriteError::Failed(format!("point `{name}`: {text}")),
+                        _ => WriteError::Unknown(format!("point `{name}`: {text}{so_far}")),
+                    };
+                    io.answer(write, Err(error)).await;
+                    return self.still_there(&source);
                 }
             }
         }
         io.answer(write, Ok(done)).await;
+        Ok(())
     }
 }
 
 /// Logs when a point loses its value, and when it has one again.
-fn note(io: &DeviceIo, name: &PointName, before: &mut Option<String>, now: Option<&String>) {
-    match (&before, now) {
+fn note(io: &DeviceIo, name: &PointName, before: &mut Option<String>, now: Option<String>) {
+    match (&before, &now) {
         (None, Some(text)) => tracing::warn!(DEVICE = %io.device(), POINT = %name, "{name} can't be read: {text}"),
         (Some(_), None) => tracing::info!(DEVICE = %io.device(), POINT = %name, "{name} can be read again"),
         _ => {}
     }
-    *before = now.cloned();
+    *before = now;
 }

@@ -62,13 +62,18 @@ impl Channel {
     }
 
     fn set_up(&self, channel: &Path) -> Result<(), String> {
+        let off = || match ask(channel, "duty_cycle")? {
+            // Kernels before 6.11 take nothing at all while the period is 0.
+            0 => Ok(()),
+            _ => put(&channel.join("duty_cycle"), "0"),
+        };
         if ask(channel, "period")? != self.period {
             // A period shorter than the share that is on is refused.
-            put(&channel.join("duty_cycle"), "0")?;
+            off()?;
             put(&channel.join("period"), &self.period.to_string())?;
         }
         if ask(channel, "enable")? == 0 {
-            put(&channel.join("duty_cycle"), "0")?;
+            off()?;
             put(&channel.join("enable"), "1")?;
         }
         Ok(())

@@ -63,11 +63,55 @@ async fn an_output_is_written_and_read_back() {
     let Answer::Ended { result, .. } = rig.write(&[("lamp", Value::Int(200))]).await else { panic!("no end") };
     assert_eq!(result.unwrap()[0].1, Value::Int(200));
     assert_eq!(fs::read_to_string(&file).unwrap(), "200");
-    fs::remove_file(&file).unwrap();
-    fs::remove_dir(file.parent().unwrap()).unwrap();
+    let folder = file.parent().unwrap().to_owned();
+    fs::remove_dir_all(&folder).unwrap();
     let Answer::Ended { result, .. } = rig.write(&[("lamp", Value::Int(1))]).await else { panic!("no end") };
-    assert!(matches!(&result, Err(WriteError::Unknown(text)) if text.contains("there is no ")), "{result:?}");
+    assert!(matches!(&result, Err(WriteError::Failed(text)) if text.contains("there is no ")), "{result:?}");
+    let why = rig.offline().await;
+    assert!(why.contains("there is no "), "{why}");
+    fs::create_dir(&folder).unwrap();
+    fs::write(&file, "0").unwrap();
+    rig.online().await;
     rig.stop().await;
+}
+
+/// A named pipe that nobody writes to: opening it waits, as a file of a bus that hangs.
+fn hang(path: &std::path::Path) {
+    rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+}
+
+/// Lets all threads go that wait for it.
+fn unhang(path: &std::path::Path) {
+    fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+}
+
+#[tokio::test]
+async fn a_file_that_hangs_costs_one_thread_and_no_other_point() {
+    let root = tree(&[("a", "1")]);
+    let file = root.path().join("b");
+    hang(&file);
+    let point = |name: &str| format!("[device.board.point.{name}]\npath = \"{{root}}/{name}\"\n");
+    let text = device(root.path(), &(point("a") + &point("b")));
+    let source = |path: &std::path::Path| {
+        let attribute = super::Attribute::new(path.to_owned(), std::collections::BTreeMap::new(), None, None).unwrap();
+        let (what, every, busy) = (super::What::File(attribute), std::time::Duration::from_secs(1), false.into());
+        std::sync::Arc::new(super::Source { what, every, output: false, busy })
+    };
+    let hanging = source(&file);
+    let asked = super::ask(&hanging, super::Source::read);
+    assert!(asked.is_some() && super::ask(&hanging, super::Source::read).is_none());
+    let mut rig = Rig::start(&text);
+    for _ in 0..5 {
+        assert_eq!(rig.value().await, good("a", Value::Int(1)));
+    }
+    rig.stop().await;
+    // As often as needed: a thread may be about to open it.
+    while hanging.busy.load(std::sync::atomic::Ordering::Acquire) {
+        unhang(&file);
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert!(super::ask(&hanging, |_| Ok(Value::Int(1))).is_some());
+    fs::remove_file(&file).unwrap();
 }
 
 #[tokio::test]
