@@ -42,6 +42,12 @@ fn points_stand_where_the_template_puts_them() {
     let ours = |heard: &crate::support::Heard| heard.topic.starts_with("sluicegate/g/tank/level");
     assert!(!observer.all().iter().any(ours));
 
+    // What is not here may be another gateway's; a point that this one's device does not have is nobody's.
+    publish(broker.port, "plant/hall-3/g/valve/of/well/set", r#"{"value":true,"id":"well"}"#);
+    publish(broker.port, "plant/hall-3/g/lid/of/tank/set", r#"{"value":true,"id":"lid"}"#);
+    observer.wait_json("plant/hall-3/g/lid/of/tank/outcome", "id", "lid");
+    assert!(!observer.all().iter().any(|heard| heard.topic.ends_with("well/outcome")));
+
     let checked = Agent::ask(folder.path(), &["check", "--broker"]);
     assert!(checked.status.success(), "{checked:?}");
 

@@ -93,6 +93,11 @@ impl Session<'_> {
 
     fn command(&mut self, message: &Message) {
         let Some(target) = self.shared.topics.target(&message.topic) else { return };
+        // In a tree of somebody else's, a device that is not here is another one's: who commands it would hear a refusal first.
+        let is_here = self.shared.parts.devices.keys().any(|device| device.as_str() == target.device);
+        if target.point.is_some() && !is_here && self.shared.topics.template().is_some() {
+            return;
+        }
         let reply = plain::reply_to(message).filter(|reply| self.shared.topics.is_foreign(&reply.topic));
         let spelling = self.shared.spelling_of_commands(target.device, target.point);
         let command = plain::command(target, message, reply, spelling);
