@@ -64,12 +64,17 @@ impl Template {
             Value::Bool(on) => u8::from(*on).to_string(),
             other => other.to_string(),
         };
-        let mut made = Vec::new();
+        let (mut made, mut quotes) = (Vec::new(), 0);
         for (part, place) in &self.parts {
             made.extend_from_slice(part.as_bytes());
+            quotes += part.matches('"').count();
             match place {
                 Place::Value if text.chars().any(char::is_control) => {
                     return Err("a text with control characters can't be sent to the device".to_owned());
+                }
+                // Between quotes a quote would end the text, and what follows be fields of its own.
+                Place::Value if quotes % 2 == 1 && text.contains(['"', '\\']) => {
+                    return Err("a text with a quote or a backslash can't be sent to this device".to_owned());
                 }
                 Place::Value => made.extend_from_slice(text.as_bytes()),
                 Place::Bytes => {
@@ -127,6 +132,13 @@ mod tests {
         assert!(template.render(&Value::text("hello\r\nOPEN ALL")).is_err());
         assert!(template.render(&Value::text("nul\0")).is_err());
         assert!(template.render(&Value::text("grün")).is_ok());
+        assert!(template.render(&Value::text("\"quoted\"")).is_ok());
+        let json = Template::parse("{{\"say\":\"{value}\"}}").unwrap();
+        let later = Template::parse("{{\"n\":{value},\"say\":\"it is {value}!\"}}").unwrap();
+        assert!(later.render(&Value::text("\"")).is_err());
+        assert!(json.render(&Value::text("a\",\"relay\":\"on")).is_err());
+        assert!(json.render(&Value::text("a\\")).is_err());
+        assert_eq!(json.render(&Value::text("a")), Ok(b"{\"say\":\"a\"}".to_vec()));
     }
 
     proptest! {
