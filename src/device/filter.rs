@@ -129,6 +129,11 @@ impl Chain {
         self.filters.is_empty() && self.window.is_none()
     }
 
+    /// Whether what comes out is in the unit of what goes in: a rate is not.
+    pub(super) fn keeps_the_unit(&self) -> bool {
+        !self.filters.iter().any(|(filter, _)| matches!(filter, Filter::Rate { .. }))
+    }
+
     /// A number came. The result is the one that stands for it, if any.
     pub(super) fn feed(&mut self, number: f64, at: Duration) -> Option<f64> {
         let mut number = number;

@@ -110,7 +110,17 @@ impl DeviceIo {
             tracing::warn!(MESSAGE_ID = event::DEVICE_OFFLINE, DEVICE = %self.device, "device {} offline: {why}", self.device);
         }
         self.set_offline(&DeviceError::Lost(why.to_owned()));
-        self.rules.values_mut().for_each(Rules::reset);
+        self.forget();
+    }
+
+    /// What is next of each point is news. What the rules still hold back goes out: the peak in a window that was cut off is
+    /// often what explains why.
+    fn forget(&mut self) {
+        let now = time::now();
+        for (name, rules) in &mut self.rules {
+            self.ready.extend(rules.take_held(now).map(|(cooked, at)| (name.clone(), cooked, at, None)));
+            rules.reset();
+        }
     }
 
     /// The device sleeps between what it says, and listens until then, by `CLOCK_BOOTTIME`.
@@ -317,7 +327,7 @@ impl DeviceIo {
             };
             self.tell(Answer::Ended { ticket, result: Err(error) });
         }
-        self.rules.values_mut().for_each(Rules::reset);
+        self.forget();
     }
 
     /// Refuses the writes that come while the device is away, for this long. True: the gateway stops.
@@ -430,7 +440,7 @@ impl DeviceIo {
         self.send_ready().await;
     }
 
-    async fn send_ready(&mut self) {
+    pub(super) async fn send_ready(&mut self) {
         while !self.ready.is_empty() {
             // A place first, then the reading: one that waits for a place is not lost with this future.
             let Ok(place) = self.arrivals.reserve().await else {

@@ -302,6 +302,11 @@ impl Rules {
         }
         let Some(number) = self.number(raw) else { return self.offer_bad(at) };
         self.seen = at.uptime;
+        // A sensor's number for an error must not hide in a mean.
+        if self.chain.keeps_the_unit() && !self.point.in_range(&Value::Float(number)) {
+            let cooked = self.finish(Value::Float(number));
+            return self.take(cooked, at);
+        }
         let made = self.chain.feed(number, at.uptime)?;
         let cooked = self.finish(Value::Float(made));
         self.take(cooked, at)

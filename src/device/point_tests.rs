@@ -75,15 +75,16 @@ fn a_change_may_be_a_share() {
 }
 
 #[test]
-fn filters_see_the_scaled_number_and_the_range_sees_what_they_made() {
+fn filters_see_the_scaled_numbers_that_are_in_range() {
     let config = "scale = 0.1\nround = 1\nfilter = [{ kind = \"median\", of = 3 }, { kind = \"mean\", of = 2 }]";
     let mut rules = rules(None, config, false);
     for (raw, expected) in [
         (Value::Int(200), good(Value::Float(20.0))),
         (Value::text("210"), good(Value::Float(20.3))),
-        (Value::Int(99_999), good(Value::Float(20.8))),
+        (Value::Int(99_999), Cooked { value: Some(Value::Float(9999.9)), quality: Quality::Bad }),
+        (Value::Int(-220), good(Value::Float(20.3))),
         (Value::text("broken"), bad(None)),
-        (Value::Int(220), good(Value::Float(21.5))),
+        (Value::Int(220), good(Value::Float(20.5))),
     ] {
         assert_eq!(rules.offer(&raw, at(0)), Some(expected), "{raw:?}");
     }

@@ -147,6 +147,7 @@ async fn supervise(driver: Arc<dyn Driver>, mut io: DeviceIo) {
         };
         let was_online = io.is_online();
         io.settle(&error);
+        io.send_ready().await;
         io.set_offline(&error);
         let now = time::uptime();
         // One line for each episode; an attempt that failed again is not news.

@@ -75,6 +75,18 @@ async fn an_output_is_written_and_read_back() {
     rig.stop().await;
 }
 
+#[tokio::test]
+async fn what_a_window_has_when_its_device_is_lost_goes_out() {
+    let root = tree(&[("a", "7")]);
+    let point = "[device.board.point.a]\npath = \"{root}/a\"\nwindow = { every = \"1h\", take = \"max\" }\n";
+    let mut rig = Rig::start(&device(root.path(), point));
+    rig.online().await;
+    fs::remove_file(root.path().join("a")).unwrap();
+    assert_eq!(rig.value().await, bad("a"));
+    assert_eq!(rig.value().await, good("a", Value::Float(7.0)));
+    rig.stop().await;
+}
+
 /// A named pipe that nobody writes to: opening it waits, as a file of a bus that hangs.
 fn hang(path: &std::path::Path) {
     rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
