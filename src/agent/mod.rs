@@ -416,6 +416,11 @@ fn begin(config: &Config) -> anyhow::Result<(State, Opened, state::Before, Probl
             State::nowhere(directory)
         }
     };
+    if let Some(text) = state.told() {
+        tracing::error!("{text}");
+        let problem = Problem { code: "state", text, since: time::now() };
+        problems.insert(("state", "later".to_owned()), problem);
+    }
     let opened = Queue::open(&config.queue, &queue::folder(directory));
     let random = u16::try_from(random_number()? >> 48).unwrap_or_default();
     let before = state.count(random, opened.highest_epoch());

@@ -3,6 +3,12 @@
 //! `state`, in the state directory: two slots of 512 bytes, each a CRC-32 in hex, a space and a line of JSON, filled
 //! up with spaces. The slots are written by turns and synced, so a power cut in the middle of a write leaves the other
 //! one. A damaged or missing file is a first start, never an error.
+//!
+//! Where a slot is of a later version the file is left to it, and `state-1` stands in for it: of version 1, so that each
+//! version has its own. Refusing to start would be no better: who went back to this version did so because the other
+//! one did not work, and may have no other way to the board. No start may be forgotten, or an epoch would not be above
+//! all before. So every version keeps the form of a slot, and `serial`, `starts`, `epoch` and `version` in it (no
+//! `version`: 1), and this start is counted from whichever of the two files knows of the newest one.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -18,9 +24,19 @@ use crate::queue::Previous;
 
 const SLOT: usize = 512;
 
+const VERSION: u32 = 1;
+
+const FILE: &str = "state";
+
+/// What stands in for it.
+const BESIDE: &str = "state-1";
+
 /// What is kept.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Saved {
+    /// Of the format.
+    #[serde(default = "version")]
+    version: u32,
     /// Counts the writes; the slot with the greater one counts.
     serial: u64,
     /// Counts the starts.
@@ -37,11 +53,32 @@ struct Saved {
     wall: u64,
 }
 
+fn version() -> u32 {
+    VERSION
+}
+
+impl Default for Saved {
+    fn default() -> Self {
+        let (serial, starts, epoch, stopped, kept, exit, wall) = Default::default();
+        Saved { version: VERSION, serial, starts, epoch, stopped, kept, exit, wall }
+    }
+}
+
+/// What a slot turned out to be.
+#[derive(Debug)]
+enum Slot {
+    Known(Saved),
+    /// Of a later version, and what this one understands of it.
+    Later(Saved),
+}
+
 /// The state file of a running gateway, locked.
 #[derive(Debug)]
 pub(super) struct State {
     file: Option<File>,
     saved: Saved,
+    /// The state is of this later version, and left to it.
+    later: Option<u32>,
     directory: PathBuf,
     /// This start may be noted: what the end of the run before may have cost is on flash.
     begun: bool,
@@ -94,16 +131,46 @@ impl State {
             }
             Err(error) => return Err(io(error.into())),
         }
-        let path = directory.join("state");
-        let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path).map_err(io)?;
-        let saved = read(&file);
-        Ok(State { file: Some(file), saved, directory: directory.to_owned(), begun: false, _lock: Some(lock) })
+        let open = |name: &str, create: bool| {
+            OpenOptions::new().create(create).truncate(false).read(true).write(true).open(directory.join(name))
+        };
+        let mut file = open(FILE, true).map_err(io)?;
+        let (mut saved, later) = read(&file);
+        match open(BESIDE, later.is_some()) {
+            Ok(beside) => {
+                let (own, _) = read(&beside);
+                let serial = if later.is_some() { own.serial } else { saved.serial };
+                if own.epoch > saved.epoch {
+                    saved = own;
+                }
+                saved = Saved { version: VERSION, serial, ..saved };
+                if later.is_some() {
+                    file = beside;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io(error)),
+        }
+        let directory = directory.to_owned();
+        Ok(State { file: Some(file), saved, later, directory, begun: false, _lock: Some(lock) })
+    }
+
+    /// What a person should know of a state of a later version.
+    pub(super) fn told(&self) -> Option<String> {
+        let version = self.later?;
+        let path = self.directory.join(FILE);
+        Some(format!(
+            "{} is of version {version}, which a later sluicegate wrote; it is left alone, and {BESIDE} beside it counts \
+             the starts on until such a one runs again",
+            path.display()
+        ))
     }
 
     /// A state that is kept nowhere, for a board whose state directory can't be written: the gateway works all the
     /// same, and each start looks like the first.
     pub(super) fn nowhere(directory: &Path) -> Self {
-        State { file: None, saved: Saved::default(), directory: directory.to_owned(), begun: false, _lock: None }
+        let (saved, directory) = (Saved::default(), directory.to_owned());
+        State { file: None, saved, later: None, directory, begun: false, _lock: None }
     }
 
     /// Notes on flash that this start has begun.
@@ -194,8 +261,8 @@ impl State {
     }
 }
 
-/// The newest slot that is whole.
-fn read(file: &File) -> Saved {
+/// The newest slot that is whole, and the version if one of them is of a later one.
+fn read(file: &File) -> (Saved, Option<u32>) {
     let mut bytes = [0; 2 * SLOT];
     let mut filled = 0;
     while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
@@ -204,17 +271,57 @@ fn read(file: &File) -> Saved {
             Ok(count) => filled += count,
         }
     }
-    bytes.chunks(SLOT).filter_map(parse).max_by_key(|saved| saved.serial).unwrap_or_default()
+    let mut known: Option<Saved> = None;
+    let mut newest_later: Option<Saved> = None;
+    for slot in bytes.chunks(SLOT).filter_map(parse) {
+        match slot {
+            Slot::Known(saved) => known = known.into_iter().chain([saved]).max_by_key(|saved| saved.serial),
+            Slot::Later(saved) => {
+                newest_later = newest_later.into_iter().chain([saved]).max_by_key(|saved| (saved.epoch, saved.serial))
+            }
+        }
+    }
+    let later = newest_later.as_ref().map(|saved| saved.version);
+    // Of one start there may be a slot of each version.
+    let saved = newest_later.into_iter().chain(known).reduce(|a, b| if b.epoch > a.epoch { b } else { a });
+    (saved.unwrap_or_default(), later)
 }
 
-fn parse(slot: &[u8]) -> Option<Saved> {
+fn parse(slot: &[u8]) -> Option<Slot> {
     let (crc, json) = std::str::from_utf8(slot).ok()?.trim_end().split_once(' ')?;
     let crc = u32::from_str_radix(crc, 16).ok()?;
-    (crc == crc32fast::hash(json.as_bytes())).then(|| serde_json::from_str(json).ok())?
+    if crc != crc32fast::hash(json.as_bytes()) {
+        return None;
+    }
+    let value: serde_json::Value = serde_json::from_str(json).ok()?;
+    let number = |key: &str| value.get(key).and_then(serde_json::Value::as_u64);
+    let version = u32::try_from(number("version").unwrap_or(1)).unwrap_or(u32::MAX);
+    if version <= VERSION
+        && let Ok(saved) = serde_json::from_str(json)
+    {
+        return Some(Slot::Known(saved));
+    }
+    // Nor is it damage where it is whole, and no content of this version.
+    let is = |key: &str| value.get(key).and_then(serde_json::Value::as_bool).unwrap_or_default();
+    let exit = value.get("exit").and_then(serde_json::Value::as_str).unwrap_or("as a later version noted");
+    let epoch = number("epoch").unwrap_or_default();
+    let starts = number("starts").and_then(|starts| u32::try_from(starts).ok());
+    Some(Slot::Later(Saved {
+        version: version.max(VERSION + 1),
+        serial: number("serial").unwrap_or_default(),
+        starts: starts.unwrap_or_else(|| u32::try_from(epoch >> 16).unwrap_or(u32::MAX)),
+        epoch,
+        stopped: is("stopped"),
+        kept: is("kept"),
+        exit: exit.chars().filter(|c| !c.is_control()).take(100).collect(),
+        wall: number("wall").unwrap_or_default(),
+    }))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn begin(folder: &Path, random: u16, highest: u64) -> Result<(State, Before), StateError> {
@@ -269,5 +376,71 @@ mod tests {
         }
         std::fs::write(&path, b"rubbish").unwrap();
         assert_eq!(begin(folder.path(), 1, 0).unwrap().1.session, 1);
+    }
+
+    fn slot(json: &str) -> Vec<u8> {
+        let text = format!("{:08x} {json}", crc32fast::hash(json.as_bytes()));
+        format!("{text:<width$}\n", width = SLOT - 1).into_bytes()
+    }
+
+    #[test]
+    fn a_state_without_a_version_is_of_the_first_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        let old = slot(r#"{"serial":4,"starts":3,"epoch":196613,"stopped":true,"kept":true,"exit":"stop","wall":7}"#);
+        fs::write(&path, &old).unwrap();
+        let (state, before) = begin(folder.path(), 9, 0).unwrap();
+        assert_eq!((before.session, before.previous), (4, Some(Previous { epoch: 196_613, clean: true })));
+        assert_eq!((state.told(), state.saved_time()), (None, Duration::from_secs(7)));
+        assert!(fs::read_to_string(&path).unwrap().contains(r#"{"version":1,"serial":5,"#));
+    }
+
+    #[test]
+    fn of_a_later_versions_slots_the_newer_one_counts() {
+        let [began, ended] = [(7, false), (8, true)].map(|(serial, stopped)| {
+            slot(&format!(
+                r#"{{"version":2,"serial":{serial},"starts":5,"epoch":327687,"stopped":{stopped},"kept":{stopped}}}"#
+            ))
+        });
+        for slots in [[&began[..], &ended[..]].concat(), [&ended[..], &began[..]].concat()] {
+            let folder = tempfile::tempdir().unwrap();
+            fs::write(folder.path().join(FILE), slots).unwrap();
+            let (_, before) = begin(folder.path(), 1, 0).unwrap();
+            assert_eq!(before.previous, Some(Previous { epoch: 327_687, clean: true }));
+        }
+    }
+
+    #[test]
+    fn a_state_of_a_later_version_is_left_alone_and_counted_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        for json in [
+            r#"{"version":2,"serial":8,"starts":5,"epoch":327687,"stopped":true,"kept":true,"exit":{"signal":15}}"#,
+            // Whole, and not understood.
+            r#"{"serial":8,"starts":5,"epoch":327687,"stopped":true,"kept":true,"exit":15,"wall":0}"#,
+            r#"{"version":3,"epoch":327687,"stopped":true,"kept":true}"#,
+        ] {
+            let known = r#"{"serial":7,"starts":4,"epoch":262145,"stopped":false,"kept":false,"exit":"","wall":0}"#;
+            let later = [slot(json), slot(known)].concat();
+            fs::write(&path, &later).unwrap();
+            for (session, previous) in [(6, 327_687), (7, 6 << 16 | 1), (8, 7 << 16 | 1)] {
+                let (mut state, before) = begin(folder.path(), 1, 0).unwrap();
+                assert_eq!((before.session, before.epoch), (session, u64::from(session) << 16 | 1), "{json}");
+                assert_eq!(before.previous, Some(Previous { epoch: previous, clean: true }));
+                assert!(state.told().unwrap().contains("which a later sluicegate wrote"));
+                state.end("stop", true).unwrap();
+                assert_eq!(fs::read(&path).unwrap(), later, "{json}");
+            }
+            // One that can read it goes on behind the newest of both, and needs no other file from then on.
+            fs::write(&path, slot(known)).unwrap();
+            for session in [9, 10] {
+                let (_, before) = begin(folder.path(), 1, 0).unwrap();
+                assert_eq!((before.session, before.epoch), (session, u64::from(session) << 16 | 1), "{json}");
+            }
+            let beside = fs::read(folder.path().join(BESIDE)).unwrap();
+            assert!(String::from_utf8(beside).unwrap().contains(r#""starts":8"#));
+            assert!(fs::read_to_string(&path).unwrap().contains(r#""starts":10"#));
+            fs::remove_file(folder.path().join(BESIDE)).unwrap();
+        }
     }
 }

@@ -353,3 +353,84 @@ fn the_cursor_says_that_records_were_in_ram_alone() {
     let told = |gap: &Gap| matches!(gap.range, GapRange::Numbers { lane: Lane::Alarm, from: 1, to: None, .. });
     assert!(start.gaps().iter().any(told), "an always lane tells what it had in RAM alone");
 }
+
+/// A file of the queue, as a later version would have left it; its checksum is of the first bytes, so many.
+fn of_a_later_version(disk: &Fake, name: &str, at: usize, length: usize) -> Vec<u8> {
+    let mut bytes = disk.content(name);
+    bytes[at + 4] += 1;
+    let crc = crc32fast::hash(&bytes[at + 4..at + length]);
+    bytes[at..at + 4].copy_from_slice(&crc.to_le_bytes());
+    disk.replace(name, bytes.clone());
+    bytes
+}
+
+#[test]
+fn a_lane_with_a_cursor_of_a_later_version_is_left_alone() {
+    let disk = filled(50);
+    // The first write of it, in the second slot, knows of no range.
+    let was = disk.content("telemetry/cursor");
+    let at = if was[4096..].iter().any(|byte| *byte != 0) { 4096 } else { 0 };
+    let cursor = of_a_later_version(&disk, "telemetry/cursor", at, 40);
+    let segment = disk.content(SEGMENT);
+
+    let found = Found::open(&config(), Box::new(disk.clone()));
+    assert_eq!(found.highest_epoch(), EPOCH, "its segments' names still tell of the start");
+    let mut start = Start::on(&disk, 8, Some(Previous { epoch: EPOCH, clean: true }));
+    start.push(51..=52);
+    start.round();
+    let records: Vec<u64> = start.read().iter().map(seq).collect();
+    assert_eq!(records, [1, 2], "those of this start");
+    let trouble = start.telemetry().trouble.unwrap();
+    assert!(trouble.contains("telemetry/cursor is of version 2, which a later sluicegate wrote"), "{trouble}");
+    assert!(start.problems.borrow().values().any(|problem| problem.text.contains(&trouble)));
+    start.keeper.close();
+    assert!(start.queue.state().closed, "what was in RAM is told");
+    assert_eq!((disk.content("telemetry/cursor"), disk.content(SEGMENT)), (cursor, segment));
+    let names = disk.names().into_iter().filter(|name| name.starts_with("telemetry/"));
+    assert_eq!(names.count(), 2);
+
+    // The later version has all that was there, and what the other one lost.
+    disk.replace("telemetry/cursor", was);
+    let mut start = Start::on(&disk, 9, Some(Previous { epoch: 8 << 16, clean: true }));
+    assert_eq!(start.read().iter().map(seq).collect::<Vec<_>>(), (1..=50).collect::<Vec<_>>());
+    let [gap] = &start.gaps()[..] else { panic!("one gap") };
+    let lost = GapRange::Numbers { lane: Lane::Telemetry, epoch: 8 << 16, from: 1, to: Some(2), count: Some(2) };
+    assert_eq!(gap.range, lost);
+}
+
+#[test]
+fn a_ledger_of_a_later_version_is_left_alone_and_another_one_kept_beside_it() {
+    let disk = filled(5);
+    let unclean = |epoch: u64| Some(Previous { epoch: epoch << 16, clean: false });
+    let told = |start: &mut Start| {
+        let mut told: Vec<u64> = start.gaps().iter().map(|gap| gap.n).collect();
+        told.sort_unstable();
+        told
+    };
+    let mut start = Start::on(&disk, 8, unclean(7));
+    assert_eq!(told(&mut start), [8000]);
+    let was = disk.content("gaps.1");
+    let of = usize::try_from(u32::from_le_bytes(was[20..24].try_into().unwrap())).unwrap();
+    let later = of_a_later_version(&disk, "gaps.1", 0, 24 + of);
+    let other = disk.content("gaps.0");
+
+    for starts in [9, 10] {
+        let mut start = Start::on(&disk, starts, unclean(starts - 1));
+        start.push(1..=3);
+        start.round();
+        let mine = told(&mut start);
+        assert_eq!(mine, (9..=starts).map(|starts| starts * 1000).collect::<Vec<_>>(), "none of them is forgotten");
+        assert_eq!(start.telemetry().trouble, None, "the lane stays on flash");
+        let problems = start.problems.borrow().clone();
+        assert!(problems.values().any(|problem| problem.text.contains("gaps.0 and gaps.1 are of version 2")));
+    }
+    assert_eq!((disk.content("gaps.1"), disk.content("gaps.0")), (later, other));
+
+    // The later version takes over what stood in for it, and removes it.
+    disk.replace("gaps.1", was);
+    for _ in 0..2 {
+        let mut start = Start::on(&disk, 11, None);
+        assert_eq!(told(&mut start), [8000, 9000, 10000]);
+        assert!(disk.names().iter().all(|name| !name.starts_with("gaps-")), "{:?}", disk.names());
+    }
+}

@@ -4,8 +4,11 @@
 //! the rest, version (u32), serial (u64: the greater one counts), the highest number that is settled (epoch, seq), a
 //! byte of [`Cursor::ram`], one of [`Cursor::always`], two zeros, the count of ranges (u32), and each range as epoch,
 //! first, last (u64), records (u32). Little-endian.
+//!
+//! In every version checksum, version and count have these places, and the checksum reaches over 28 bytes for each that
+//! is counted. So an earlier version can tell a later one's slot from a damaged one, and leaves the file to it.
 
-use super::format::{crc, is_number, u32_at, u64_at};
+use super::format::{Later, crc, is_number, u32_at, u64_at};
 use crate::model::Number;
 use crate::queue::ranges::Range;
 
@@ -57,18 +60,28 @@ impl Cursor {
     }
 
     /// The newer one of the slots that are whole.
-    pub(super) fn decode(file: &[u8]) -> Option<Cursor> {
-        let slots = file.chunks(usize::try_from(SLOT).unwrap_or(usize::MAX));
-        slots.filter_map(decode_slot).max_by_key(|cursor| cursor.serial)
+    pub(super) fn decode(file: &[u8]) -> Result<Option<Cursor>, Later> {
+        let mut newest: Option<Cursor> = None;
+        for bytes in file.chunks(usize::try_from(SLOT).unwrap_or(usize::MAX)).filter_map(whole) {
+            match u32_at(bytes, 4) {
+                Some(version) if version > VERSION => return Err(Later(version)),
+                Some(VERSION) => newest = newest.into_iter().chain(decode_slot(bytes)).max_by_key(|of| of.serial),
+                _ => {}
+            }
+        }
+        Ok(newest)
     }
+}
+
+/// What the checksum of a slot covers, with itself, if it is right.
+fn whole(slot: &[u8]) -> Option<&[u8]> {
+    let count = usize::try_from(u32_at(slot, HEAD - 4)?).ok()?;
+    let bytes = slot.get(..count.checked_mul(RANGE)?.checked_add(HEAD)?)?;
+    (u32_at(bytes, 0)? == crc(&[bytes.get(4..)?])).then_some(bytes)
 }
 
 fn decode_slot(bytes: &[u8]) -> Option<Cursor> {
     let count = usize::try_from(u32_at(bytes, HEAD - 4)?).ok().filter(|count| *count <= MOST)?;
-    let bytes = bytes.get(..HEAD + count * RANGE)?;
-    if u32_at(bytes, 0)? != crc(&[bytes.get(4..)?]) || u32_at(bytes, 4)? != VERSION {
-        return None;
-    }
     let range = |at| {
         let first = Number { epoch: u64_at(bytes, at)?, seq: u64_at(bytes, at + 8)? };
         let (last, records) = (u64_at(bytes, at + 16)?, u32_at(bytes, at + 24)?);
@@ -107,10 +120,29 @@ mod tests {
             let at = usize::try_from(at).unwrap();
             file[at..at + bytes.len()].copy_from_slice(&bytes);
         }
-        assert_eq!(Cursor::decode(&file), Some(new));
+        assert_eq!(Cursor::decode(&file), Ok(Some(new)));
         file[usize::try_from(SLOT).unwrap() + 20] ^= 1;
-        assert_eq!(Cursor::decode(&file), Some(old));
-        assert_eq!(Cursor::decode(&file[..30]), None);
+        assert_eq!(Cursor::decode(&file), Ok(Some(old)));
+        assert_eq!(Cursor::decode(&file[..30]), Ok(None));
+    }
+
+    #[test]
+    fn one_slot_of_a_later_version_is_enough() {
+        let mut file = vec![0; 2 * usize::try_from(SLOT).unwrap()];
+        for serial in [8, 9] {
+            let (at, mut bytes) = Cursor { serial, ..Cursor::default() }.encode();
+            if serial == 8 {
+                bytes[4] = 3;
+                let crc = crc(&[&bytes[4..]]);
+                bytes[..4].copy_from_slice(&crc.to_le_bytes());
+            }
+            let at = usize::try_from(at).unwrap();
+            file[at..at + bytes.len()].copy_from_slice(&bytes);
+        }
+        assert_eq!(Cursor::decode(&file), Err(Later(3)));
+        // Damage makes nothing of a later version.
+        file[4] = 2;
+        assert_eq!(Cursor::decode(&file).unwrap().unwrap().serial, 9);
     }
 
     #[test]
@@ -121,7 +153,7 @@ mod tests {
         };
         let cursor = Cursor { ranges: (0..100).map(range).collect(), ..Cursor::default() };
         let (_, bytes) = cursor.encode();
-        let read = Cursor::decode(&bytes).unwrap();
+        let read = Cursor::decode(&bytes).unwrap().unwrap();
         assert_eq!(read.ranges.len(), MOST);
         assert_eq!(read.ranges.iter().map(|range| range.records).min(), Some(37));
     }
@@ -129,7 +161,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>) {
-            Cursor::decode(&bytes);
+            _ = Cursor::decode(&bytes);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 
 use super::cursor::{Cursor, SLOT};
-use super::format::{self, FRAMES, Head, Seal, frame_size};
+use super::format::{self, FRAMES, Head, Later, Seal, frame_size};
 use super::walk::{self, Chunk, Damage, Place};
 use super::{Bug, keeper};
 use crate::disk::Disk;
@@ -41,6 +41,8 @@ pub(super) struct Files {
     pub(super) cursor: Cursor,
     /// Segments that a later version wrote. They are left to it.
     pub(super) later: Vec<u64>,
+    /// So is the whole lane, if its cursor is of a later version.
+    pub(super) left: bool,
 }
 
 /// The segment that is being filled.
@@ -94,7 +96,8 @@ fn segment_size(config: &LaneConfig) -> u64 {
 impl Files {
     pub(super) fn new(lane: Lane, config: &LaneConfig) -> Self {
         let (size, cursor) = (segment_size(config), Cursor::default());
-        Files { lane, folder: lane.to_string(), size, active: None, next_id: 1, spare: None, cursor, later: Vec::new() }
+        let (folder, later) = (lane.to_string(), Vec::new());
+        Files { lane, folder, size, active: None, next_id: 1, spare: None, cursor, later, left: false }
     }
 
     /// The lane has other bounds: so large are the next segments.
@@ -112,6 +115,10 @@ impl Files {
 
     /// Looks through the folder. What can only be read is read; what has to be written for that is tried and not
     /// insisted on.
+    ///
+    /// # Errors
+    /// When the folder can't be used, or its cursor is of a later version: without it nobody knows what of the segments
+    /// has come to its end, and nothing here is touched.
     pub(super) fn open(&mut self, disk: &mut dyn Disk, bug: Option<Bug>) -> io::Result<VecDeque<Segment>> {
         let mut ids = Vec::new();
         let mut foreign = 0;
@@ -128,6 +135,7 @@ impl Files {
         }
         ids.sort_unstable();
         self.next_id = ids.last().map_or(1, |last| last + 1);
+        self.read_cursor(disk)?;
         let mut segments = VecDeque::new();
         let mut bound: Option<Number> = None;
         let mut newest = true;
@@ -172,7 +180,7 @@ impl Files {
         if !seeded(bug, Bug::FolderNotSynced) {
             attempt(disk.sync_folder(&self.folder), "the queue's folder could not be synced");
         }
-        self.read_cursor(disk, &mut segments);
+        self.note_ended(&mut segments);
         Ok(segments)
     }
 
@@ -265,7 +273,7 @@ impl Files {
         disk.sync(&name)
     }
 
-    fn read_cursor(&mut self, disk: &mut dyn Disk, segments: &mut VecDeque<Segment>) {
+    fn read_cursor(&mut self, disk: &mut dyn Disk) -> io::Result<()> {
         let mut bytes = vec![0; usize::try_from(2 * SLOT).unwrap_or_default()];
         let read = match disk.read(&self.file("cursor"), 0, &mut bytes) {
             Ok(read) => read,
@@ -276,7 +284,19 @@ impl Files {
                 0
             }
         };
-        self.cursor = bytes.get(..read).and_then(Cursor::decode).unwrap_or_default();
+        let cursor = Cursor::decode(bytes.get(..read).unwrap_or_default());
+        self.left = cursor.is_err();
+        let later = |Later(version)| {
+            let file = self.file("cursor");
+            let text = "which a later sluicegate wrote; it is left alone, with the lane's records, and only such a one";
+            io::Error::other(format!("{file} is of version {version}, {text} will publish them"))
+        };
+        self.cursor = cursor.map_err(later)?.unwrap_or_default();
+        Ok(())
+    }
+
+    /// What the cursor knows to have come to its end is so in these segments.
+    fn note_ended(&self, segments: &mut VecDeque<Segment>) {
         for range in &self.cursor.ranges {
             let place = segments.partition_point(|segment| segment.seal.last < range.first);
             if let Some(segment) = segments.get_mut(place)
@@ -292,6 +312,12 @@ impl Files {
     /// under an id whose file is gone.
     pub(super) fn number_from(&mut self, epoch: u64) {
         self.next_id = self.next_id.max((epoch >> 16) << 32 | 1);
+    }
+
+    /// A bound that no epoch of a segment which was left to a later version is below: its start is in its name.
+    pub(super) fn later_epoch(&self) -> u64 {
+        let newest = if self.left { Some(self.next_id - 1) } else { self.later.iter().max().copied() };
+        newest.map_or(0, |id| id >> 32 << 16)
     }
 
     /// The greatest epoch in the files.

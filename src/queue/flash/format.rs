@@ -32,6 +32,10 @@ pub(super) const FRAME_HEAD: usize = 24;
 /// A record larger than this is no message for MQTT: rumqttc's own limit here is 256 KiB a packet.
 pub(in crate::queue) const MAX_PAYLOAD: usize = 512 << 10;
 
+/// A file that is whole, and of this version, which only a later sluicegate writes. It is not to be touched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Later(pub(super) u32);
+
 const SEAL: usize = 64;
 const MAGIC: &[u8; 8] = b"SLUICESG";
 

@@ -11,7 +11,8 @@ use tokio::sync::watch;
 
 use super::cursor::Cursor;
 use super::files::{Files, WriteError, attempt, fill, seeded};
-use super::ledger;
+use super::format::Later;
+use super::ledger::{self, Pair};
 use super::walk::Place;
 use super::{Bug, MAX_PAYLOAD};
 use crate::disk::Disk;
@@ -54,7 +55,7 @@ pub(in crate::queue) struct Found {
     config: Config,
     lanes: [(Files, Result<VecDeque<Segment>, std::io::Error>); 3],
     gaps: Vec<Gap>,
-    serial: u64,
+    ledger: Written,
     bug: Option<Bug>,
 }
 
@@ -64,9 +65,20 @@ pub(in crate::queue) struct Kit {
     disk: Box<dyn Disk>,
     config: Config,
     lanes: [Keep; 3],
-    /// Of the ledger's last file.
-    serial: u64,
+    ledger: Written,
     bug: Option<Bug>,
+}
+
+/// Where the ledger is.
+#[derive(Debug, Clone, Copy)]
+struct Written {
+    pair: Pair,
+    /// Of the last file.
+    serial: u64,
+    /// Why it is not where it belongs.
+    later: Option<Later>,
+    /// What stood in for it is there, and to be removed once this has all of it.
+    beside: bool,
 }
 
 /// A lane's files and how they do.
@@ -111,19 +123,21 @@ impl Found {
             let found = files.open(&mut *disk, bug);
             (files, found)
         });
-        let (serial, gaps) = read_ledger(&mut *disk).unwrap_or_default();
+        let (ledger, gaps) = read_ledgers(&mut *disk);
+        let Written { pair, serial, .. } = ledger;
         // The start before may have died between its write and the syncs, so that only the cache has this ledger, or its
         // name. The next one is written over the older file, and would leave nothing behind.
         if serial > 0 {
-            attempt(disk.sync(ledger::file(serial)), "the ledger could not be synced");
+            attempt(disk.sync(pair.file(serial)), "the ledger could not be synced");
             attempt(disk.sync_folder(""), "the queue's folder could not be synced");
         }
-        Found { disk, config: config.clone(), lanes, gaps, serial, bug }
+        Found { disk, config: config.clone(), lanes, gaps, ledger, bug }
     }
 
     pub(in crate::queue) fn highest_epoch(&self) -> u64 {
         let of = |(files, found): &(Files, Result<VecDeque<Segment>, _>)| {
-            found.as_ref().map_or(files.cursor.high, |segments| files.highest(segments)).epoch
+            let known = found.as_ref().map_or(files.cursor.high, |segments| files.highest(segments));
+            known.epoch.max(files.later_epoch())
         };
         self.lanes.iter().map(of).max().unwrap_or_default()
     }
@@ -131,7 +145,7 @@ impl Found {
     /// Gives what was found to the queue, and tells what the end of the run before may have cost. The second result is
     /// where the numbers of that run ended.
     pub(in crate::queue) fn into_state(self, state: &mut State, previous: Option<Previous>) -> (Kit, [u64; 3]) {
-        let Found { disk, config, lanes, gaps, serial, bug } = self;
+        let Found { disk, config, lanes, gaps, ledger, bug } = self;
         state.gaps.restore(gaps);
         let mut ended = [1; 3];
         let now = time::now();
@@ -165,7 +179,7 @@ impl Found {
             let retry = (!opened).then_some((Duration::ZERO, RETRY_FIRST));
             Keep { files, opened, retry, cursor_at: now.uptime, cursor_stale: true, short: None }
         });
-        (Kit { disk, config, lanes, serial, bug }, ended)
+        (Kit { disk, config, lanes, ledger, bug }, ended)
     }
 }
 
@@ -176,20 +190,42 @@ fn adopt(state: &mut State, lane: Lane, found: VecDeque<Segment>) {
     log.segments = found;
 }
 
-fn read_ledger(disk: &mut dyn Disk) -> Option<(u64, Vec<Gap>)> {
+/// The ledger, with what stood in for it, or, while a later version has it, what does so now.
+fn read_ledgers(disk: &mut dyn Disk) -> (Written, Vec<Gap>) {
+    let main = read_ledger(disk, Pair::Main);
+    let beside = read_ledger(disk, Pair::Beside).unwrap_or_default();
+    match main {
+        Ok(main) => {
+            let is_beside = beside.is_some();
+            let (serial, mut gaps) = main.unwrap_or_default();
+            for gap in beside.unwrap_or_default().1 {
+                if gaps.iter().all(|known| known.n != gap.n) {
+                    gaps.push(gap);
+                }
+            }
+            (Written { pair: Pair::Main, serial, later: None, beside: is_beside }, gaps)
+        }
+        Err(later) => {
+            let (serial, gaps) = beside.unwrap_or_default();
+            (Written { pair: Pair::Beside, serial, later: Some(later), beside: false }, gaps)
+        }
+    }
+}
+
+fn read_ledger(disk: &mut dyn Disk, pair: Pair) -> Result<Option<(u64, Vec<Gap>)>, Later> {
     let mut newest = None;
     for serial in 0..2 {
-        let name = ledger::file(serial);
+        let name = pair.file(serial);
         let size = disk.size(name).ok().and_then(|size| usize::try_from(size).ok()).unwrap_or(0).min(16 << 20);
         let mut bytes = vec![0; size];
         if let Ok(read) = disk.read(name, 0, &mut bytes)
-            && let Some(found) = bytes.get(..read).and_then(ledger::decode)
+            && let Some(found) = ledger::decode(bytes.get(..read).unwrap_or_default())?
             && newest.as_ref().is_none_or(|(serial, _)| *serial < found.0)
         {
             newest = Some(found);
         }
     }
-    newest
+    Ok(newest)
 }
 
 impl Keeper {
@@ -206,6 +242,7 @@ impl Keeper {
             bytes: Vec::new(),
         };
         Lane::ALL.into_iter().for_each(|lane| keeper.tell_later(lane));
+        keeper.tell_later_ledger();
         keeper
     }
 
@@ -224,13 +261,33 @@ impl Keeper {
         self.problems.send_modify(|problems| _ = problems.insert(("queue", format!("{lane}, later")), problem));
     }
 
+    /// Tells of gaps that only a later version can read.
+    fn tell_later_ledger(&self) {
+        let Written { later: Some(Later(version)), .. } = self.kit.ledger else { return };
+        let text = format!(
+            "the gaps in gaps.0 and gaps.1 are of version {version}, which a later sluicegate wrote; they are left alone, \
+             and only such a one will publish them; those of now are in {} and {}",
+            Pair::Beside.file(0),
+            Pair::Beside.file(1)
+        );
+        tracing::error!("{text}");
+        let problem = Problem { code: "queue", text, since: time::now() };
+        self.problems.send_modify(|problems| _ = problems.insert(("queue", "gaps, later".to_owned()), problem));
+    }
+
     /// Puts on flash what the end of the run before may have cost. False: that failed.
     pub(in crate::queue) fn begin(&mut self) -> bool {
         let state = self.queue.state();
-        let gaps = urgent_gaps(&state, &self.kit);
+        let beside = self.kit.ledger.beside;
+        let gaps = if beside { Some(snapshot(&state, &self.kit)) } else { urgent_gaps(&state, &self.kit) };
         drop(state);
         match self.make_ledger().and_then(|()| self.write_gaps(gaps)) {
-            Ok(()) => true,
+            Ok(()) => {
+                if beside {
+                    attempt(self.remove_beside(), "what stood in for the ledger could not be removed");
+                }
+                true
+            }
             Err(error) => {
                 tracing::error!("the queue's ledger can't be written: {error}");
                 false
@@ -730,7 +787,7 @@ impl Keeper {
     fn make_ledger(&mut self) -> Result<(), WriteError> {
         let disk = &mut *self.kit.disk;
         for serial in 0..2 {
-            let name = ledger::file(serial);
+            let name = self.kit.ledger.pair.file(serial);
             if disk.size(name).unwrap_or(0) == 0 {
                 disk.list("")?;
                 fill(disk, name, ledger::ROOM)?;
@@ -739,6 +796,18 @@ impl Keeper {
             }
         }
         Ok(())
+    }
+
+    /// The ledger has what stood in for it. Where that stays, its gaps come once more, under the same numbers.
+    fn remove_beside(&mut self) -> std::io::Result<()> {
+        let disk = &mut *self.kit.disk;
+        for serial in 0..2 {
+            let name = Pair::Beside.file(serial);
+            if disk.size(name).is_ok() {
+                disk.remove(name)?;
+            }
+        }
+        disk.sync_folder("")
     }
 
     /// Writes the gaps that have to be there first.
@@ -753,14 +822,14 @@ impl Keeper {
     fn write_ledger(&mut self, snapshot: Snapshot) -> Result<(), WriteError> {
         self.ledger_at = self.now.uptime;
         let Snapshot { serial, version, count, bytes } = snapshot;
-        let name = ledger::file(serial);
+        let name = self.kit.ledger.pair.file(serial);
         let disk = &mut self.kit.disk;
         if let Err(error) = disk.write(name, 0, &bytes).and_then(|()| disk.sync(name)) {
             disk.forget(name);
             self.queue.state().gaps.failing = true;
             return Err(error.into());
         }
-        self.kit.serial = serial;
+        self.kit.ledger.serial = serial;
         let mut state = self.queue.state();
         state.gaps.stored(version, count);
         state.flash_bytes += bytes.len() as u64;
@@ -890,6 +959,10 @@ impl Keeper {
             // With the ledger, every number of this start is settled.
             self.queue.state().lane(lane).settle();
             let files = &self.kit.lanes[lane.index()].files;
+            if files.left {
+                // The ledger has told what was in RAM.
+                continue;
+            }
             let sealed = files.seal_active(&mut *self.kit.disk).map_err(WriteError::from);
             if let Err(error) = sealed.and_then(|()| self.write_cursor(lane, &now)) {
                 tracing::error!(LANE = %lane, "the queue could not be closed: {error}");
@@ -923,7 +996,7 @@ fn urgent_gaps(state: &State, kit: &Kit) -> Option<Snapshot> {
 }
 
 fn snapshot(state: &State, kit: &Kit) -> Snapshot {
-    let serial = kit.serial + 1;
+    let serial = kit.ledger.serial + 1;
     let (version, gaps) = state.gaps.snapshot();
     let gaps: Vec<&Gap> = gaps.collect();
     let bytes = ledger::encode(serial, gaps.iter().copied());

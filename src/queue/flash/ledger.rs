@@ -2,9 +2,12 @@
 //!
 //! Two files, `gaps.0` and `gaps.1`, written by turns, each with all of them: CRC-32 (u32) of the rest, version (u32),
 //! serial (u64: the greater one counts), the count (u32), and each gap as its length (u32) and [`Gap::encode`].
-//! Little-endian.
+//! Little-endian. In every version the checksum covers as much, so that an earlier one knows a later one's file.
+//!
+//! Where one of them is of a later version both are left to it, and `gaps-1.0` and `gaps-1.1` stand in for them: of
+//! version 1, so that each version has its own. Once the others can be read, those are read as well, and removed.
 
-use super::format::{crc, u32_at, u64_at};
+use super::format::{Later, crc, u32_at, u64_at};
 use crate::model::Gap;
 
 const VERSION: u32 = 1;
@@ -16,9 +19,25 @@ pub(in crate::queue) const MOST: usize = 4096;
 /// Bytes of a file that are there from the beginning: for some hundred gaps.
 pub(super) const ROOM: u64 = 8192;
 
-/// The file that this serial is written to.
-pub(super) fn file(serial: u64) -> &'static str {
-    if serial.is_multiple_of(2) { "gaps.0" } else { "gaps.1" }
+/// Two files that are written by turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pair {
+    /// The ledger.
+    Main,
+    /// What stands in for it while a later version has it.
+    Beside,
+}
+
+impl Pair {
+    /// The file that this serial is written to.
+    pub(super) fn file(self, serial: u64) -> &'static str {
+        match (self, serial.is_multiple_of(2)) {
+            (Pair::Main, true) => "gaps.0",
+            (Pair::Main, false) => "gaps.1",
+            (Pair::Beside, true) => "gaps-1.0",
+            (Pair::Beside, false) => "gaps-1.1",
+        }
+    }
 }
 
 /// The content of a file.
@@ -43,8 +62,21 @@ pub(in crate::queue) fn encode<'a>(serial: u64, gaps: impl Iterator<Item = &'a G
 }
 
 /// Serial and gaps of a file that is whole. What an earlier, longer content left behind the end counts for nothing.
-pub(super) fn decode(bytes: &[u8]) -> Option<(u64, Vec<Gap>)> {
-    let count = usize::try_from(u32_at(bytes, HEAD - 4)?).ok().filter(|count| *count <= MOST)?;
+pub(super) fn decode(bytes: &[u8]) -> Result<Option<(u64, Vec<Gap>)>, Later> {
+    let Some(gaps) = whole(bytes) else { return Ok(None) };
+    match u32_at(bytes, 4) {
+        Some(version) if version > VERSION => Err(Later(version)),
+        Some(VERSION) if gaps.len() <= MOST => {
+            let gaps = gaps.into_iter().map(Gap::decode).collect::<Result<_, _>>().ok();
+            Ok(u64_at(bytes, 8).zip(gaps))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The gaps of a file whose checksum is right.
+fn whole(bytes: &[u8]) -> Option<Vec<&[u8]>> {
+    let count = u32_at(bytes, HEAD - 4)?;
     let mut at = HEAD;
     let mut gaps = Vec::new();
     for _ in 0..count {
@@ -52,8 +84,5 @@ pub(super) fn decode(bytes: &[u8]) -> Option<(u64, Vec<Gap>)> {
         gaps.push(bytes.get(at + 4..at.checked_add(4)?.checked_add(length)?)?);
         at += 4 + length;
     }
-    if u32_at(bytes, 0)? != crc(&[bytes.get(4..at)?]) || u32_at(bytes, 4)? != VERSION {
-        return None;
-    }
-    Some((u64_at(bytes, 8)?, gaps.into_iter().map(Gap::decode).collect::<Result<_, _>>().ok()?))
+    (u32_at(bytes, 0)? == crc(&[bytes.get(4..at)?])).then_some(gaps)
 }

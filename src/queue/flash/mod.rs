@@ -5,7 +5,7 @@
 //!   alarm/      0000000000000001.seg …  cursor  spare
 //!   outcome/    …
 //!   telemetry/  …
-//!   gaps.0  gaps.1
+//!   gaps.0  gaps.1       gaps-1.0  gaps-1.1  while a later version has those
 //! ```
 //!
 //! [`mod@format`] says what stands in a segment, [`cursor`] and [`ledger`] in the other files; [`walk`] reads segments,
