@@ -518,6 +518,19 @@ fn what_a_broker_has_stored_counts_only_where_it_is_wanted() {
 }
 
 #[test]
+fn a_topic_that_is_too_long_is_passed_over() {
+    let any = "[device.any]\nkind = \"mqtt\"\nurl = \"mqtt://127.0.0.1:{local}\"\n[device.any.point.x]\n\
+               topic = \"any/+\"\nstored = true\n";
+    let mut site = Site::start(any);
+    site.is_subscribed("any");
+    publish(site.local.port, &format!("any/{}", "x".repeat(997)), "1");
+    publish(site.local.port, &format!("any/{}", "x".repeat(996)), "2");
+    site.observer.wait_json("sluicegate/g/any/x", "value", "2");
+    assert_eq!(site.values("any/x"), ["2"]);
+    assert!(site.agent.stop().success());
+}
+
+#[test]
 fn a_device_may_speak_xml() {
     let tank = "[device.tank]\nkind = \"mqtt\"\nurl = \"mqtt://127.0.0.1:{local}\"\ndecode = { kind = \"xml\" }\n\
                 [device.tank.point.level]\ntopic = \"tank\"\nfrom = \"/tank/level\"\ntype = \"float\"\n\

@@ -1,6 +1,6 @@
 //! One connection of one device: what it says becomes readings and presence, what it is told becomes messages.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::Mqtt;
 use super::deed::Deed;
 use super::ear::Said;
+use super::topic::LONGEST;
 use crate::device::decode::Noise;
 use crate::device::{DeviceError, DeviceIo, Write, WriteError};
 use crate::link::{Content, Event, Filter, Kept, Link, Message, Opening, Publish, Session, Ticket};
@@ -36,7 +37,32 @@ pub(super) struct Past {
     /// (mosquitto 2.0.11 does), so the next one is without.
     was_in_vain: bool,
     /// Of topics whose stored messages count, what was said last, as a hash: the broker shows it at each subscription.
-    known: HashMap<String, u64>,
+    known: Known,
+}
+
+/// Hashes of payloads by hashes of topics: topics may be long.
+#[derive(Debug, Default)]
+struct Known(BTreeMap<u64, u64>);
+
+impl Known {
+    /// Whether the topic's payload is another one than before.
+    fn is_news(&mut self, topic: &str, payload: &[u8]) -> bool {
+        let (topic, said) = (hash(topic), hash(payload));
+        let is_news = self.0.insert(topic, said) != Some(said);
+        if self.0.len() > MAX_KNOWN {
+            // The next one behind it: hashes are in no order.
+            let next = topic.checked_add(1).and_then(|next| self.0.range(next..).next());
+            let next = next.or_else(|| self.0.iter().next()).map(|(topic, _)| *topic);
+            next.and_then(|topic| self.0.remove(&topic));
+        }
+        is_news
+    }
+}
+
+fn hash(value: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// See the module.
@@ -195,6 +221,8 @@ impl<'a> Talk<'a> {
                 }
                 self.link.ack(&message);
             }
+            // Nobody has such a topic, and a filter with wildcards would take it.
+            Event::Message(message) if message.topic.len() > LONGEST => self.link.ack(&message),
             Event::Message(message) => {
                 self.hear(io, message).await;
                 self.backlog.last = time::uptime();
@@ -270,14 +298,7 @@ impl<'a> Talk<'a> {
 
     /// Whether a stored message says what is not known from the connection before, or from this one.
     fn is_news(&self, message: &Message) -> bool {
-        let mut hasher = DefaultHasher::new();
-        message.payload.hash(&mut hasher);
-        let said = hasher.finish();
-        let mut past = self.of.past();
-        if past.known.len() >= MAX_KNOWN {
-            past.known.clear();
-        }
-        past.known.insert(message.topic.clone(), said) != Some(said) || !message.retain
+        self.of.past().known.is_news(&message.topic, &message.payload) || !message.retain
     }
 
     /// What a message says of the device itself.
@@ -402,5 +423,22 @@ pub(super) async fn at(due: Option<Duration>) {
     match due {
         Some(due) => tokio::time::sleep(due.saturating_sub(time::uptime())).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_of_topics_is_bounded() {
+        let mut known = Known::default();
+        for n in 0..2 * MAX_KNOWN {
+            assert!(known.is_news(&n.to_string(), b"1"));
+            assert!(!known.is_news(&n.to_string(), b"1"), "the newest one is known");
+            assert!(known.0.len() <= MAX_KNOWN);
+        }
+        assert_eq!(known.0.len(), MAX_KNOWN, "one goes for one that comes");
+        assert!(known.is_news("x", b"1") && known.is_news("x", b"2"));
     }
 }

@@ -3,7 +3,7 @@
 use crate::link;
 
 /// The longest topic, in bytes: every broker takes it, and no device has a longer one.
-const LONGEST: usize = 1000;
+pub(super) const LONGEST: usize = 1000;
 
 /// What topics a point is read from: `stat/plug/POWER`, `tele/+/SENSOR`, `plant/#`.
 #[derive(Debug, Clone, PartialEq, Eq)]
