@@ -374,6 +374,33 @@ fn what_waited_at_the_broker_says_nothing_of_now() {
 }
 
 #[test]
+fn a_command_does_not_outlive_its_outcome_at_the_broker() {
+    let quick = PLUG.replace("cmnd/plug/POWER\" }", "cmnd/plug/POWER\" }\ntimeout = \"1s\"");
+    let mut site = Site::with(&quick, "5");
+    let plug = Esp::tasmota(site.local.port);
+    site.wait_status("plug", "online");
+    // A device with a session of its own that is away.
+    let away = |arguments: &[&str]| {
+        let mut command = Command::new("mosquitto_sub");
+        command.args(["-h", "127.0.0.1", "-p", &site.local.port.to_string(), "-q", "1", "-c", "-i", "away"]);
+        command.args(["-t", "cmnd/plug/POWER", "-t", "last"]).args(arguments);
+        command.output().expect("mosquitto_sub is installed")
+    };
+    assert!(away(&["-E"]).status.success());
+    plug.obeys(Obeys::Silent);
+    site.command("plug/power", r#"{"value":true,"id":"on"}"#, "unknown");
+    // By the outcomes of two more, the life of the first one is over: they are what waits.
+    for (id, value) in [("two", "false"), ("three", "false")] {
+        site.command("plug/power", &format!(r#"{{"value":{value},"id":"{id}"}}"#), "unknown");
+    }
+    publish(site.local.port, "last", "end");
+    let output = away(&["-W", "3"]);
+    let came = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(came.ends_with("end\n") && !came.contains('1'), "{came}");
+    assert!(site.agent.stop().success());
+}
+
+#[test]
 fn a_broker_that_takes_no_marker_is_waited_for() {
     let rights = "topic readwrite tele/#\ntopic readwrite stat/#\ntopic readwrite cmnd/#\n";
     let folder = tempfile::tempdir().unwrap();

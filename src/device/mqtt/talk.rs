@@ -375,7 +375,7 @@ impl<'a> Talk<'a> {
         let until = time::uptime() + write.timeout;
         let mut deed = Deed::new(write, until);
         for (point, value, publish, confirms) in messages {
-            match self.link.publish(publish) {
+            match self.link.publish_until(publish, until.saturating_sub(time::uptime())) {
                 Ok(ticket) => deed.published(point, value, ticket, confirms),
                 Err(_) => {
                     let error = WriteError::Unknown("the link to its broker ended meanwhile".to_owned());
