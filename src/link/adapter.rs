@@ -121,7 +121,7 @@ pub(super) fn open(
 
 impl Client {
     /// Hands a publish over; it comes back where there is no room for it.
-    pub(super) fn publish(&self, publish: Publish) -> Result<(), Publish> {
+    pub(super) fn publish(&self, publish: Publish, left: Option<Duration>) -> Result<(), Publish> {
         let Publish { topic, payload, retain, content, correlation } = &publish;
         let handed = match self {
             Client::V3(client) => {
@@ -134,6 +134,7 @@ impl Client {
                     payload_format_indicator: (!payload.is_empty()).then(|| u8::from(content.is_text())),
                     content_type: (!payload.is_empty()).then(|| content.mime().to_owned()),
                     correlation_data: correlation.clone(),
+                    message_expiry_interval: left.map(whole_seconds),
                     ..Default::default()
                 };
                 client.try_publish_with_properties(topic, qos, *retain, payload.clone(), properties).is_ok()
@@ -192,6 +193,11 @@ impl Client {
         };
         noted(handed, "DISCONNECT");
     }
+}
+
+/// As MQTT 5 counts a message's life: whole seconds, and 0 would be none at all.
+fn whole_seconds(left: Duration) -> u32 {
+    u32::try_from(left.as_millis().div_ceil(1000)).unwrap_or(u32::MAX).max(1)
 }
 
 /// A request finds no room only when the link hands over more than the places it has, which is a fault in its own
@@ -373,4 +379,16 @@ fn failed5(error: v5::ConnectionError, signals: &mut VecDeque<Signal>) -> String
         });
     }
     error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_life_is_rounded_up() {
+        for (millis, secs) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (4999, 5), (u64::MAX, u32::MAX)] {
+            assert_eq!(whole_seconds(Duration::from_millis(millis)), secs, "{millis}");
+        }
+    }
 }

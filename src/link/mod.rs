@@ -186,7 +186,16 @@ impl Link {
     /// # Errors
     /// When more is handed over than the window allows, or the link is ending: the message, back.
     pub fn publish(&mut self, publish: Publish) -> Result<Ticket, Publish> {
-        self.client.publish(publish)?;
+        self.client.publish(publish, None)?;
+        Ok(self.tickets.hand_over())
+    }
+
+    /// The same, of what is worth nothing after so long: the broker then gives it to nobody any more (MQTT 5 only).
+    ///
+    /// # Errors
+    /// As of [`Link::publish`].
+    pub fn publish_until(&mut self, publish: Publish, left: Duration) -> Result<Ticket, Publish> {
+        self.client.publish(publish, Some(left))?;
         Ok(self.tickets.hand_over())
     }
 

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::support::{
-    Agent, Audit, Esp, Gate, Heard, Mosquitto, Obeys, Observer, publish, publish_bytes, publish_lines_with, until,
+    Agent, Audit, Esp, Gate, Heard, Mosquitto, Obeys, Observer, publish, publish_bytes, publish_lines,
+    publish_lines_with, until,
 };
 
 /// A plug with Tasmota.
@@ -67,8 +68,13 @@ impl Site {
     }
 
     fn with(devices: &str, version: &str) -> Self {
+        Self::on(devices, version, KEEPS)
+    }
+
+    /// On a broker with this config.
+    fn on(devices: &str, version: &str, broker: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let local = local_broker(&folder.path().join("local"));
+        let local = local_broker_with(&folder.path().join("local"), broker);
         std::fs::create_dir(folder.path().join("cloud")).unwrap();
         let cloud = Mosquitto::start(&folder.path().join("cloud"));
         let observer = Observer::start(cloud.port);
@@ -144,8 +150,12 @@ impl Site {
 }
 
 fn local_broker(folder: &Path) -> Mosquitto {
+    local_broker_with(folder, KEEPS)
+}
+
+fn local_broker_with(folder: &Path, config: &str) -> Mosquitto {
     std::fs::create_dir_all(folder).unwrap();
-    Mosquitto::with(folder, &KEEPS.replace("{folder}", folder.to_str().unwrap()))
+    Mosquitto::with(folder, &config.replace("{folder}", folder.to_str().unwrap()))
 }
 
 fn config(cloud: u16, local: u16, devices: &str, version: &str) -> String {
@@ -324,6 +334,90 @@ fn a_device_is_as_it_says_itself() {
 }
 
 #[test]
+fn what_waited_at_the_broker_says_nothing_of_now() {
+    // As brokers are: what is under way at once is far less than what waits.
+    let broker = KEEPS.replace("max_inflight_messages 0", "max_inflight_messages 20");
+    let quick = PLUG.replace("cmnd/plug/POWER\" }", "cmnd/plug/POWER\" }\ntimeout = \"1s\"");
+    for version in ["3.1.1", "5"] {
+        let mut site = Site::on(&format!("{quick}{WEATHER}"), version, &broker);
+        for device in ["plug", "weather"] {
+            site.is_subscribed(device);
+        }
+        assert!(site.agent.stop().success());
+        let local = site.local.port;
+        let numbers = |range: std::ops::RangeInclusive<i32>| range.map(|n| format!("{n}\n")).collect::<String>();
+        publish_lines(local, "weather/sensor/count/state", &numbers(1..=100));
+        let sensor = |n: i32| format!("{{\"COUNTER\":{{\"C1\":{n}}}}}\n");
+        publish_lines(local, "tele/plug/SENSOR", &(1..=90).map(sensor).collect::<String>());
+        // It lost its power and came back; the broker does not keep what it says at QoS 0 but as the stored one.
+        publish(local, "tele/plug/LWT", "Offline");
+        publish_lines(local, "tele/plug/SENSOR", &(91..=100).map(sensor).collect::<String>());
+        publish_lines_with(local, "tele/plug/LWT", "Online\n", &["-r", "-q", "0"]);
+        let records = Observer::start(local);
+        site.agent.run();
+        for device in ["plug", "weather"] {
+            site.observer.wait_json(&format!("sluicegate/g/{device}/count"), "value", 100);
+        }
+        site.wait_status("plug", "online");
+        // Nobody is there to confirm it: but it was sent, since the plug is not taken for lost.
+        site.command("plug/power", r#"{"value":true,"id":"on"}"#, "unknown");
+        records.wait_payload("cmnd/plug/POWER", "1");
+        // And the node was not heard since, so that it is not taken for awake.
+        site.command("weather/heater", r#"{"value":true,"id":"late","ttl":"5m"}"#, "rejected");
+        let sent = |heard: &Heard| heard.topic == "weather/switch/heater/command";
+        assert!(!records.all().iter().any(sent), "it sleeps");
+        // What it says now counts.
+        publish(local, "weather/sensor/count/state", "101");
+        site.wait_status("weather", "online");
+        assert!(site.agent.stop().success());
+    }
+}
+
+#[test]
+fn a_command_does_not_outlive_its_outcome_at_the_broker() {
+    let quick = PLUG.replace("cmnd/plug/POWER\" }", "cmnd/plug/POWER\" }\ntimeout = \"1s\"");
+    let mut site = Site::with(&quick, "5");
+    let plug = Esp::tasmota(site.local.port);
+    site.wait_status("plug", "online");
+    // A device with a session of its own that is away.
+    let away = |arguments: &[&str]| {
+        let mut command = Command::new("mosquitto_sub");
+        command.args(["-h", "127.0.0.1", "-p", &site.local.port.to_string(), "-q", "1", "-c", "-i", "away"]);
+        command.args(["-t", "cmnd/plug/POWER", "-t", "last"]).args(arguments);
+        command.output().expect("mosquitto_sub is installed")
+    };
+    assert!(away(&["-E"]).status.success());
+    plug.obeys(Obeys::Silent);
+    site.command("plug/power", r#"{"value":true,"id":"on"}"#, "unknown");
+    // By the outcomes of two more, the life of the first one is over: they are what waits.
+    for (id, value) in [("two", "false"), ("three", "false")] {
+        site.command("plug/power", &format!(r#"{{"value":{value},"id":"{id}"}}"#), "unknown");
+    }
+    publish(site.local.port, "last", "end");
+    let output = away(&["-W", "3"]);
+    let came = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(came.ends_with("end\n") && !came.contains('1'), "{came}");
+    assert!(site.agent.stop().success());
+}
+
+#[test]
+fn a_broker_that_takes_no_marker_is_waited_for() {
+    let rights = "topic readwrite tele/#\ntopic readwrite stat/#\ntopic readwrite cmnd/#\n";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rights");
+    std::fs::write(&file, rights).unwrap();
+    let broker = format!("{KEEPS}acl_file {}\n", file.display());
+    for version in ["3.1.1", "5"] {
+        let mut site = Site::on(PLUG, version, &broker);
+        let _plug = Esp::tasmota(site.local.port);
+        site.wait_status("plug", "online");
+        assert!(site.local.log().contains("Denied PUBLISH from g-plug"), "{}", site.local.log());
+        site.command("plug/power", r#"{"value":true,"id":"on"}"#, "done");
+        assert!(site.agent.stop().success());
+    }
+}
+
+#[test]
 fn a_broker_that_is_away_at_the_start_harms_no_other_device() {
     let folder = tempfile::tempdir().unwrap();
     let mut local = local_broker(&folder.path().join("local"));
@@ -448,6 +542,19 @@ fn what_a_broker_has_stored_counts_only_where_it_is_wanted() {
         assert_eq!(site.values("shelf/kept"), ["6"]);
         assert!(site.agent.stop().success());
     }
+}
+
+#[test]
+fn a_topic_that_is_too_long_is_passed_over() {
+    let any = "[device.any]\nkind = \"mqtt\"\nurl = \"mqtt://127.0.0.1:{local}\"\n[device.any.point.x]\n\
+               topic = \"any/+\"\nstored = true\n";
+    let mut site = Site::start(any);
+    site.is_subscribed("any");
+    publish(site.local.port, &format!("any/{}", "x".repeat(997)), "1");
+    publish(site.local.port, &format!("any/{}", "x".repeat(996)), "2");
+    site.observer.wait_json("sluicegate/g/any/x", "value", "2");
+    assert_eq!(site.values("any/x"), ["2"]);
+    assert!(site.agent.stop().success());
 }
 
 #[test]

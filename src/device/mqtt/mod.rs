@@ -47,6 +47,8 @@ struct Mqtt {
     config: Config,
     ear: Ear,
     subscriptions: Vec<link::Filter>,
+    /// A topic of the client's own, for what it tells itself: where what the broker kept is over.
+    marker: String,
     writers: BTreeMap<PointName, Writer>,
     /// What one connection leaves to the next.
     past: Mutex<Past>,
@@ -114,7 +116,8 @@ fn build(spec: Spec) -> Result<Built, Vec<Fault>> {
     });
     match (ear, subscriptions) {
         (Some(ear), Ok(subscriptions)) if faults.is_empty() => {
-            let driver = Mqtt { link, config, ear, subscriptions, writers, past: Mutex::default() };
+            let marker = topic::marker(&link.client_id);
+            let driver = Mqtt { link, config, ear, subscriptions, marker, writers, past: Mutex::default() };
             Ok(Built { driver: Arc::new(driver), points: shapes })
         }
         _ => Err(faults),

@@ -1,6 +1,6 @@
 //! One connection of one device: what it says becomes readings and presence, what it is told becomes messages.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
@@ -9,9 +9,10 @@ use bytes::Bytes;
 use super::Mqtt;
 use super::deed::Deed;
 use super::ear::Said;
+use super::topic::LONGEST;
 use crate::device::decode::Noise;
 use crate::device::{DeviceError, DeviceIo, Write, WriteError};
-use crate::link::{Content, Event, Kept, Link, Message, Opening, Publish, Session};
+use crate::link::{Content, Event, Filter, Kept, Link, Message, Opening, Publish, Session, Ticket};
 use crate::model::{PointName, Span, Value, time};
 
 /// For the farewell: a broker that is there takes it at once.
@@ -20,22 +21,58 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// Topics whose last payload is known; a filter with wildcards may have any number of them.
 const MAX_KNOWN: usize = 1024;
 
+/// Without the marker, what the broker kept is over when nothing came for so long,
+const QUIET: Duration = Duration::from_secs(2);
+
+/// or, where a device never pauses, after so long.
+const LONGEST_BACKLOG: Duration = Duration::from_secs(30);
+
 /// What one connection leaves to the next.
 #[derive(Debug, Default)]
 pub(super) struct Past {
     kept: Kept,
     /// When the device was heard last, by `CLOCK_BOOTTIME`.
     heard: Option<Duration>,
+    /// On the connection before, the marker did not come back: brokers may end one for what their rights refuse
+    /// (mosquitto 2.0.11 does), so the next one is without.
+    was_in_vain: bool,
     /// Of topics whose stored messages count, what was said last, as a hash: the broker shows it at each subscription.
-    known: HashMap<String, u64>,
+    known: Known,
+}
+
+/// Hashes of payloads by hashes of topics: topics may be long.
+#[derive(Debug, Default)]
+struct Known(BTreeMap<u64, u64>);
+
+impl Known {
+    /// Whether the topic's payload is another one than before.
+    fn is_news(&mut self, topic: &str, payload: &[u8]) -> bool {
+        let (topic, said) = (hash(topic), hash(payload));
+        let is_news = self.0.insert(topic, said) != Some(said);
+        if self.0.len() > MAX_KNOWN {
+            // The next one behind it: hashes are in no order.
+            let next = topic.checked_add(1).and_then(|next| self.0.range(next..).next());
+            let next = next.or_else(|| self.0.iter().next()).map(|(topic, _)| *topic);
+            next.and_then(|topic| self.0.remove(&topic));
+        }
+        is_news
+    }
+}
+
+fn hash(value: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// See the module.
 pub(super) struct Talk<'a> {
     of: &'a Mqtt,
     link: Link,
-    /// Since when all is subscribed. What comes before is what the broker kept: nobody knows how old it is.
+    /// Since when what comes is live. What comes before is what the broker kept: nobody knows how old it is.
     ready: Option<Duration>,
+    /// What is known of that until then.
+    backlog: Backlog,
     /// What the device's status says.
     status: Option<bool>,
     /// The silence was told.
@@ -46,6 +83,31 @@ pub(super) struct Talk<'a> {
     noise: Noise,
 }
 
+/// What the broker kept comes first, and it may be far more than it has under way at once. A marker that is published
+/// behind the subscription comes back behind all of it.
+#[derive(Debug, Default)]
+struct Backlog {
+    /// What the marker says; `None`: the broker may not like it.
+    marker: Option<u64>,
+    ticket: Option<Ticket>,
+    /// When the broker answered the subscription, by `CLOCK_BOOTTIME`.
+    subscribed: Option<Duration>,
+    /// When something came last.
+    last: Duration,
+    /// What the device's status says is stored there: that is younger than what waited.
+    is_status_stored: bool,
+    /// Something stored says that the device is there.
+    is_there: bool,
+}
+
+impl Backlog {
+    /// When it is over even if the marker does not come back: a 3.1.1 broker drops without a word what its rights refuse.
+    fn over_at(&self) -> Option<Duration> {
+        let subscribed = self.subscribed?;
+        Some((self.last.max(subscribed) + QUIET).min(subscribed + LONGEST_BACKLOG))
+    }
+}
+
 impl<'a> Talk<'a> {
     /// Begins a connection.
     pub(super) fn open(of: &'a Mqtt) -> Result<Self, DeviceError> {
@@ -53,7 +115,10 @@ impl<'a> Talk<'a> {
         let link = Link::open(&of.link, &opening, &mut of.past().kept);
         let link = link.map_err(|error| DeviceError::Open(of.about(&error)))?;
         let (found, noise) = (BTreeMap::new(), Noise::of("message"));
-        Ok(Talk { of, link, ready: None, status: None, is_lost: false, deed: None, found, noise })
+        let was_in_vain = std::mem::take(&mut of.past().was_in_vain);
+        let marker = if was_in_vain { None } else { getrandom::u64().ok() };
+        let backlog = Backlog { marker, ..Backlog::default() };
+        Ok(Talk { of, link, ready: None, backlog, status: None, is_lost: false, deed: None, found, noise })
     }
 
     /// What happened next. Cancel-safe.
@@ -76,7 +141,8 @@ impl<'a> Talk<'a> {
 
     /// When [`Talk::overdue`] has something to do.
     pub(super) fn due(&self) -> Option<Duration> {
-        self.deed.as_ref().map(|deed| deed.until).into_iter().chain(self.silent_at()).min()
+        let backlog = if self.ready.is_none() { self.backlog.over_at() } else { None };
+        self.deed.as_ref().map(|deed| deed.until).into_iter().chain(self.silent_at()).chain(backlog).min()
     }
 
     fn silent_at(&self) -> Option<Duration> {
@@ -87,6 +153,9 @@ impl<'a> Talk<'a> {
     /// The command's time, or that of the device to say something, is over.
     pub(super) async fn overdue(&mut self, io: &mut DeviceIo) {
         let now = time::uptime();
+        if self.ready.is_none() && self.backlog.over_at().is_some_and(|at| at <= now) {
+            self.begin(io).await;
+        }
         if let Some(deed) = self.deed.take_if(|deed| deed.until <= now) {
             let error = deed.overdue();
             io.answer(deed.write, Err(error)).await;
@@ -109,17 +178,30 @@ impl<'a> Talk<'a> {
                     // Nothing is to be heard of it.
                     io.online();
                 } else {
-                    self.link.subscribe(&self.of.subscriptions);
+                    let mut filters = self.of.subscriptions.clone();
+                    if self.backlog.marker.is_some() {
+                        filters.push(Filter { path: self.of.marker.clone(), retained: false });
+                    }
+                    self.of.past().was_in_vain = self.backlog.marker.is_some();
+                    self.link.subscribe(&filters);
                 }
             }
             Event::Subscribed(granted) => {
-                let granted = granted.into_iter().chain(std::iter::repeat(false));
-                if let Some((filter, _)) = self.of.subscriptions.iter().zip(granted).find(|(_, granted)| !granted) {
+                let mut granted = granted.into_iter().chain(std::iter::repeat(false));
+                if let Some((filter, _)) =
+                    self.of.subscriptions.iter().zip(granted.by_ref()).find(|(_, granted)| !granted)
+                {
                     let text = format!("its broker's ACL refuses the subscription to {}", filter.path);
                     return Err(DeviceError::Open(text));
                 }
-                self.begin(io).await;
+                self.backlog.subscribed = Some(time::uptime());
+                // The marker's topic is the last one.
+                match self.backlog.marker.filter(|_| granted.next() == Some(true)) {
+                    Some(marker) => self.mark(marker),
+                    None => self.backlog.marker = None,
+                }
             }
+            Event::Acked(ticket, Err(_)) if self.backlog.ticket == Some(ticket) => self.backlog.marker = None,
             Event::Acked(ticket, result) => {
                 if let Some(deed) = &mut self.deed
                     && let Err(error) = deed.acked(ticket, result)
@@ -128,23 +210,50 @@ impl<'a> Talk<'a> {
                 }
                 self.look(io).await;
             }
-            Event::Message(message) => self.hear(io, message).await,
+            Event::Message(message) if message.topic == self.of.marker => {
+                let is_ours = self.backlog.marker.is_some_and(|marker| message.payload == marker.to_string());
+                // One of an earlier connection is part of what the broker kept.
+                if is_ours {
+                    self.of.past().was_in_vain = false;
+                    if self.ready.is_none() {
+                        self.begin(io).await;
+                    }
+                }
+                self.link.ack(&message);
+            }
+            // Nobody has such a topic, and a filter with wildcards would take it.
+            Event::Message(message) if message.topic.len() > LONGEST => self.link.ack(&message),
+            Event::Message(message) => {
+                self.hear(io, message).await;
+                self.backlog.last = time::uptime();
+            }
             Event::Alive | Event::Parted => {}
         }
         Ok(())
     }
 
-    /// All is subscribed.
+    /// Publishes the marker.
+    fn mark(&mut self, marker: u64) {
+        let (topic, payload) = (self.of.marker.clone(), Bytes::from(marker.to_string()));
+        let publish = Publish { topic, payload, retain: false, content: Content::Text, correlation: None };
+        self.backlog.ticket = self.link.publish(publish).ok();
+    }
+
+    /// All is subscribed, and what comes now is live.
     async fn begin(&mut self, io: &mut DeviceIo) {
         let now = time::uptime();
         self.ready = Some(now);
         // What its outputs are it says itself.
         io.opened(Vec::new()).await;
+        if self.status == Some(false) {
+            if let Some(status) = &self.of.config.status {
+                io.offline(&format!("it says so: {} is `{}`", status.topic, status.offline));
+            }
+            return;
+        }
         let heard = self.of.past().heard;
-        if let (Some(heard), Some(patience)) = (heard, self.of.patience())
-            && now < heard + patience
-            && self.status != Some(false)
-        {
+        let was_heard = heard.zip(self.of.patience()).is_some_and(|(heard, patience)| now < heard + patience);
+        if was_heard || self.status == Some(true) || self.backlog.is_there {
             io.online();
         }
     }
@@ -189,14 +298,7 @@ impl<'a> Talk<'a> {
 
     /// Whether a stored message says what is not known from the connection before, or from this one.
     fn is_news(&self, message: &Message) -> bool {
-        let mut hasher = DefaultHasher::new();
-        message.payload.hash(&mut hasher);
-        let said = hasher.finish();
-        let mut past = self.of.past();
-        if past.known.len() >= MAX_KNOWN {
-            past.known.clear();
-        }
-        past.known.insert(message.topic.clone(), said) != Some(said) || !message.retain
+        self.of.past().known.is_news(&message.topic, &message.payload) || !message.retain
     }
 
     /// What a message says of the device itself.
@@ -214,6 +316,17 @@ impl<'a> Talk<'a> {
             return;
         }
         let Some(awake) = of.config.awake else {
+            // Where nothing else tells, a stored value that counts is a sign as well.
+            let is_alone = of.config.status.is_none() && of.config.interval.is_none();
+            let counts = !is_old || is_alone && message.retain && of.ear.wants_stored(&message.topic);
+            if self.ready.is_none() {
+                self.backlog.is_there |= counts;
+                if status.is_some() && (message.retain || !self.backlog.is_status_stored) {
+                    self.status = status;
+                    self.backlog.is_status_stored |= message.retain;
+                }
+                return;
+            }
             self.status = status.or(self.status);
             if status == Some(false) {
                 let topic = &message.topic;
@@ -222,9 +335,6 @@ impl<'a> Talk<'a> {
             if !is_old {
                 self.note_heard();
             }
-            // Where nothing else tells, a stored value that counts is a sign as well.
-            let is_alone = of.config.status.is_none() && of.config.interval.is_none();
-            let counts = !is_old || is_alone && message.retain && of.ear.wants_stored(&message.topic);
             if self.status == Some(true) && status.is_some() || counts && self.status != Some(false) {
                 io.online();
             }
@@ -265,7 +375,7 @@ impl<'a> Talk<'a> {
         let until = time::uptime() + write.timeout;
         let mut deed = Deed::new(write, until);
         for (point, value, publish, confirms) in messages {
-            match self.link.publish(publish) {
+            match self.link.publish_until(publish, until.saturating_sub(time::uptime())) {
                 Ok(ticket) => deed.published(point, value, ticket, confirms),
                 Err(_) => {
                     let error = WriteError::Unknown("the link to its broker ended meanwhile".to_owned());
@@ -313,5 +423,22 @@ pub(super) async fn at(due: Option<Duration>) {
     match due {
         Some(due) => tokio::time::sleep(due.saturating_sub(time::uptime())).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_of_topics_is_bounded() {
+        let mut known = Known::default();
+        for n in 0..2 * MAX_KNOWN {
+            assert!(known.is_news(&n.to_string(), b"1"));
+            assert!(!known.is_news(&n.to_string(), b"1"), "the newest one is known");
+            assert!(known.0.len() <= MAX_KNOWN);
+        }
+        assert_eq!(known.0.len(), MAX_KNOWN, "one goes for one that comes");
+        assert!(known.is_news("x", b"1") && known.is_news("x", b"2"));
     }
 }

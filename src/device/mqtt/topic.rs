@@ -3,7 +3,7 @@
 use crate::link;
 
 /// The longest topic, in bytes: every broker takes it, and no device has a longer one.
-const LONGEST: usize = 1000;
+pub(super) const LONGEST: usize = 1000;
 
 /// What topics a point is read from: `stat/plug/POWER`, `tele/+/SENSOR`, `plant/#`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,6 +100,11 @@ fn check_text(text: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// The topic on which a client talks to itself.
+pub(super) fn marker(client_id: &str) -> String {
+    format!("{}/marker", client_id.replace(['+', '#', '$'], "_"))
+}
+
 /// What to subscribe to for all of these: not what another one covers, or the broker would send it twice.
 ///
 /// # Errors
@@ -164,6 +169,14 @@ mod tests {
             ("a/b", "a/B", false),
         ] {
             assert_eq!(filter(text).matches(topic), expected, "{text} {topic}");
+        }
+    }
+
+    #[test]
+    fn a_client_talks_to_itself_on_a_topic() {
+        for (client_id, topic) in [("g-plug", "g-plug/marker"), ("$share/+/#", "_share/_/_/marker")] {
+            assert_eq!(marker(client_id), topic);
+            assert!(check_topic(&marker(client_id)).is_ok());
         }
     }
 
