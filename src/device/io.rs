@@ -471,7 +471,8 @@ impl Drop for DeviceIo {
     }
 }
 
-async fn sleep_until(due: Option<Duration>, now: Duration) {
+/// Waits until then, by `CLOCK_BOOTTIME`; for ever without.
+pub(super) async fn sleep_until(due: Option<Duration>, now: Duration) {
     match due {
         Some(due) => tokio::time::sleep(due.saturating_sub(now)).await,
         None => std::future::pending().await,

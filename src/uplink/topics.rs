@@ -1,6 +1,6 @@
 //! The topics of a gateway, and what a topic below it means.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::CHECK_DEVICE;
 use crate::link;
@@ -134,8 +134,8 @@ impl Topics {
             topics.insert(topic, what);
         };
         OWN.iter().for_each(|word| add(self.own(word), format!("the gateway's `{word}`"), None));
-        let devices: BTreeMap<&DeviceName, ()> = points.iter().map(|point| (&point.device, ())).collect();
-        for device in devices.into_keys() {
+        let devices: BTreeSet<&DeviceName> = points.iter().map(|point| &point.device).collect();
+        for device in devices {
             for word in OF_DEVICE {
                 let target = (word == "set").then_some(Target { device: device.as_str(), point: None });
                 add(self.device(device, word), format!("`{word}` of {device}"), target);

@@ -9,21 +9,8 @@ use crate::device::{self, Spec};
 use crate::link;
 use crate::model::{Fault, Span};
 
-/// The keys that say where the broker is and who comes: they mean what they mean in `[mqtt]`.
-const LINK: [&str; 10] = [
-    "url",
-    "version",
-    "client_id",
-    "keep_alive",
-    "connect_timeout",
-    "username",
-    "password",
-    "tls",
-    "websocket",
-    "proxy",
-];
-
-/// All keys of the device's table that are this kind's own; a test compares them with [`Config`].
+/// All keys of the device's table that are this kind's own, those of the link first; a test compares the others with
+/// [`Config`].
 pub(super) const KEYS: [&str; 14] = [
     "url",
     "version",
@@ -40,6 +27,9 @@ pub(super) const KEYS: [&str; 14] = [
     "interval",
     "awake",
 ];
+
+/// The keys that say where the broker is and who comes: they mean what they mean in `[mqtt]`.
+const LINK: &[&str] = KEYS.split_at(10).0;
 
 /// A broker on the board itself.
 const BROKER: &str = "mqtt://localhost:1883";
@@ -235,7 +225,7 @@ mod tests {
     #[test]
     fn the_keys_are_those_of_the_link_and_the_own() {
         let own = model::keys::<Config>();
-        assert_eq!(KEYS.to_vec(), [&LINK, own].concat());
+        assert_eq!(KEYS.to_vec(), [LINK, own].concat());
         let of_link = model::keys::<link::Config>();
         // The gateway's own topics, and how it hurries: neither is a device's.
         let left_out: Vec<_> = of_link.iter().filter(|key| !LINK.contains(key)).collect();

@@ -26,10 +26,11 @@ use std::time::Duration;
 use self::config::{Config, KEYS, PointConfig};
 use self::ear::{Ear, ReadPoint};
 use self::talk::{Past, Talk};
+use super::io::sleep_until;
 use super::template::Template;
 use super::{Ask, Built, DeviceError, DeviceIo, Driver, Kind, Run, Shape, Spec};
 use crate::link;
-use crate::model::{self, Fault, PointName};
+use crate::model::{self, Fault, PointName, time};
 
 /// Devices on a broker.
 pub(super) const KIND: Kind = Kind {
@@ -157,7 +158,7 @@ impl Mqtt {
                     Ask::Write(write) => talk.write(io, write).await,
                 },
                 event = talk.next() => talk.take(io, event?).await?,
-                () = talk::at(due) => talk.overdue(io).await,
+                () = sleep_until(due, time::uptime()) => talk.overdue(io).await,
             }
         }
     }

@@ -418,14 +418,6 @@ impl<'a> Talk<'a> {
     }
 }
 
-/// Waits until then, by `CLOCK_BOOTTIME`.
-pub(super) async fn at(due: Option<Duration>) {
-    match due {
-        Some(due) => tokio::time::sleep(due.saturating_sub(time::uptime())).await,
-        None => std::future::pending().await,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
