@@ -7,7 +7,7 @@ use std::task::Poll;
 use tokio::sync::{broadcast, mpsc, watch};
 
 use super::{Keep, Queue};
-use crate::model::{Arrival, Body, GapCause, GapRange, Lane, PointKey, Reading};
+use crate::model::{Arrival, Body, Cause, GapCause, GapRange, Lane, PointKey, Reading};
 use crate::task::Pulse;
 
 /// How many arrivals one device may hand over before the next one's turn.
@@ -197,7 +197,9 @@ impl Intake {
         }
         match route.keep {
             Keep::All => {
-                self.queue.push(route.lane, &Body::Reading(reading), place);
+                let is_alarm = matches!(reading.cause, Some(Cause::Limit(_)));
+                let lane = if is_alarm { Lane::Alarm } else { route.lane };
+                self.queue.push(lane, &Body::Reading(reading), place);
             }
             Keep::Latest => self.queue.push_latest(reading),
         }
