@@ -45,7 +45,7 @@ impl Config {
             secret.read()?;
         }
         for url in self.url.0.iter().filter(|url| url.scheme.is_websocket()) {
-            websocket::request(url, &self.headers(url)?)?;
+            websocket::request(url, &self.headers(url)?, "")?;
         }
         if self.url.0.iter().any(|url| url.scheme.is_tls()) {
             Identity::current(&self.tls.clone().unwrap_or_default(), None).map_err(LinkError::from)?;
@@ -85,7 +85,7 @@ mod tests {
         let error = toml::from_str::<Config>(&text).unwrap().check_files().unwrap_err().to_string();
         assert_eq!(error, "mqtt.websocket.headers: `X-Key`: its value is not one line of text");
         let error = toml::from_str::<Config>("url = \"ws://b/a<b\"").unwrap().check_files().unwrap_err().to_string();
-        assert!(error.starts_with("mqtt.url: ws://b:80/a<b: "), "{error}");
+        assert_eq!(error, "mqtt.url: ws://b:80/a<b: `<` can't stand in a path: write it as %3C");
     }
 
     #[test]

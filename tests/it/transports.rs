@@ -5,7 +5,9 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
 
-use crate::support::{Agent, Audit, Authority, Gate, Mosquitto, Observer, Proxy, Pty, free_port, until};
+use crate::support::{
+    Agent, Audit, Authority, Gate, Mosquitto, Observer, Proxy, Pty, free_port, publish, publish_bytes, until,
+};
 
 const READINGS: i64 = 4_000;
 const KILLS: i64 = 4;
@@ -124,7 +126,7 @@ fn keeps_its_promises(way: Way, version: &str) {
     let mut observer = Observer::start(site.broker.port);
     let agent = Agent::start(site.folder.path(), &config(&site.mqtt, version, pty.path()));
     observer.wait_payload("sluicegate/g/meter/status", "online");
-    crate::support::publish(site.broker.port, "sluicegate/g/meter/valve/set", "40");
+    publish(site.broker.port, "sluicegate/g/meter/valve/set", "40");
     pty.hear("VALVE 40\n");
 
     let topic = "sluicegate/g/meter/count";
@@ -305,6 +307,21 @@ fn answers(answer: &'static str) -> u16 {
         }
     });
     port
+}
+
+/// mosquitto 2.0.11 gives a WebSocket 40 kB a second.
+#[test]
+fn a_message_that_takes_longer_than_the_longest_silence_passes_a_websocket() {
+    let site = site(Way::WebSocket);
+    let mut pty = Pty::new(&site.folder.path().join("meter"));
+    let observer = Observer::start(site.broker.port);
+    let set = "sluicegate/g/meter/valve/set";
+    publish_bytes(site.broker.port, set, &vec![b'5'; 600_000], &["-r"]);
+    let agent = Agent::start(site.folder.path(), &config(&site.mqtt, "3.1.1", pty.path()));
+    observer.wait_payload("sluicegate/g/meter/status", "online");
+    publish(site.broker.port, set, "41");
+    pty.hear("VALVE 41\n");
+    assert_eq!(site.gate.connections(), 1, "{}", agent.log());
 }
 
 #[test]

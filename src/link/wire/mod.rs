@@ -6,6 +6,7 @@
 
 mod connect;
 mod frames;
+mod http;
 mod identity;
 mod proxy;
 pub(super) mod websocket;
@@ -16,8 +17,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixListener};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixListener, UnixStream};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -31,6 +33,9 @@ pub use identity::Identity;
 
 /// One TLS record, and more than a window of readings.
 const BUFFER: usize = 16 * 1024;
+
+/// For what is said while a connection ends.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Where a wire leads to, and how.
 #[derive(Debug)]
@@ -114,23 +119,24 @@ async fn relay(route: Route, listener: UnixListener) -> Result<(), WireError> {
     drop(listener);
     let Route { silence, version, traffic, connect_timeout, .. } = &route;
     let deadline = Instant::now() + *connect_timeout;
-    let far = timeout_at(deadline, connect(&route)).await.map_err(|_| {
+    let mut far = timeout_at(deadline, connect(&route)).await.map_err(|_| {
         let by = route.via.as_ref().map(|via| format!(" by the proxy {}", via.proxy)).unwrap_or_default();
         WireError::Connect(format!("no answer from {}{by} within {} s", route.url, connect_timeout.as_secs()))
     })??;
-    let frames = Frames::new(*version);
-    if !route.url.scheme.is_websocket() {
-        let (read, write) = tokio::io::split(far);
-        return shuttle(near, read, write, frames, *silence, traffic).await;
+    let is_websocket = route.url.scheme.is_websocket();
+    if is_websocket {
+        let opened = timeout_at(deadline, websocket::upgrade(&mut far, &route.url, &route.headers)).await;
+        let late = || WireError::Connect(format!("{} did not open the WebSocket in time", route.url));
+        opened.map_err(|_| late())??;
     }
-    let opened = timeout_at(deadline, websocket::upgrade(far, &route.url, &route.headers)).await;
-    let late = || WireError::Connect(format!("{} did not open the WebSocket in time", route.url));
-    let (read, write) = opened.map_err(|_| late())??;
-    shuttle(near, read, write, frames, *silence, traffic).await
+    shuttle(near, far, Frames::new(*version), is_websocket, *silence, traffic).await
 }
 
+/// A connection to the broker.
+type Far = Either<TcpStream, TlsStream<TcpStream>>;
+
 /// TCP to the broker, or to the proxy and through it, and TLS.
-async fn connect(route: &Route) -> Result<Either<TcpStream, TlsStream<TcpStream>>, WireError> {
+async fn connect(route: &Route) -> Result<Far, WireError> {
     let url = &route.url;
     let tcp = match &route.via {
         Some(via) => {
@@ -148,55 +154,99 @@ async fn connect(route: &Route) -> Result<Either<TcpStream, TlsStream<TcpStream>
 }
 
 /// Carries bytes both ways until one side ends.
-async fn shuttle<N, R, W>(
-    near: N,
-    mut far_read: R,
-    mut far_write: W,
+async fn shuttle(
+    near: UnixStream,
+    far: Far,
     mut frames: Frames,
+    is_websocket: bool,
     silence: Duration,
     traffic: &Traffic,
-) -> Result<(), WireError>
-where
-    N: AsyncRead + AsyncWrite + Unpin,
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
+) -> Result<(), WireError> {
     let (mut near_read, mut near_write) = tokio::io::split(near);
+    let (mut far_read, mut far_write) = tokio::io::split(far);
+    // What the WebSocket's server is owed: the newest answer stands for those before it (RFC 6455, section 5.5.3).
+    let (owed, mut owing) = watch::channel(None);
     let down = async {
         let mut buffer = vec![0; BUFFER];
+        let mut quiet_at = Instant::now() + silence;
+        let mut incoming = is_websocket.then(websocket::Incoming::default);
         loop {
             let quiet = || WireError::Silent(format!("the broker was silent for {:.1} s", silence.as_secs_f64()));
-            let read = timeout(silence, far_read.read(&mut buffer)).await.map_err(|_| quiet())?;
-            let count = match read {
+            let read = timeout_at(quiet_at, far_read.read(&mut buffer)).await.map_err(|_| quiet())?;
+            let mut count = match read {
                 Ok(0) => return Err(WireError::Closed("end of stream".to_owned())),
                 Ok(count) => count,
                 Err(error) => return Err(identity::explain_read(&error)),
             };
+            let mut farewell = None;
+            if let (Some(incoming), Some(bytes)) = (&mut incoming, buffer.get_mut(..count)) {
+                let passed = incoming.pass(bytes);
+                let (length, answers) = passed
+                    .map_err(|why| WireError::Protocol(format!("the broker broke the rules of WebSocket: {why}")))?;
+                count = length;
+                if let Some(answer) = answers.into_iter().next_back() {
+                    farewell = answer.farewell();
+                    owed.send_replace(Some(answer));
+                }
+            }
+            // A PING may be a proxy's, before a broker that hangs.
+            if count > 0 {
+                quiet_at = Instant::now() + silence;
+            }
             traffic.received.fetch_add(count, Ordering::Relaxed);
             let Some(bytes) = buffer.get(..count) else { continue };
             let bytes = frames.pass(bytes).map_err(|error| WireError::Protocol(error.to_string()))?;
             if near_write.write_all(bytes).await.is_err() {
                 return Ok(());
             }
+            if let Some(why) = farewell {
+                // The other half answers it first, where the broker still takes something.
+                tokio::time::sleep(FAREWELL).await;
+                return Err(WireError::Closed(why));
+            }
         }
     };
     let up = async {
         let mut buffer = vec![0; BUFFER];
         loop {
-            let count = match near_read.read(&mut buffer).await {
-                // Our own side is done: what is left goes out before the connection closes.
-                Ok(0) | Err(_) => break,
-                Ok(count) => count,
+            let mut send = async |bytes: &[u8]| {
+                let written = async {
+                    far_write.write_all(bytes).await?;
+                    far_write.flush().await
+                };
+                written.await.map_err(|error| WireError::Closed(error.to_string()))
+            };
+            let count = tokio::select! {
+                _ = owing.changed() => {
+                    let answer = owing.borrow_and_update().clone();
+                    let Some(answer) = answer else { continue };
+                    send(&websocket::reply(&answer)).await?;
+                    match answer.farewell() {
+                        Some(why) => return Err(WireError::Closed(why)),
+                        None => continue,
+                    }
+                }
+                read = near_read.read(&mut buffer) => match read {
+                    // Our own side is done: what is left goes out before the connection closes.
+                    Ok(0) | Err(_) => break,
+                    Ok(count) => count,
+                },
             };
             let Some(bytes) = buffer.get(..count) else { continue };
-            let written = async {
-                far_write.write_all(bytes).await?;
-                far_write.flush().await
-            };
-            written.await.map_err(|error| WireError::Closed(error.to_string()))?;
+            if is_websocket {
+                send(&websocket::data(bytes)).await?
+            } else {
+                send(bytes).await?
+            }
             traffic.sent.fetch_add(count, Ordering::Relaxed);
         }
-        far_write.shutdown().await.map_err(|error| WireError::Closed(error.to_string()))
+        let closed = async {
+            if is_websocket {
+                far_write.write_all(&websocket::close()).await?;
+            }
+            far_write.shutdown().await
+        };
+        closed.await.map_err(|error| WireError::Closed(error.to_string()))
     };
     tokio::pin!(down, up);
     tokio::select! {
@@ -204,7 +254,7 @@ where
         end = &mut up => match end {
             Ok(()) => Ok(()),
             // What the broker said before it closed explains more than the failed write.
-            Err(error) => match timeout(Duration::from_secs(1), &mut down).await {
+            Err(error) => match timeout(FAREWELL, &mut down).await {
                 Ok(Err(said)) => Err(said),
                 Ok(Ok(())) | Err(_) => Err(error),
             },

@@ -2,18 +2,15 @@
 
 use std::io;
 
-use data_encoding::BASE64;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use base64ct::{Base64, Encoding};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_socks::tcp::Socks5Stream;
 
-use super::WireError;
+use super::{WireError, http};
 use crate::link::Url;
 use crate::link::proxy::{Speaks, Via};
 use crate::link::url::at;
-
-/// No answer of a proxy is longer: a page that says no.
-const MAX_ANSWER: usize = 16 * 1024;
 
 /// Asks the proxy for a connection to the broker.
 pub(super) async fn through(via: &Via, stream: TcpStream, url: &Url) -> Result<TcpStream, WireError> {
@@ -30,21 +27,13 @@ async fn connect(via: &Via, mut stream: TcpStream, url: &Url) -> Result<TcpStrea
     let mut request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n");
     if let Some((user, password)) = &via.login {
         // RFC 7617.
-        let login = BASE64.encode(format!("{user}:{password}").as_bytes());
+        let login = Base64::encode_string(format!("{user}:{password}").as_bytes());
         request += &format!("Proxy-Authorization: Basic {login}\r\n");
     }
     request += "\r\n";
     let broken = |error: io::Error| format!("ended the connection: {error}");
     stream.write_all(request.as_bytes()).await.map_err(broken)?;
-    let mut answer = Vec::new();
-    let status = loop {
-        // A byte at a time, so that nothing is taken of what comes behind the answer: once for each connection.
-        let byte = stream.read_u8().await.map_err(broken)?;
-        answer.push(byte);
-        if answer.ends_with(b"\r\n\r\n") || answer.len() == MAX_ANSWER {
-            break status(&answer)?;
-        }
-    };
+    let status = status(&http::head(&mut stream).await.map_err(broken)?)?;
     match status {
         200..=299 => Ok(stream),
         // tinyproxy says 401.
@@ -58,7 +47,7 @@ async fn connect(via: &Via, mut stream: TcpStream, url: &Url) -> Result<TcpStrea
 
 /// The status of an answer.
 fn status(answer: &[u8]) -> Result<u16, String> {
-    let mut fields = [httparse::EMPTY_HEADER; 64];
+    let mut fields = [httparse::EMPTY_HEADER; http::MAX_FIELDS];
     let mut response = httparse::Response::new(&mut fields);
     match response.parse(answer) {
         Ok(httparse::Status::Complete(_)) => response.code.ok_or_else(|| "answered without a status".to_owned()),

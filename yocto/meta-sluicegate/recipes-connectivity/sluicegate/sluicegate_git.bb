@@ -25,8 +25,9 @@ inherit bash-completion cargo cargo-update-recipe-crates ptest systemd useradd
 require sluicegate-crates.inc
 
 # Kinds of devices.
-PACKAGECONFIG ??= "gpio serial"
+PACKAGECONFIG ??= "gpio modbus serial"
 PACKAGECONFIG[gpio] = "--features gpio,,"
+PACKAGECONFIG[modbus] = "--features modbus,,"
 PACKAGECONFIG[serial] = "--features serial,,"
 CARGO_BUILD_FLAGS += "--no-default-features"
 
@@ -62,6 +63,8 @@ do_install() {
     install -D -m 0644 ${S}/docs/completions/sluicegate.bash ${D}${datadir}/bash-completion/completions/sluicegate
     install -D -m 0644 ${S}/docs/completions/_sluicegate ${D}${datadir}/zsh/site-functions/_sluicegate
     install -D -m 0644 ${S}/docs/completions/sluicegate.fish ${D}${datadir}/fish/vendor_completions.d/sluicegate.fish
+    install -d ${D}${datadir}/sluicegate/profiles
+    install -m 0644 ${S}/config/profiles/*.toml ${D}${datadir}/sluicegate/profiles/
     install -d ${D}${docdir}/sluicegate/examples
     install -m 0644 ${S}/config/examples/*.toml ${D}${docdir}/sluicegate/examples/
     install -d ${D}${docdir}/sluicegate/drop-ins
