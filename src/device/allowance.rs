@@ -1,6 +1,7 @@
 //! How many readings a device may send.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use super::point::Cooked;
@@ -21,10 +22,17 @@ impl Allowance {
     /// What to send now, and whether an older value was replaced for it.
     pub(super) fn offer(&mut self, point: &PointName, cooked: Cooked, at: Timestamp) -> (Option<Cooked>, bool) {
         if self.bucket.take(at.uptime) {
-            let replaced = self.waiting.remove(point).is_some();
-            return (Some(cooked), replaced);
+            let before = self.waiting.remove(point);
+            let passed = cooked.passed.or(before.as_ref().and_then(|(before, _)| before.passed));
+            return (Some(Cooked { passed, ..cooked }), before.is_some());
         }
-        (None, self.waiting.insert(point.clone(), (cooked, at)).is_some())
+        let waits = self.waiting.entry(point.clone());
+        let replaces = matches!(waits, Entry::Occupied(_));
+        let (waiting, since) = waits.or_insert((cooked.clone(), at));
+        // That a limit was passed is told with the value which stands for those that passed it.
+        let passed = cooked.passed.or(waiting.passed);
+        (*waiting, *since) = (Cooked { passed, ..cooked }, at);
+        (None, replaces)
     }
 
     pub(super) fn next_due(&self, now: Duration) -> Option<Duration> {
@@ -47,24 +55,28 @@ impl Allowance {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Quality, Value, time};
+    use crate::model::{Limit, Quality, Value, time};
 
     #[test]
     fn what_comes_too_fast_waits_and_the_newest_stays() {
         let per = Duration::from_secs(1);
         let mut allowance = Allowance::new(Rate::Limit { count: 1, per });
         let point = PointName::new("x").unwrap();
-        let cooked = |n| Cooked { value: Some(Value::Int(n)), quality: Quality::Good };
+        let cooked = |n| Cooked { value: Some(Value::Int(n)), quality: Quality::Good, passed: None };
         let start = time::uptime();
         let at = |after: u64| {
             let uptime = start + Duration::from_millis(after);
             Timestamp { uptime, wall: Duration::ZERO, synced: false, boot: crate::model::BootId::UNKNOWN }
         };
         assert_eq!(allowance.offer(&point, cooked(1), at(0)), (Some(cooked(1)), false));
-        assert_eq!(allowance.offer(&point, cooked(2), at(1)), (None, false));
+        let passed = Some(Limit::High);
+        assert_eq!(allowance.offer(&point, Cooked { passed, ..cooked(2) }, at(1)), (None, false));
         assert_eq!(allowance.offer(&point, cooked(3), at(2)), (None, true));
         assert_eq!(allowance.pop(at(500).uptime), None);
-        assert_eq!(allowance.pop(at(1100).uptime).map(|(_, cooked, _)| cooked), Some(cooked(3)));
+        assert_eq!(allowance.pop(at(1100).uptime).map(|(_, cooked, _)| cooked), Some(Cooked { passed, ..cooked(3) }));
         assert_eq!(allowance.next_due(at(1100).uptime), None);
+        // Nor is it forgotten where a place is free before the one that waits was taken.
+        assert_eq!(allowance.offer(&point, Cooked { passed, ..cooked(4) }, at(1200)), (None, false));
+        assert_eq!(allowance.offer(&point, cooked(5), at(2300)), (Some(Cooked { passed, ..cooked(5) }), true));
     }
 }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::{Deserializer, Error};
 
 use crate::model::Span;
 
@@ -18,8 +19,7 @@ const SHORTEST: Span = Span(Duration::from_millis(1));
 const LONGEST: Span = Span::secs(7 * 24 * 3600);
 
 /// One filter.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Filter {
     /// The middle one of the last so many numbers: single wrong ones vanish.
     Median {
@@ -39,9 +39,43 @@ pub enum Filter {
     /// How fast the number changes: by how much in this time.
     Rate {
         /// 1 ms to a week (1 s).
-        #[serde(default = "one_second")]
         per: Span,
     },
+}
+
+/// The table of a [`Filter`], which takes less code than to read the enum itself.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    kind: Form,
+    of: Option<usize>,
+    time: Option<Span>,
+    per: Option<Span>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Form {
+    Median,
+    Mean,
+    Smooth,
+    Rate,
+}
+
+impl<'de> Deserialize<'de> for Filter {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Table { kind, of, time, per } = Table::deserialize(deserializer)?;
+        let made = match (kind, of, time, per) {
+            (Form::Median, Some(of), None, None) => Ok(Filter::Median { of }),
+            (Form::Mean, Some(of), None, None) => Ok(Filter::Mean { of }),
+            (Form::Median | Form::Mean, ..) => Err("expected `of` beside `kind`: so many numbers, such as 5"),
+            (Form::Smooth, None, Some(time), None) => Ok(Filter::Smooth { time }),
+            (Form::Smooth, ..) => Err("expected `time` beside `kind`, such as \"30s\""),
+            (Form::Rate, None, None, per) => Ok(Filter::Rate { per: per.unwrap_or(Span::secs(1)) }),
+            (Form::Rate, ..) => Err("expected nothing but `per` beside `kind`, such as \"1h\""),
+        };
+        made.map_err(D::Error::custom)
+    }
 }
 
 /// One number for all that came in a time.
@@ -64,10 +98,6 @@ pub enum Take {
     Min,
     /// The largest.
     Max,
-}
-
-fn one_second() -> Span {
-    Span::secs(1)
 }
 
 impl Filter {

@@ -1,4 +1,5 @@
-//! Descriptors that outlive a driver, and with systemd's help the process: what keeps outputs still.
+//! What outlives a driver: descriptors, which with systemd's help outlive the process too and keep outputs still; and the
+//! folder for what must outlive a power cut.
 //!
 //! The kernel gives an output back when the last descriptor of it is closed, and then its level is anybody's guess. So
 //! a driver leaves a second one here. When it fails, or panics, or its config is reloaded, the next one takes the line
@@ -9,6 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::mpsc;
@@ -28,6 +30,8 @@ struct Inner {
     known: Mutex<Known>,
     /// Full: the driver that opens its lines waits.
     changes: Option<mpsc::Sender<Change>>,
+    /// Where drivers keep what must outlive a power cut.
+    folder: Option<PathBuf>,
 }
 
 #[derive(Debug, Default)]
@@ -58,12 +62,26 @@ impl Held {
     pub fn new(handed: Vec<(String, OwnedFd)>, takeover: Takeover, changes: mpsc::Sender<Change>) -> Self {
         let descriptors = handed.into_iter().map(|(name, descriptor)| (name, descriptor.into())).collect();
         let known = Known { descriptors, taken: BTreeSet::new() };
-        Held(Arc::new(Inner { takeover, known: Mutex::new(known), changes: Some(changes) }))
+        Held(Arc::new(Inner { takeover, known: Mutex::new(known), changes: Some(changes), folder: None }))
     }
 
     /// For one who only looks: nothing is handed over, and nothing told.
     pub fn nothing() -> Self {
-        Held(Arc::new(Inner { takeover: Takeover::Keep, known: Mutex::default(), changes: None }))
+        Held(Arc::new(Inner { takeover: Takeover::Keep, known: Mutex::default(), changes: None, folder: None }))
+    }
+
+    /// The same, with a folder for what must outlive a power cut.
+    #[must_use]
+    pub fn with_folder(mut self, folder: &Path) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.folder = Some(folder.to_owned());
+        }
+        self
+    }
+
+    /// Where a driver keeps what must outlive a power cut; `None`: nowhere, for one who only looks.
+    pub(super) fn folder(&self) -> Option<&Path> {
+        self.0.folder.as_deref()
     }
 
     /// How an output is taken over: as this process does it, and as it is once [`Held::taken`] was said of it.

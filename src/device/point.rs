@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, Visitor};
 
 use super::filter::{Chain, Filter, Window};
-use crate::model::{Fault, Point, Quality, Span, Timestamp, Value, ValueType};
+use crate::model::{Fault, Limit, Point, Quality, Span, Timestamp, Value, ValueType};
 
 /// The keys of a point's table that the point rules read.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -32,6 +32,51 @@ pub struct Config {
     pub window: Option<Window>,
     /// When a value is worth a reading; default: always.
     pub report: Option<Report>,
+    /// Whoever passes one of these is an alarm; default: none is.
+    pub limits: Option<Limits>,
+}
+
+/// Limits of right values. The value that passes one is sent at once, in the lane `alarm`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// At this or above it is high, in the point's unit.
+    pub high: Option<f64>,
+    /// At this or below it is low.
+    pub low: Option<f64>,
+    /// It is normal again only this far away from the limit (0), so that noise around it is one alarm.
+    #[serde(default)]
+    pub hysteresis: f64,
+}
+
+impl Limits {
+    /// What is wrong with them, and where.
+    fn fault(&self) -> Option<(&'static str, &'static str)> {
+        let numbers = [self.high, self.low, Some(self.hysteresis)];
+        if self.high.is_none() && self.low.is_none() {
+            return Some(("", "expected `high`, `low` or both"));
+        }
+        if numbers.iter().flatten().any(|number| !number.is_finite()) || self.hysteresis < 0.0 {
+            return Some((".hysteresis", "expected numbers, and `hysteresis` of at least 0"));
+        }
+        let between = self.high.unwrap_or(f64::MAX) - self.low.unwrap_or(f64::MIN);
+        let text = "expected less than what is between `low` and `high`: nothing would be normal again";
+        (between <= self.hysteresis).then_some((".hysteresis", text))
+    }
+
+    /// Where a number is, from where the one before was.
+    fn place(&self, number: f64, before: Limit) -> Limit {
+        let slack = |of: Limit| if before == of { self.hysteresis } else { 0.0 };
+        // Away from a limit by the whole slack it is normal; without any, at the limit it is not.
+        let beyond = |excess: f64, of: Limit| excess >= 0.0 || excess > -slack(of);
+        if self.high.is_some_and(|high| beyond(number - high, Limit::High)) {
+            Limit::High
+        } else if self.low.is_some_and(|low| beyond(low - number, Limit::Low)) {
+            Limit::Low
+        } else {
+            Limit::Normal
+        }
+    }
 }
 
 /// When a value is worth a reading.
@@ -115,13 +160,14 @@ impl Config {
         if scaled && matches!(point.value_type, Some(ValueType::Bool | ValueType::Text)) {
             wrong("scale", "only a point of type int or float can be scaled");
         }
-        let filtered = [("filter", !self.filter.is_empty()), ("window", self.window.is_some())];
-        for (key, _) in filtered.iter().filter(|(_, is_set)| *is_set) {
+        let of_numbers =
+            [("filter", !self.filter.is_empty()), ("window", self.window.is_some()), ("limits", self.limits.is_some())];
+        for (key, _) in of_numbers.iter().filter(|(_, is_set)| *is_set) {
             if point.writable {
                 wrong(key, "only a point that is not written has it");
             }
             if !self.map.is_empty() {
-                wrong(key, "expected either `map` or numbers to filter, not both");
+                wrong(key, "expected either `map` or this, which is for numbers, not both");
             }
             if matches!(point.value_type, Some(ValueType::Bool | ValueType::Text)) {
                 wrong(key, "only a point of type int or float has it");
@@ -141,6 +187,9 @@ impl Config {
         let names: Vec<String> = self.map.values().map(Value::to_string).collect();
         if point.writable && names.iter().enumerate().any(|(i, name)| names.iter().skip(i + 1).any(|n| n == name)) {
             wrong("map", "a writable point needs a different name for each raw value");
+        }
+        if let Some((key, text)) = self.limits.as_ref().and_then(Limits::fault) {
+            wrong(&format!("limits{key}"), text);
         }
         if let Some(report) = &self.report {
             if report.change.is_some_and(|change| change.number() < 0.0 || !change.number().is_finite()) {
@@ -163,6 +212,8 @@ pub struct Rules {
     config: Config,
     holds: bool,
     chain: Chain,
+    /// Where the last good value was to the limits; `None`: there was none since the start, and the first one tells.
+    place: Option<Limit>,
     sent: Option<Sent>,
     /// The newest value that could not be sent yet.
     held: Option<(Cooked, Timestamp)>,
@@ -183,13 +234,15 @@ pub struct Cooked {
     pub value: Option<Value>,
     /// Whether it can be believed.
     pub quality: Quality,
+    /// The limit that it passed, where it did.
+    pub passed: Option<Limit>,
 }
 
 impl Rules {
     /// Rules for a point. `holds`: see [`super::Shape::holds`].
     pub fn new(point: Point, config: Config, holds: bool) -> Self {
         let chain = Chain::new(&config.filter, config.window.as_ref());
-        Rules { point, config, holds, chain, sent: None, held: None, seen: Duration::ZERO }
+        Rules { point, config, holds, chain, place: None, sent: None, held: None, seen: Duration::ZERO }
     }
 
     /// The point's declaration.
@@ -220,7 +273,7 @@ impl Rules {
             return bad(None);
         }
         let quality = if self.point.in_range(&value) { Quality::Good } else { Quality::Bad };
-        Cooked { value: Some(value), quality }
+        Cooked { value: Some(value), quality, passed: None }
     }
 
     /// The name of a raw value. That of a level may stand under `1` or `0` as well as under `true` or `false`.
@@ -321,14 +374,24 @@ impl Rules {
         number.is_finite().then_some(number)
     }
 
+    /// A raw value that was right once. What filters would take in is not said of it.
+    pub fn offer_stale(&mut self, raw: &Value, at: Timestamp) -> Option<Cooked> {
+        let cooked = Some(self.cook(raw)).filter(|_| self.chain.is_empty())?;
+        let quality = if cooked.quality == Quality::Good { Quality::Stale } else { cooked.quality };
+        Some(self.send(Cooked { quality, ..cooked }, at.uptime))
+    }
+
     /// The device gave something that is no value.
     pub fn offer_bad(&mut self, at: Timestamp) -> Option<Cooked> {
-        self.take(Cooked { value: None, quality: Quality::Bad }, at)
+        self.take(bad(None), at)
     }
 
     fn take(&mut self, cooked: Cooked, at: Timestamp) -> Option<Cooked> {
         let now = at.uptime;
         self.seen = now;
+        if let Some(passed) = self.pass(&cooked) {
+            return Some(self.send(Cooked { passed: Some(passed), ..cooked }, now));
+        }
         let report = self.config.report.as_ref();
         let worth = self.sent.as_ref().is_none_or(|sent| {
             differs(&sent.cooked, &cooked, report.and_then(|report| report.change))
@@ -349,11 +412,19 @@ impl Rules {
         Some(self.send(cooked, now))
     }
 
+    /// The limit that this value passes. What can't be believed passes none.
+    fn pass(&mut self, cooked: &Cooked) -> Option<Limit> {
+        let limits = self.config.limits.as_ref().filter(|_| cooked.quality == Quality::Good)?;
+        let place = limits.place(cooked.value.as_ref()?.as_f64()?, self.place.unwrap_or_default());
+        (self.place.replace(place) != Some(place)).then_some(place)
+    }
+
     /// Notes that this is being sent, whatever the rules say: for outputs, each change of which is a reading.
     pub fn send(&mut self, cooked: Cooked, now: Duration) -> Cooked {
         self.held = None;
         self.seen = now;
-        self.sent = Some(Sent { cooked: cooked.clone(), at: now });
+        // Said again it is no alarm.
+        self.sent = Some(Sent { cooked: Cooked { passed: None, ..cooked.clone() }, at: now });
         cooked
     }
 
@@ -391,7 +462,7 @@ impl Rules {
         let (cooked, at) = match self.held.take() {
             Some(held) => held,
             None if self.holds => (sent.cooked.clone(), now),
-            None => (Cooked { value: sent.cooked.value.clone(), quality: Quality::Stale }, now),
+            None => (Cooked { value: sent.cooked.value.clone(), quality: Quality::Stale, passed: None }, now),
         };
         let seen = self.seen;
         let cooked = self.send(cooked, now.uptime);
@@ -415,7 +486,7 @@ impl Rules {
 }
 
 fn bad(value: Option<Value>) -> Cooked {
-    Cooked { value, quality: Quality::Bad }
+    Cooked { value, quality: Quality::Bad, passed: None }
 }
 
 fn differs(old: &Cooked, new: &Cooked, change: Option<Change>) -> bool {

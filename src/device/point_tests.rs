@@ -29,12 +29,12 @@ fn at(n: u64) -> Timestamp {
 }
 
 fn good(value: Value) -> Cooked {
-    Cooked { value: Some(value), quality: Quality::Good }
+    Cooked { value: Some(value), quality: Quality::Good, passed: None }
 }
 
 #[test]
 fn a_raw_value_is_scaled_rounded_named_and_checked() {
-    let bad = |value| Cooked { value, quality: Quality::Bad };
+    let bad = |value| Cooked { value, quality: Quality::Bad, passed: None };
     for (value_type, config, raw, expected) in [
         (None, "", Value::Int(3), good(Value::Int(3))),
         (None, "scale = 0.1\noffset = -1\nround = 1", Value::text("215"), good(Value::Float(20.5))),
@@ -58,7 +58,7 @@ fn a_change_is_sent_and_noise_is_not() {
     assert_eq!(rules.offer(&Value::Float(1.0), at(0)), Some(good(Value::Float(1.0))));
     assert_eq!(rules.offer(&Value::Float(1.4), at(1)), None);
     assert_eq!(rules.offer(&Value::Float(1.5), at(2)), Some(good(Value::Float(1.5))));
-    assert_eq!(rules.offer_bad(at(3)), Some(Cooked { value: None, quality: Quality::Bad }));
+    assert_eq!(rules.offer_bad(at(3)), Some(Cooked { value: None, quality: Quality::Bad, passed: None }));
     assert_eq!(rules.next_due(), None);
 }
 
@@ -81,7 +81,7 @@ fn filters_see_the_scaled_numbers_that_are_in_range() {
     for (raw, expected) in [
         (Value::Int(200), good(Value::Float(20.0))),
         (Value::text("210"), good(Value::Float(20.3))),
-        (Value::Int(99_999), Cooked { value: Some(Value::Float(9999.9)), quality: Quality::Bad }),
+        (Value::Int(99_999), Cooked { value: Some(Value::Float(9999.9)), quality: Quality::Bad, passed: None }),
         (Value::Int(-220), good(Value::Float(20.3))),
         (Value::text("broken"), bad(None)),
         (Value::Int(220), good(Value::Float(20.5))),
@@ -127,8 +127,20 @@ fn filters_that_can_not_work_are_a_fault() {
         (
             None,
             "map = { 0 = \"a\" }\nfilter = [{ kind = \"rate\" }]",
-            "filter: expected either `map` or numbers to filter, not both",
+            "filter: expected either `map` or this, which is for numbers, not both",
         ),
+        (None, "limits = {}", "limits: expected `high`, `low` or both"),
+        (
+            None,
+            "limits = { high = 10, low = 5, hysteresis = 5 }",
+            "limits.hysteresis: expected less than what is between `low` and `high`: nothing would be normal again",
+        ),
+        (
+            None,
+            "limits = { high = 10, hysteresis = -1 }",
+            "limits.hysteresis: expected numbers, and `hysteresis` of at least 0",
+        ),
+        (Some(ValueType::Bool), "limits = { high = 10 }", "limits: only a point of type int or float has it"),
         (None, "filter = [{ kind = \"rate\" }, { kind = \"mean\", of = 0 }]", "filter[1].of: `0`: expected 2 to 1000"),
     ] {
         let mut point = point(value_type);
@@ -139,6 +151,47 @@ fn filters_that_can_not_work_are_a_fault() {
     }
     let faults = toml::from_str::<Config>("filter = [{ kind = \"rate\" }]").unwrap().check(&point(None));
     assert_eq!(faults, [Fault::at("filter", "only a point that is not written has it")]);
+}
+
+#[test]
+fn a_limit_is_passed_once_until_the_value_is_well_away_from_it() {
+    use Limit::{High, Low, Normal};
+    let limits = "limits = { high = 80, low = 20, hysteresis = 5 }\nreport = { change = 1000, at_most = \"1h\" }";
+    let mut rules = rules(None, limits, false);
+    let first = Cooked { passed: Some(Normal), ..good(Value::Int(50)) };
+    assert_eq!(rules.offer(&Value::Int(50), at(0)), Some(first), "an alarm of before the start may be over");
+    for (second, number, expected) in [
+        (1, 79, None),
+        (2, 80, Some(High)),
+        (3, 90, None),
+        (4, 76, None),
+        (5, 80, None),
+        (6, 75, Some(Normal)),
+        (7, 19, Some(Low)),
+        (8, 24, None),
+        (9, 80, Some(High)),
+        (10, 20, Some(Low)),
+        (11, 25, Some(Normal)),
+        (12, 25, None),
+    ] {
+        let sent = rules.offer(&Value::Int(number), at(second));
+        let passed = sent.as_ref().map(|cooked| (cooked.value.clone(), cooked.passed));
+        assert_eq!(passed, expected.map(|limit| (Some(Value::Int(number)), Some(limit))), "{number}");
+    }
+    assert_eq!(rules.offer(&Value::Int(1000), at(13)), None, "out of its range, no alarm: held back as any value");
+}
+
+#[test]
+fn an_alarm_is_not_one_again_when_its_value_is_repeated() {
+    let mut rules = rules(None, "limits = { high = 80 }\nreport = { change = 1, at_least = \"1m\" }", true);
+    assert_eq!(rules.offer(&Value::Int(90), at(0)).and_then(|cooked| cooked.passed), Some(Limit::High));
+    assert_eq!(rules.due(at(60)), Some((good(Value::Int(90)), at(60))));
+    rules.reset();
+    assert_eq!(
+        rules.offer(&Value::Int(90), at(61)),
+        Some(good(Value::Int(90))),
+        "it was high before the device was away"
+    );
 }
 
 #[test]
@@ -165,7 +218,10 @@ fn a_value_that_holds_is_repeated_and_one_that_does_not_becomes_stale() {
     assert!(sensor.offer(&Value::Int(1), at(0)).is_some());
     assert_eq!(sensor.offer(&Value::Int(1), at(50)), None);
     assert_eq!(sensor.next_due(), Some(secs(110)));
-    assert_eq!(sensor.due(at(110)), Some((Cooked { value: Some(Value::Int(1)), quality: Quality::Stale }, at(110))));
+    assert_eq!(
+        sensor.due(at(110)),
+        Some((Cooked { value: Some(Value::Int(1)), quality: Quality::Stale, passed: None }, at(110)))
+    );
     assert_eq!(sensor.next_due(), None);
     assert_eq!(sensor.offer(&Value::Int(1), at(111)), Some(good(Value::Int(1))), "good again at once");
 }

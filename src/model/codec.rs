@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Body, BootId, Cause, CommandId, DeviceName, Gap, GapCause, GapRange, Lane, Outcome, PointName, Quality, Reading,
-    Reason, ReplyTo, Timestamp, Value, Verdict,
+    Body, BootId, Cause, CommandId, DeviceName, Gap, GapCause, GapRange, Lane, Limit, Outcome, PointName, Quality,
+    Reading, Reason, ReplyTo, Timestamp, Value, Verdict,
 };
 
 const READING: u8 = 1;
@@ -171,6 +171,9 @@ fn put_reading(out: &mut Vec<u8>, reading: &Reading) {
         Cause::Link => out.push(4),
         Cause::Start => out.push(5),
         Cause::Stop => out.push(6),
+        Cause::Limit(Limit::Normal) => out.push(7),
+        Cause::Limit(Limit::High) => out.push(8),
+        Cause::Limit(Limit::Low) => out.push(9),
     });
 }
 
@@ -336,6 +339,9 @@ impl<'a> From<'a> {
                 4 => Cause::Link,
                 5 => Cause::Start,
                 6 => Cause::Stop,
+                7 => Cause::Limit(Limit::Normal),
+                8 => Cause::Limit(Limit::High),
+                9 => Cause::Limit(Limit::Low),
                 _ => return Err(NotABody),
             })
         })?;
@@ -420,7 +426,8 @@ mod tests {
 
     fn cause() -> impl Strategy<Value = Cause> {
         let fixed = [Cause::Lease, Cause::MaxOn, Cause::Interlock, Cause::Link, Cause::Start, Cause::Stop];
-        prop_oneof![proptest::sample::select(fixed.to_vec()), id().prop_map(Cause::Command)]
+        let limits = [Limit::Normal, Limit::High, Limit::Low].map(Cause::Limit);
+        prop_oneof![proptest::sample::select([&fixed[..], &limits].concat()), id().prop_map(Cause::Command)]
     }
 
     fn reading() -> impl Strategy<Value = Body> {

@@ -25,7 +25,7 @@ pub use command::{Answer, Command, CommandId, Outcome, Reason, ReplyTo, Takeover
 pub use keys::keys;
 pub use names::{DeviceName, GatewayId, MAX_NAME, NameError, PointName, RESERVED_NAMES};
 pub use point::{Declaration, Fault, Point, PointKey};
-pub use reading::{Arrival, Cause, Quality, Reading};
+pub use reading::{Arrival, Cause, Limit, Quality, Reading};
 pub use record::{Body, Gap, GapCause, GapRange, Lane, Number, Record};
 pub use state::{DeviceState, DeviceStates, Problem, Problems};
 pub use table::{NO_CHOICE, read};

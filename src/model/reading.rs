@@ -22,7 +22,7 @@ pub struct Reading {
     pub unit: Option<Arc<str>>,
     /// Whether the value can be believed.
     pub quality: Quality,
-    /// Why an output changed; `None` for everything that is no change of an output.
+    /// Why an output changed, or which limit the value passed; `None` for everything else.
     pub cause: Option<Cause>,
 }
 
@@ -63,7 +63,7 @@ pub enum Quality {
     Bad,
 }
 
-/// Why an output changed.
+/// Why a reading was made that is more than the next value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cause {
     /// A command did it.
@@ -80,6 +80,20 @@ pub enum Cause {
     Start,
     /// The gateway stopped.
     Stop,
+    /// No output: the value passed a limit of its point.
+    Limit(Limit),
+}
+
+/// Where a value is to the limits of its point.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Limit {
+    /// Between them.
+    #[default]
+    Normal,
+    /// At the upper one or above.
+    High,
+    /// At the lower one or below.
+    Low,
 }
 
 impl fmt::Display for Cause {
@@ -92,6 +106,9 @@ impl fmt::Display for Cause {
             Cause::Link => f.write_str("link"),
             Cause::Start => f.write_str("start"),
             Cause::Stop => f.write_str("stop"),
+            Cause::Limit(Limit::Normal) => f.write_str("normal"),
+            Cause::Limit(Limit::High) => f.write_str("high"),
+            Cause::Limit(Limit::Low) => f.write_str("low"),
         }
     }
 }

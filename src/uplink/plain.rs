@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use serde::de::{self, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -125,7 +124,7 @@ pub(super) fn bare(form: Payload, reading: &Reading) -> (Bytes, Content) {
     let text = reading.value.as_ref().map(ToString::to_string).unwrap_or_default();
     match form {
         Payload::Bytes => {
-            let bytes = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).unwrap_or_default();
+            let bytes = base16ct::mixed::decode_vec(&text).unwrap_or_default();
             (Bytes::from(bytes), Content::Bytes)
         }
         _ => (Bytes::from(text), Content::Text),
@@ -284,7 +283,7 @@ fn read(
         Payload::Bytes if payload.len() > MAX_COMMAND / 2 => {
             return Err(format!("the payload is too large: of bare bytes a command has at most {}", MAX_COMMAND / 2));
         }
-        Payload::Bytes => Said::Bare(Value::text(HEXLOWER.encode(payload))),
+        Payload::Bytes => Said::Bare(Value::text(base16ct::lower::encode_string(payload))),
         Payload::Json | Payload::Value | Payload::Xml => {
             let text = std::str::from_utf8(payload).map_err(|_| "the payload is not UTF-8 text".to_owned())?;
             read_text(text, spelling)?
