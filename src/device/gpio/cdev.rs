@@ -131,7 +131,7 @@ pub(super) async fn request(want: &Want, chips: &[Chip], held: &Held) -> Result<
     match kept::adopt(node(&at), at.offset, output.as_ref(), held).await {
         Ok(Some(line)) => return Ok(Box::new(line)),
         Ok(None) => {}
-        Err(error) => return Err(explain(want, &at, &error)),
+        Err(error) => return Err(want.explain(&at, &error)),
     }
     let abi = gpiocdev::Chip::from_path(&at.chip).and_then(|chip| chip.detect_abi_version());
     let abi = abi.map_err(|error| format!("{}: {error}", at.chip))?;
@@ -141,7 +141,7 @@ pub(super) async fn request(want: &Want, chips: &[Chip], held: &Held) -> Result<
             Ok(descriptor) => kept::hold(name, descriptor, held).await,
             Err(error) => Err(error),
         };
-        return line.map(|line| Box::new(line) as Box<dyn Line>).map_err(|error| explain(want, &at, &error));
+        return line.map(|line| Box::new(line) as Box<dyn Line>).map_err(|error| want.explain(&at, &error));
     }
     match ask(want, &at, abi, skill).and_then(|request| input(request, abi, skill)) {
         Ok(line) => Ok(line),
@@ -149,9 +149,9 @@ pub(super) async fn request(want: &Want, chips: &[Chip], held: &Held) -> Result<
         Err(error) if is_without_interrupt(&error) => {
             let skill = Skill { edges: false, ..skill };
             let asked = ask(want, &at, abi, skill).and_then(|request| input(request, abi, skill));
-            asked.map_err(|error| explain(want, &at, &error))
+            asked.map_err(|error| want.explain(&at, &error))
         }
-        Err(error) => Err(explain(want, &at, &error)),
+        Err(error) => Err(want.explain(&at, &error)),
     }
 }
 
@@ -179,7 +179,7 @@ fn name(want: &Want, safe: bool, at: &ChipLine, chips: &[Chip]) -> Name {
     }
 }
 
-fn is_without_interrupt(error: &io::Error) -> bool {
+pub(super) fn is_without_interrupt(error: &io::Error) -> bool {
     const ENXIO: i32 = 6;
     const ENODEV: i32 = 19;
     const EINVAL: i32 = 22;
@@ -189,8 +189,7 @@ fn is_without_interrupt(error: &io::Error) -> bool {
 fn ask(want: &Want, at: &ChipLine, abi: AbiVersion, skill: Skill) -> io::Result<Request> {
     let PointConfig { active_low, bias, drive, debounce, .. } = &want.config;
     let mut builder = Request::builder();
-    let consumer: String = format!("sluicegate:{}", want.point).chars().take(CONSUMER).collect();
-    builder.on_chip(&at.chip).with_line(at.offset).with_consumer(consumer).using_abi_version(abi);
+    builder.on_chip(&at.chip).with_line(at.offset).with_consumer(consumer(want.point.as_str())).using_abi_version(abi);
     match want.output {
         Some(safe) => {
             builder.as_output(safe.into());
@@ -218,13 +217,23 @@ fn ask(want: &Want, at: &ChipLine, abi: AbiVersion, skill: Skill) -> io::Result<
     if *active_low {
         builder.as_active_low();
     }
-    builder.with_bias(match bias {
+    builder.with_bias(self::bias(*bias));
+    builder.request().map_err(|error| cause(&error))
+}
+
+/// What others see of who has a line.
+pub(super) fn consumer(point: &str) -> String {
+    format!("sluicegate:{point}").chars().take(CONSUMER).collect()
+}
+
+/// A line's own resistor, in the kernel's words.
+pub(super) fn bias(bias: Option<Bias>) -> Option<line::Bias> {
+    match bias {
         None | Some(Bias::AsIs) => None,
         Some(Bias::Disabled) => Some(line::Bias::Disabled),
         Some(Bias::PullUp) => Some(line::Bias::PullUp),
         Some(Bias::PullDown) => Some(line::Bias::PullDown),
-    });
-    builder.request().map_err(|error| cause(&error))
+    }
 }
 
 fn input(request: Request, abi: AbiVersion, skill: Skill) -> io::Result<Box<dyn Line>> {
@@ -250,20 +259,24 @@ pub(super) fn remedy(user: &str) -> &'static str {
     }
 }
 
-/// Why the kernel refused, and what to do.
-fn explain(want: &Want, at: &ChipLine, error: &io::Error) -> String {
+impl Want {
+    fn explain(&self, at: &ChipLine, error: &io::Error) -> String {
+        let what = if self.output.is_some() { "output" } else { "input" };
+        explain(at, self.config.needs_cdev(), what, error)
+    }
+}
+
+/// Why the kernel refused, and what to do. `key`: what was asked for that not every line can; `what` it was to be.
+pub(super) fn explain(at: &ChipLine, key: Option<&str>, what: &str, error: &io::Error) -> String {
     let place = format!("line {} of {}", at.offset, at.chip);
     if error.kind() == io::ErrorKind::ResourceBusy {
         let user = info(at).map(|info| info.consumer).unwrap_or_default();
         let hint = if user == SYSFS { format!(" ({})", remedy(&user)) } else { String::new() };
         return format!("{place} is in use by `{user}`{hint}");
     }
-    let key = want.config.needs_cdev();
     match (error.raw_os_error(), key) {
         (Some(ENOTSUPP), Some(key)) => format!("{place} can't do what `{key}` asks for"),
-        (Some(ENOTSUPP), None) => {
-            format!("{place} can't be an {}", if want.output.is_some() { "output" } else { "input" })
-        }
+        (Some(ENOTSUPP), None) => format!("{place} can't be an {what}"),
         _ => refusal(&PathBuf::from(&at.chip), error),
     }
 }
@@ -311,7 +324,7 @@ impl CdevLine {
 }
 
 /// Reads what the kernel has of edges, as many as fit; how many words they are. `WouldBlock`: there are none.
-fn read_edges(request: &Request, buffer: &mut [u64]) -> io::Result<usize> {
+pub(super) fn read_edges(request: &Request, buffer: &mut [u64]) -> io::Result<usize> {
     request.read_edge_events_into_slice(buffer).map_err(|error| cause(&error))
 }
 

@@ -52,7 +52,7 @@ pub(super) struct PointConfig {
     untagged,
     expecting = "expected a line's name, { chip = \"label or /dev/gpiochipN\", offset = 17 } or { number = 529 }"
 )]
-pub(super) enum Place {
+pub(in crate::device) enum Place {
     /// By its name, which must be the only one.
     Name(String),
     /// By a chip and the number of the line on it.
@@ -64,7 +64,7 @@ pub(super) enum Place {
 /// A line on a chip.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ChipLine {
+pub(in crate::device) struct ChipLine {
     /// The chip's label, or its path.
     pub chip: String,
     /// The line's place on it, from 0.
@@ -74,7 +74,7 @@ pub(super) struct ChipLine {
 /// A line by its global number.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Number {
+pub(in crate::device) struct Number {
     /// As in `/sys/class/gpio/export`.
     pub number: u32,
 }
@@ -91,7 +91,7 @@ pub(super) enum Direction {
 /// The line's own resistor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Bias {
+pub(in crate::device) enum Bias {
     /// As it was found.
     AsIs,
     /// None.

@@ -15,6 +15,7 @@ mod discover;
 mod kept;
 mod line;
 mod name;
+pub(super) mod pulses;
 mod sysfs;
 mod tap;
 
@@ -26,6 +27,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use self::chips::Chip;
+pub(super) use self::config::{Bias, Place};
 use self::config::{Choice, Config, PointConfig};
 pub(super) use self::kept::make_safe;
 use self::tap::{Tap, Taps};

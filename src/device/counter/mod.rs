@@ -1,0 +1,345 @@
+//! Pulses on GPIO lines: meters for water, gas, heat and energy, flow sensors, rain gauges.
+//!
+//! The kernel counts (`gpio::pulses`); this adds up, and keeps the totals on flash (`totals`). A total is saved before it is
+//! reported, so what anybody has seen never goes back: a power cut costs at most what came since the last report, which is
+//! `every`, or `pulses` where that is reached before. What came while the gateway did not run, nobody counted: the first
+//! reading after a start is the total as it was saved, and stale. `rate` is how fast a total grows.
+
+mod config;
+mod rate;
+mod totals;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use self::config::{Config, PointConfig, SHORTEST};
+use self::rate::Rate;
+use self::totals::Totals;
+use super::gpio::pulses::{Pulses, Wanted};
+use super::{Ask, Built, DeviceError, DeviceIo, Driver, Kind, Run, Shape, Spec, Write, WriteError};
+use crate::disk::Folder;
+use crate::model::{self, DeviceName, Fault, PointName, Value, time};
+
+/// Counters.
+pub(super) const KIND: Kind = Kind {
+    name: "counter",
+    summary: "pulses on lines of a GPIO chip: totals that outlive power cuts, and rates",
+    sample: include_str!("sample.toml"),
+    device_keys: || model::keys::<Config>(),
+    point_keys: || model::keys::<PointConfig>(),
+    build,
+    discover: |_| {},
+};
+
+/// How often the kernel is asked: it counts by itself.
+const LOOK: Duration = Duration::from_millis(200);
+
+#[derive(Debug)]
+struct Counter {
+    device: DeviceName,
+    totals: Vec<Total>,
+    rates: Vec<RatePoint>,
+}
+
+/// A point that is a total.
+#[derive(Debug)]
+struct Total {
+    name: PointName,
+    wanted: Wanted,
+    every: Duration,
+    pulses: Option<u64>,
+}
+
+/// A point that is a rate.
+#[derive(Debug)]
+struct RatePoint {
+    name: PointName,
+    /// The place of its total.
+    of: usize,
+    every: Duration,
+}
+
+fn build(spec: Spec) -> Result<Built, Vec<Fault>> {
+    super::read::<Config>(&spec.table).map_err(|fault| vec![fault])?;
+    let (mut faults, mut shapes, mut totals, mut rates) = (Vec::new(), Vec::new(), Vec::<Total>::new(), Vec::new());
+    for point in spec.points {
+        let under = |fault: Fault| fault.under(&["point", point.name.as_str()]);
+        let keys = match super::read::<PointConfig>(&point.table) {
+            Ok(keys) => keys,
+            Err(fault) => {
+                faults.push(under(fault));
+                continue;
+            }
+        };
+        faults.extend(keys.check(&point.declaration).into_iter().map(under));
+        let value_type = point.declaration.value_type;
+        shapes.push(Shape { writable: keys.settable, value_type, holds: keys.line.is_some() });
+        let every = keys.every().0;
+        if let Some(wanted) = keys.wanted() {
+            if let Some(other) = totals.iter().find(|other| other.wanted.line == wanted.line) {
+                faults.push(under(Fault::at("line", format!("the point `{}` has this line already", other.name))));
+            }
+            totals.push(Total { name: point.name, wanted, every, pulses: keys.pulses });
+        } else if let Some(of) = keys.rate_of {
+            rates.push((point.name, of, every));
+        }
+    }
+    let mut found = Vec::new();
+    for (name, of, every) in rates {
+        match totals.iter().position(|total| total.name.as_str() == of) {
+            Some(of) => found.push(RatePoint { name, of, every }),
+            None => {
+                let text = format!("`{of}` is no point of this device with a `line`");
+                faults.push(Fault::at("rate_of", text).under(&["point", name.as_str()]));
+            }
+        }
+    }
+    let driver = Arc::new(Counter { device: spec.device, totals, rates: found });
+    if faults.is_empty() { Ok(Built { driver, points: shapes }) } else { Err(faults) }
+}
+
+impl Driver for Counter {
+    fn run<'a>(&'a self, io: &'a mut DeviceIo) -> Run<'a, ()> {
+        Box::pin(self.life(io))
+    }
+
+    fn opens(&self) -> Vec<PathBuf> {
+        let mut chips: Vec<_> = self.totals.iter().filter_map(|total| total.wanted.chip().ok()).collect();
+        chips.sort();
+        chips.dedup();
+        chips
+    }
+
+    fn probe(&self) -> Run<'_, String> {
+        Box::pin(async {
+            let looks = self.totals.iter().map(|total| match total.wanted.look() {
+                Ok(text) => Ok(format!("{}: {text}", total.name)),
+                Err(text) => Err(total.failed(&text)),
+            });
+            Ok(looks.collect::<Result<Vec<_>, _>>()?.join("; "))
+        })
+    }
+}
+
+impl Total {
+    fn failed(&self, text: &str) -> DeviceError {
+        DeviceError::Open(format!("point `{}`: {text}", self.name))
+    }
+}
+
+/// A line while it is counted.
+#[derive(Debug)]
+struct Counting {
+    pulses: Pulses,
+    total: u64,
+    rate: Rate,
+    /// When it is saved and reported next.
+    due: Instant,
+    /// The total of the last report, and when that was.
+    told: u64,
+    told_at: Instant,
+}
+
+/// The totals on flash, for one who must not wait for it; `None`: they are kept nowhere.
+type Flash = Option<Arc<Mutex<Totals>>>;
+
+impl Counter {
+    async fn life(&self, io: &mut DeviceIo) -> Result<(), DeviceError> {
+        let flash = self.load(io).await?;
+        let mut counting = Vec::with_capacity(self.totals.len());
+        let now = Instant::now();
+        for total in &self.totals {
+            let pulses = Pulses::open(&total.wanted, total.name.as_str()).map_err(|text| total.failed(&text))?;
+            let before = flash.as_ref().and_then(|flash| locked(flash).of(&total.name));
+            let value = before.unwrap_or_default();
+            counting.push(Counting {
+                pulses,
+                total: value,
+                rate: Rate::default(),
+                due: now + total.every,
+                told: value,
+                told_at: now,
+            });
+        }
+        // What they are is told below: nobody knows what was missed.
+        io.opened(Vec::new()).await;
+        io.online();
+        for (total, line) in self.totals.iter().zip(&counting) {
+            let is_new = flash.as_ref().is_none_or(|flash| locked(flash).is_new(&total.name));
+            let value = number(line.total);
+            if is_new { io.report(&total.name, &value).await } else { io.report_stale(&total.name, &value).await }
+        }
+        let mut rates_due: Vec<Instant> = self.rates.iter().map(|rate| now + rate.every).collect();
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut trouble = None;
+        loop {
+            let ask = tokio::select! {
+                biased;
+                ask = io.next() => Some(ask),
+                _ = looks.tick() => None,
+            };
+            let counted = self.look(&mut counting);
+            let is_end = counted.is_err() || matches!(ask, Some(Ask::Stop));
+            if let Some(Ask::Write(write)) = ask {
+                self.write(io, write, &mut counting, &flash).await;
+            }
+            self.tell(io, &mut counting, &flash, is_end, &mut trouble).await;
+            for (rate, due) in self.rates.iter().zip(&mut rates_due) {
+                if *due <= Instant::now() {
+                    *due = next(*due, rate.every);
+                    if let Some(line) = counting.get_mut(rate.of) {
+                        let value = Value::Float(line.rate.take(time::monotonic()));
+                        io.report(&rate.name, &value).await;
+                    }
+                }
+            }
+            counted?;
+            if is_end {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The totals of before. A folder that can't be used is no reason not to count.
+    async fn load(&self, io: &DeviceIo) -> Result<Flash, DeviceError> {
+        let Some(folder) = io.held().folder().map(Folder::new) else { return Ok(None) };
+        let device = self.device.clone();
+        let opened = tokio::task::spawn_blocking(move || Totals::open(Box::new(folder), &device)).await;
+        match opened.map_err(|error| DeviceError::Panic(error.to_string()))? {
+            Ok((totals, told)) => {
+                if let Some(told) = told {
+                    tracing::error!(DEVICE = %self.device, "{told}");
+                }
+                Ok(Some(Arc::new(Mutex::new(totals))))
+            }
+            Err(error) => Err(DeviceError::Open(format!("the totals can't be read: {error}"))),
+        }
+    }
+
+    /// Takes what the kernel has counted.
+    fn look(&self, counting: &mut [Counting]) -> Result<(), DeviceError> {
+        let mut all = Ok(());
+        for (total, line) in self.totals.iter().zip(counting) {
+            match line.pulses.take() {
+                Ok(Some(counted)) => {
+                    line.total = line.total.saturating_add(counted.pulses);
+                    line.rate.add(counted.pulses, counted.last);
+                }
+                Ok(None) => {}
+                // The others are counted to the end.
+                Err(error) => all = Err(DeviceError::Lost(format!("point `{}`: {error}", total.name))),
+            }
+        }
+        all
+    }
+
+    /// Saves and reports the totals whose time has come, or all of them at the end.
+    async fn tell(
+        &self,
+        io: &mut DeviceIo,
+        counting: &mut [Counting],
+        flash: &Flash,
+        is_end: bool,
+        trouble: &mut Option<String>,
+    ) {
+        let (now, was_refused) = (Instant::now(), trouble.is_some());
+        let is_due = |total: &Total, line: &Counting| {
+            let more = line.total.saturating_sub(line.told);
+            // Flash wears, however fast they come.
+            let is_full = total.pulses.is_some_and(|pulses| more >= pulses) && now >= line.told_at + SHORTEST.0;
+            line.due <= now || is_full || (is_end && (more > 0 || was_refused))
+        };
+        if !self.totals.iter().zip(&*counting).any(|(total, line)| is_due(total, line)) {
+            return;
+        }
+        let totals = self.totals.iter().zip(&*counting).map(|(total, line)| (total.name.clone(), line.total)).collect();
+        let saved = save(flash, totals).await;
+        note(io, trouble, saved.as_ref().err());
+        for (total, line) in self.totals.iter().zip(counting) {
+            if !is_due(total, line) {
+                continue;
+            }
+            let value = number(line.total);
+            // One that may go back is not to be taken for one that never does.
+            if saved.is_ok() {
+                io.report(&total.name, &value).await
+            } else {
+                io.report_stale(&total.name, &value).await
+            }
+            (line.told, line.told_at) = (line.total, now);
+            line.due = if line.due <= now { next(line.due, total.every) } else { now + total.every };
+        }
+    }
+
+    /// Sets totals, on flash first.
+    async fn write(&self, io: &mut DeviceIo, write: Write, counting: &mut [Counting], flash: &Flash) {
+        let places = write.values.iter().map(|(name, value)| {
+            let place = self.totals.iter().position(|total| total.name == *name);
+            place.zip(whole(value)).ok_or_else(|| format!("`{value}` is no number of pulses: expected 0 or more"))
+        });
+        let begun = places.collect::<Result<Vec<_>, _>>().map_err(WriteError::Failed);
+        let places = match begun.and_then(|places| io.begin(&write).map(|()| places)) {
+            Ok(places) => places,
+            Err(error) => return io.answer(write, Err(error)).await,
+        };
+        let named = |(place, total): &(usize, u64)| Some((self.totals.get(*place)?.name.clone(), *total));
+        let result = match save(flash, places.iter().filter_map(named).collect()).await {
+            Ok(()) => {
+                for (place, total) in places {
+                    if let Some(line) = counting.get_mut(place) {
+                        (line.total, line.told) = (total, total);
+                    }
+                }
+                Ok(write.values.clone())
+            }
+            Err(text) => Err(WriteError::Unknown(format!("the total could not be saved: {text}"))),
+        };
+        io.answer(write, result).await;
+    }
+}
+
+/// The next time after this one, without those that were missed.
+fn next(due: Instant, every: Duration) -> Instant {
+    (due + every).max(Instant::now())
+}
+
+/// Puts totals on flash, outside the runtime's threads.
+async fn save(flash: &Flash, totals: BTreeMap<PointName, u64>) -> Result<(), String> {
+    let Some(flash) = flash.clone() else { return Ok(()) };
+    let saved = tokio::task::spawn_blocking(move || locked(&flash).save(&totals)).await;
+    saved.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+}
+
+fn locked(flash: &Mutex<Totals>) -> std::sync::MutexGuard<'_, Totals> {
+    // Whole after each statement, so a panic elsewhere has not broken it.
+    flash.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn number(total: u64) -> Value {
+    Value::Int(i64::try_from(total).unwrap_or(i64::MAX))
+}
+
+/// A number of pulses.
+fn whole(value: &Value) -> Option<u64> {
+    match value.convert(model::ValueType::Int) {
+        Ok(Value::Int(pulses)) => u64::try_from(pulses).ok(),
+        _ => None,
+    }
+}
+
+/// Logs when totals can't be saved, and when they can again.
+fn note(io: &DeviceIo, before: &mut Option<String>, now: Option<&String>) {
+    match (&before, now) {
+        (None, Some(text)) => {
+            tracing::error!(DEVICE = %io.device(), "the totals can't be saved, and are stale as long: {text}");
+        }
+        (Some(_), None) => tracing::info!(DEVICE = %io.device(), "the totals can be saved again"),
+        _ => {}
+    }
+    *before = now.cloned();
+}

@@ -1,0 +1,238 @@
+//! What was counted, on flash: one file for each device, `totals/<device>` in the state directory.
+//!
+//! Two slots of 4 KiB, each a CRC-32 in hex, a space and a line of JSON: `{"version":1,"serial":7,"totals":{"water":4711}}`.
+//! They are written by turns and synced, so a power cut in the middle of a write leaves the other one; the whole one with
+//! the greater serial counts.
+//!
+//! Every call blocks.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+use crate::disk::Disk;
+use crate::model::{DeviceName, PointName};
+
+/// A block of most file systems and flashes: what tears one slot leaves the other one.
+const SLOT: usize = 4096;
+
+const FOLDER: &str = "totals";
+
+/// Of the format.
+const VERSION: u32 = 1;
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Saved {
+    version: u32,
+    /// Counts the writes.
+    serial: u64,
+    /// Pulses by point.
+    totals: BTreeMap<PointName, u64>,
+}
+
+/// The totals of a device.
+#[derive(Debug)]
+pub(super) struct Totals {
+    disk: Box<dyn Disk>,
+    file: String,
+    saved: Saved,
+    /// The file was damaged: what was counted before, nobody knows.
+    is_lost: bool,
+    /// The serial of the last save, where it failed: nobody knows whether the flash has it.
+    unsure: Option<u64>,
+}
+
+impl Totals {
+    /// Reads the totals. What is damaged is told in the second part, and counts from 0.
+    ///
+    /// # Errors
+    /// When the folder can't be used, or a later version wrote the file: it is left alone.
+    pub(super) fn open(mut disk: Box<dyn Disk>, device: &DeviceName) -> io::Result<(Self, Option<String>)> {
+        let file = format!("{FOLDER}/{device}");
+        let known = disk.list(FOLDER)?.iter().any(|name| *name == device.as_str());
+        if !known {
+            let saved = Saved { version: VERSION, ..Saved::default() };
+            return Ok((Totals { disk, file, saved, is_lost: false, unsure: None }, None));
+        }
+        let (mut slots, mut is_first) = (Vec::new(), true);
+        for offset in [0, SLOT] {
+            let mut bytes = vec![0; SLOT];
+            let count = disk.read(&file, offset as u64, &mut bytes)?;
+            slots.extend(parse(bytes.get(..count).unwrap_or_default()));
+            // The first save goes to the second slot, and a power cut may have torn it.
+            is_first &= offset > 0 || bytes.iter().all(|byte| *byte == 0);
+        }
+        let newest = slots.into_iter().max_by_key(|saved| saved.serial);
+        if let Some(version) = newest.as_ref().map(|saved| saved.version).filter(|version| *version > VERSION) {
+            let text = format!("{file} is of version {version}, which a later sluicegate wrote; it is left alone");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        let told = (newest.is_none() && !is_first).then(|| format!("{file} is damaged: its totals begin at 0 again"));
+        let saved = newest.unwrap_or(Saved { version: VERSION, ..Saved::default() });
+        Ok((Totals { disk, file, saved, is_lost: told.is_some(), unsure: None }, told))
+    }
+
+    /// What is on flash for a point; `None`: nothing was ever counted.
+    pub(super) fn of(&self, point: &PointName) -> Option<u64> {
+        self.saved.totals.get(point).copied()
+    }
+
+    /// Whether nothing was ever counted, as far as can be known.
+    pub(super) fn is_new(&self, point: &PointName) -> bool {
+        self.of(point).is_none() && !self.is_lost
+    }
+
+    /// Puts the totals on flash; those of points that are not named stay as they are.
+    ///
+    /// # Errors
+    /// When the flash does not take them: those of before are there.
+    pub(super) fn save(&mut self, totals: &BTreeMap<PointName, u64>) -> io::Result<()> {
+        let mut next = self.saved.clone();
+        next.totals.extend(totals.iter().map(|(point, total)| (point.clone(), *total)));
+        if next.totals == self.saved.totals && self.unsure.is_none() {
+            return Ok(());
+        }
+        // Behind a save that failed: above it, and in its slot, so that the last good one stays.
+        next.serial = self.unsure.map_or(next.serial + 1, |serial| serial + 2);
+        self.unsure = Some(next.serial);
+        let json = serde_json::to_string(&next).map_err(io::Error::other)?;
+        let slot = format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes()));
+        if slot.len() > SLOT {
+            return Err(io::Error::other("too many points for one file"));
+        }
+        let is_new = self.saved.serial == 0;
+        self.disk.write(&self.file, next.serial % 2 * SLOT as u64, slot.as_bytes())?;
+        self.disk.sync(&self.file)?;
+        if is_new {
+            self.disk.sync_folder(FOLDER)?;
+        }
+        self.saved = next;
+        self.unsure = None;
+        Ok(())
+    }
+}
+
+fn parse(slot: &[u8]) -> Option<Saved> {
+    let line = slot.split(|byte| *byte == b'\n').next()?;
+    let (crc, json) = std::str::from_utf8(line).ok()?.split_once(' ')?;
+    if u32::from_str_radix(crc, 16).ok()? != crc32fast::hash(json.as_bytes()) {
+        return None;
+    }
+    #[derive(Deserialize)]
+    struct Later {
+        version: u32,
+        serial: u64,
+    }
+    let later = || {
+        let Later { version, serial } =
+            serde_json::from_str(json).ok().filter(|later: &Later| later.version > VERSION)?;
+        Some(Saved { version, serial, totals: BTreeMap::new() })
+    };
+    later().or_else(|| serde_json::from_str(json).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::disk::fake::{Failing, Fake};
+
+    fn device() -> DeviceName {
+        DeviceName::new("meters").unwrap()
+    }
+
+    fn point() -> PointName {
+        PointName::new("water").unwrap()
+    }
+
+    fn open(disk: &Fake) -> Totals {
+        let (totals, told) = Totals::open(Box::new(disk.clone()), &device()).unwrap();
+        assert_eq!(told, None);
+        totals
+    }
+
+    fn save(totals: &mut Totals, total: u64) -> io::Result<()> {
+        totals.save(&BTreeMap::from([(point(), total)]))
+    }
+
+    #[test]
+    fn a_point_that_is_not_configured_any_more_keeps_its_total() {
+        let disk = Fake::new();
+        let mut totals = open(&disk);
+        assert_eq!(totals.of(&point()), None);
+        save(&mut totals, 7).unwrap();
+        totals.save(&BTreeMap::from([(PointName::new("gas").unwrap(), 1)])).unwrap();
+        assert_eq!(open(&disk).of(&point()), Some(7));
+    }
+
+    #[test]
+    fn what_did_not_change_is_not_written() {
+        let disk = Fake::new();
+        let mut totals = open(&disk);
+        save(&mut totals, 7).unwrap();
+        let before = disk.operations();
+        save(&mut totals, 7).unwrap();
+        assert_eq!(disk.operations(), before);
+    }
+
+    #[test]
+    fn a_flash_that_fails_leaves_what_was() {
+        let disk = Fake::new();
+        let mut totals = open(&disk);
+        save(&mut totals, 7).unwrap();
+        disk.set_failing(Some(Failing::ReadOnly));
+        assert!(save(&mut totals, 8).is_err());
+        assert_eq!(totals.of(&point()), Some(7));
+        disk.set_failing(None);
+        save(&mut totals, 9).unwrap();
+        assert_eq!(open(&disk).of(&point()), Some(9));
+    }
+
+    #[test]
+    fn a_file_of_a_later_version_is_left_alone_and_a_damaged_one_told() {
+        let disk = Fake::new();
+        let mut totals = open(&disk);
+        save(&mut totals, 7).unwrap();
+        let json = r#"{"version":2,"serial":9,"wheels":[]}"#;
+        let slot = format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes()));
+        disk.clone().write("totals/meters", 0, slot.as_bytes()).unwrap();
+        let error = Totals::open(Box::new(disk.clone()), &device()).unwrap_err().to_string();
+        assert!(error.contains("of version 2"), "{error}");
+        for offset in [0, SLOT as u64] {
+            disk.clone().write("totals/meters", offset, b"noise").unwrap();
+        }
+        let (totals, told) = Totals::open(Box::new(disk), &device()).unwrap();
+        assert!(told.is_some() && totals.of(&point()).is_none());
+    }
+
+    proptest! {
+        /// Whatever a power cut tears: what was saved is there, and nothing that was never counted.
+        #[test]
+        fn what_was_saved_outlives_power_cuts(
+            cuts in proptest::collection::vec((0u64..12, any::<u32>()), 1..8)
+        ) {
+            let disk = Fake::new();
+            let (mut counted, mut durable) = (0, 0);
+            for (fuse, mut chance) in cuts {
+                let mut totals = open(&disk);
+                let found = totals.of(&point()).unwrap_or(0);
+                prop_assert!((durable..=counted).contains(&found), "{durable} <= {found} <= {counted}");
+                (counted, durable) = (found, found);
+                disk.set_fuse(Some(fuse));
+                while !disk.is_dead() {
+                    counted += 3;
+                    if save(&mut totals, counted).is_ok() {
+                        durable = counted;
+                    }
+                }
+                disk.set_fuse(None);
+                disk.cut(|| {
+                    chance = chance.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    chance >> 8
+                });
+            }
+        }
+    }
+}
