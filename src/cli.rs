@@ -60,7 +60,11 @@ enum Command {
         broker: bool,
     },
     /// Show what this board has, as config to paste: GPIO lines, serial ports, sensors.
-    Discover,
+    Discover {
+        #[cfg(feature = "modbus")]
+        #[command(flatten)]
+        slaves: Slaves,
+    },
     /// Show what a device would publish, live.
     Try {
         /// The device's name in the config.
@@ -89,6 +93,27 @@ enum Command {
     WatchClock,
 }
 
+/// Where to look for Modbus slaves, and how.
+#[cfg(feature = "modbus")]
+#[derive(Debug, clap::Args)]
+struct Slaves {
+    /// Instead, ask on this serial port, or of this server (HOST:PORT), which Modbus units answer; writes nothing.
+    #[arg(long, value_name = "PLACE")]
+    modbus: Option<String>,
+    /// Which units are asked.
+    #[arg(long, value_name = "FIRST-LAST", default_value = "1-247", requires = "modbus")]
+    units: crate::device::Units,
+    /// At which rates, on a serial port.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "9600,19200", requires = "modbus")]
+    baud_rates: Vec<u32>,
+    /// With which parities, on a serial port: none, even, odd.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "none,even", requires = "modbus")]
+    parities: Vec<String>,
+    /// How long each has to answer.
+    #[arg(long, value_name = "TIME", default_value = "100ms", requires = "modbus")]
+    timeout: crate::model::Span,
+}
+
 /// What the command line understands, for what is made of it: the manual page and the shells' completions.
 pub fn definition() -> clap::Command {
     Arguments::command()
@@ -101,7 +126,9 @@ pub fn main() -> ExitCode {
     let handed = if matches!(arguments.command, Command::Run) { Handed::take() } else { Handed::default() };
     let sources = Sources::of_process(arguments.config.as_deref(), arguments.instance);
     match arguments.command {
-        Command::Discover => {
+        #[cfg(feature = "modbus")]
+        Command::Discover { slaves } if slaves.modbus.is_some() => run(scan(slaves), UNAVAILABLE),
+        Command::Discover { .. } => {
             say(crate::device::discover(Path::new("/")).trim_end());
             ExitCode::SUCCESS
         }
@@ -245,6 +272,15 @@ async fn reload(sources: &Sources) -> anyhow::Result<ExitCode> {
     }
 }
 
+#[cfg(feature = "modbus")]
+async fn scan(slaves: Slaves) -> anyhow::Result<ExitCode> {
+    let Slaves { modbus, units, baud_rates, parities, timeout } = slaves;
+    let place = modbus.unwrap_or_default();
+    crate::device::scan(&crate::device::Scan { place, units, baud_rates, parities, timeout }, |line| _ = say(line))
+        .await?;
+    Ok(ExitCode::SUCCESS)
+}
+
 async fn watch_clock() -> anyhow::Result<ExitCode> {
     agent::watch_clock().await?;
     Ok(ExitCode::SUCCESS)
@@ -293,7 +329,7 @@ async fn act(command: Command, config: Config, sources: Sources, handed: Handed)
             agent::dump_queue(&config, lane, say).await?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Discover
+        Command::Discover { .. }
         | Command::ListKinds { .. }
         | Command::PrintConfig
         | Command::Reload

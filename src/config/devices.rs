@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 
 use super::error::Finding;
 use super::layers;
+use super::profiles::PROFILE;
 use super::read::{complete, read};
 use super::words;
 use super::{Device, PointPlan};
@@ -24,6 +25,9 @@ pub(super) const OWNERS: [(&str, Keys); 5] = [
     ("queue", model::keys::<queue::PointConfig>),
     ("uplink", model::keys::<uplink::PointConfig>),
 ];
+
+/// The table of the devices.
+pub(super) const DEVICE: &str = "device";
 
 /// The table of a device's points.
 pub(super) const POINT: &str = "point";
@@ -151,7 +155,7 @@ impl Reader<'_> {
             let text = if of_point(kind).any(|other| other == key) {
                 format!("unknown key: it belongs to a point, below [device.{}.point.NAME]", self.name)
             } else {
-                let known = known.iter().copied().chain(of_device()).chain([POINT]);
+                let known = known.iter().copied().chain(of_device()).chain([POINT, PROFILE]);
                 self.foreign(key, |kind| (kind.device_keys)()).unwrap_or_else(|| words::unknown_key(key, known))
             };
             self.findings.push(Finding::key(&["device", self.name, key], text));
@@ -242,6 +246,10 @@ impl Reader<'_> {
                 faults.push(Fault::at("keep", text));
             }
             queue.keep = queue::Keep::Latest;
+        }
+        if rules.limits.is_some() && queue.keep == queue::Keep::Latest {
+            let text = "an alarm is a record of its own: expected keep = \"all\" beside it, and no bare payload";
+            faults.push(Fault::at("limits", text));
         }
         let base = ["device", self.name, POINT, point.name.as_str()];
         self.findings.extend(faults.into_iter().map(|fault| Finding::of(fault, &base)));

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use super::locate;
-use super::sources::{Merged, Variable};
+use super::devices::DEVICE;
+use super::locate::{self, Near};
+use super::sources::{File, Merged, Variable};
 use super::words::{self, Meaning};
 use crate::model::Fault;
 
@@ -85,8 +86,21 @@ impl Finding {
         Finding { path, part, text }
     }
 
+    /// A device's profile says what the device itself does not.
+    fn in_profile(&self, profiles: &[(String, File)], near: Option<Near>) -> Option<Near> {
+        let [device, name, path @ ..] = &self.path[..] else { return near };
+        let file = profiles.iter().find(|(owner, _)| device == DEVICE && owner == name).map(|(_, file)| file);
+        let there = file.and_then(|file| locate::deepest(std::slice::from_ref(file), path, self.part));
+        match there {
+            Some(there) if near.as_ref().is_none_or(|near| near.depth < there.depth + 2) => {
+                Some(Near { depth: there.depth + 2, ..there })
+            }
+            _ => near,
+        }
+    }
+
     /// Looks up where it was written.
-    pub(super) fn place(self, merged: &Merged) -> ConfigError {
+    pub(super) fn place(self, merged: &Merged, profiles: &[(String, File)]) -> ConfigError {
         let key = dotted(&self.path);
         let variable = |holds: fn(&Variable, &[String]) -> bool| {
             merged
@@ -99,7 +113,7 @@ impl Finding {
         if let Some(place) = variable(|variable, path| path.starts_with(&variable.path)) {
             return ConfigError { place, key, text: self.text };
         }
-        let near = locate::deepest(&merged.files, &self.path, self.part);
+        let near = self.in_profile(profiles, locate::deepest(&merged.files, &self.path, self.part));
         if near.as_ref().is_none_or(|near| near.depth < self.path.len())
             && let Some(place) = variable(|variable, path| variable.path.starts_with(path))
         {

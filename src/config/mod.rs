@@ -8,6 +8,7 @@
 //! where that can be, each with its file, line, column and key, what was expected and the nearest known key
 //! ([`ConfigError`]). The callers decide what becomes of it.
 
+mod buses;
 mod clock;
 mod compare;
 mod devices;
@@ -16,6 +17,7 @@ mod gateway;
 mod layers;
 mod locate;
 mod print;
+mod profiles;
 mod read;
 mod sources;
 #[cfg(test)]
@@ -35,6 +37,7 @@ use crate::device::{KINDS, Kind, Plan};
 use crate::model::{Fault, GatewayId, Point, Size, Span};
 use crate::{command, link, queue, uplink};
 use error::Finding;
+use profiles::Profiles;
 use sources::Merged;
 
 /// The whole config, checked.
@@ -118,27 +121,30 @@ pub fn left_to_the_owner(errors: &[ConfigError]) -> Vec<&str> {
 /// The config, and the table that it was read from.
 fn load_with(sources: &Sources, kinds: &'static [&'static Kind]) -> Result<(Config, toml::Table), Vec<ConfigError>> {
     let mut merged = sources.merge()?;
-    let (mut config, mut findings) = compose(&merged.table, sources, kinds);
+    let mut composed = compose(&merged.table, sources, &merged, kinds);
     // A variable has no type: one that looked like a number may be a text.
     for variable in merged.variables.clone() {
-        if findings.iter().any(|finding| finding.path == variable.path) {
+        if composed.findings.iter().any(|finding| finding.path == variable.path) {
             let mut table = merged.table.clone();
             layers::set(&mut table, &variable.path, toml::Value::String(variable.raw.clone()));
-            let again = compose(&table, sources, kinds);
-            if !again.1.iter().any(|finding| finding.path == variable.path) {
+            let again = compose(&table, sources, &merged, kinds);
+            if !again.findings.iter().any(|finding| finding.path == variable.path) {
                 merged.table = table;
-                (config, findings) = again;
+                composed = again;
             }
         }
     }
+    let Composed { config, findings, profiles } = composed;
     match config {
-        Some(config) if findings.is_empty() => Ok((config, merged.table)),
-        _ => Err(placed(findings, &merged)),
+        Some(config) if findings.is_empty() && profiles.errors.is_empty() => Ok((config, merged.table)),
+        _ => Err(placed(findings, &merged, profiles)),
     }
 }
 
-fn placed(findings: Vec<Finding>, merged: &Merged) -> Vec<ConfigError> {
-    let mut errors: Vec<ConfigError> = findings.into_iter().map(|finding| finding.place(merged)).collect();
+fn placed(findings: Vec<Finding>, merged: &Merged, profiles: Profiles) -> Vec<ConfigError> {
+    let mut errors: Vec<ConfigError> =
+        findings.into_iter().map(|finding| finding.place(merged, &profiles.files)).collect();
+    errors.extend(profiles.errors);
     let file = |error: &ConfigError| match &error.place {
         Place::File { path, .. } => merged.files.iter().position(|file| file.name == *path),
         _ => None,
@@ -148,9 +154,16 @@ fn placed(findings: Vec<Finding>, merged: &Merged) -> Vec<ConfigError> {
     errors
 }
 
+/// What was put together, and what is wrong with it.
+struct Composed {
+    config: Option<Config>,
+    findings: Vec<Finding>,
+    profiles: Profiles,
+}
+
 /// Puts the rooms' settings together. Without findings there is a config.
-fn compose(table: &toml::Table, sources: &Sources, kinds: &'static [&'static Kind]) -> (Option<Config>, Vec<Finding>) {
-    const TABLES: [&str; 7] = ["gateway", "mqtt", "queue", "command", "health", "clock", "device"];
+fn compose(table: &toml::Table, sources: &Sources, merged: &Merged, kinds: &'static [&'static Kind]) -> Composed {
+    const TABLES: [&str; 8] = ["gateway", "mqtt", "queue", "command", "health", "clock", "bus", "device"];
     let mut findings = Vec::new();
     for key in table.keys().filter(|key| !TABLES.contains(&key.as_str())) {
         findings.push(Finding::key(&[key], words::unknown_key(key, TABLES.into_iter())));
@@ -175,13 +188,17 @@ fn compose(table: &toml::Table, sources: &Sources, kinds: &'static [&'static Kin
     checked("command", command.as_ref().map(command::Config::check));
     checked("health", health.as_ref().map(uplink::HealthConfig::check));
     checked("clock", clock.as_ref().map(Clock::check));
-    let devices = devices::devices(&subtable(table, "device", &mut findings), &id, kinds, &mut findings);
+    let mut tables = subtable(table, devices::DEVICE, &mut findings);
+    let profiles = profiles::apply(&mut tables, sources, merged, &mut findings);
+    let named = buses::resolve(&subtable(table, buses::BUS, &mut findings), &mut tables, &mut findings);
+    let devices = devices::devices(&tables, &id, kinds, &mut findings);
+    findings.iter_mut().for_each(|finding| buses::place(finding, &named));
     check_together(&devices, mqtt.as_ref(), queue.as_ref(), &mut findings);
     let config = || {
         let (gateway, mqtt, queue, command) = (gateway?, mqtt?, queue?, command?);
         Some(Config { gateway, mqtt, queue, command, health: health?, clock: clock?, devices })
     };
-    (config(), findings)
+    Composed { config: config(), findings, profiles }
 }
 
 fn any_id() -> GatewayId {

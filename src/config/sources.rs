@@ -1,6 +1,6 @@
 //! Where the config comes from: files, one over the other, and the environment over all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -15,6 +15,9 @@ const PREFIX: &str = "SLUICEGATE__";
 
 /// The layer of the image's, for all gateways of the board.
 const IMAGE_LAYER: &str = "usr/lib/sluicegate/conf.d";
+
+/// Where profiles of devices are, besides those beside the config.
+const SYSTEM_PROFILES: [&str; 2] = ["etc/sluicegate/profiles", "usr/share/sluicegate/profiles"];
 
 /// Where the config comes from.
 #[derive(Debug, Clone)]
@@ -175,6 +178,20 @@ impl Sources {
             || own.filter_map(|file| file.text.parse::<toml::Table>().ok().and_then(has)).any(|is_there| is_there)
     }
 
+    /// Where profiles are, the first one first: beside the files that were read, and in the system's places.
+    pub(super) fn profile_folders(&self, files: &[File]) -> Vec<PathBuf> {
+        let root = match &self.places {
+            Places::Standard(root) => root.as_path(),
+            Places::File(_) => Path::new("/"),
+            Places::Text { .. } => return Vec::new(),
+        };
+        let beside = files.iter().rev().filter_map(|file| Some(Path::new(&file.name).parent()?.join("profiles")));
+        let mut folders: Vec<PathBuf> = beside.chain(SYSTEM_PROFILES.map(|folder| root.join(folder))).collect();
+        let mut known = BTreeSet::new();
+        folders.retain(|folder| known.insert(folder.clone()));
+        folders
+    }
+
     /// The files that were found, where they are those of the service.
     pub fn of_service(&self) -> Vec<PathBuf> {
         match &self.places {
@@ -208,7 +225,7 @@ impl Sources {
     }
 }
 
-fn read(path: &Path, errors: &mut Vec<ConfigError>) -> Option<File> {
+pub(super) fn read(path: &Path, errors: &mut Vec<ConfigError>) -> Option<File> {
     match std::fs::read_to_string(path) {
         Ok(text) => Some(File { name: path.display().to_string(), text }),
         Err(error) => {
@@ -251,7 +268,7 @@ fn unreadable(path: &Path, error: &io::Error) -> ConfigError {
     ConfigError { place, key: String::new(), text }
 }
 
-fn syntax(file: &File, error: &toml::de::Error) -> ConfigError {
+pub(super) fn syntax(file: &File, error: &toml::de::Error) -> ConfigError {
     let position = error.span().map(|span| locate::position(&file.text, span.start));
     let place = Place::File { path: file.name.clone(), position };
     let message = error.message().trim_end();

@@ -1,5 +1,6 @@
 //! The config as a whole: layers, precedence, and what is put together from them.
 
+mod buses;
 mod compare;
 mod shipped;
 mod wrong;

@@ -155,3 +155,27 @@ fn every_example_is_right_and_every_kind_has_one() {
         assert!(names.iter().any(|name| name == kind.name), "config/examples/{}.toml is missing", kind.name);
     }
 }
+
+#[test]
+fn every_profile_is_right_and_says_where_its_registers_are_from() {
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder().join("profiles")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        assert!(text.contains("# Registers: "), "{name} has no source");
+        let main = format!(
+            "gateway.id = \"g\"\nmqtt.url = \"mqtt://b\"\n[device.x]\nprofile = \"{name}\"\nbus = {{ address = \"h:502\" }}\nunit = 1\n"
+        );
+        let installed = format!("usr/share/sluicegate/profiles/{name}.toml");
+        let kind = text.parse::<toml::Table>().unwrap()["kind"].as_str().unwrap().to_owned();
+        if crate::device::kind(&kind).is_none() {
+            // Of a kind that is not built in.
+            continue;
+        }
+        let config = layered(&[(MAIN, &main), (&installed, &text)], &[]).unwrap_or_else(|errors| panic!("{errors:#?}"));
+        assert!(!config.devices[0].points.is_empty(), "{name}");
+        count += 1;
+    }
+    assert!(count >= 5 || crate::device::kind("modbus").is_none(), "{count} profiles");
+}

@@ -14,17 +14,56 @@ const SERIAL: &[(&str, &[&str])] = &[
     ("data_bits = 9", &["6:13: device.tank.data_bits: expected 5, 6, 7 or 8, not 9"]),
     (r#"parity = "mark""#, &[r#"6:10: device.tank.parity: expected "none", "odd" or "even", found "mark""#]),
     ("stop_bits = 3", &["6:13: device.tank.stop_bits: expected 1 or 2, not 3"]),
-    (r#"frame = "line""#, &[r#"6:9: device.tank.frame: expected a table such as { kind = "…" }, found "line""#]),
+    (r#"frame = "line""#, &[r#"6:9: device.tank.frame: expected a table"#]),
     (
         r#"frame = { kind = "lines" }"#,
-        &[r#"6:18: device.tank.frame.kind: expected "line" or "delimiter", found "lines" (did you mean `line`?)"#],
+        &[
+            r#"6:18: device.tank.frame.kind: expected "line", "delimiter", "length", "fixed", "between", "idle", "cobs" or "slip", found "lines" (did you mean `line`?)"#,
+        ],
     ),
-    (r#"frame = { kind = "line", size = "1KiB" }"#, &["6:26: device.tank.frame.size: unknown key, expected max"]),
+    (
+        r#"frame = { kind = "line", size = 9 }"#,
+        &[r#"6:33: device.tank.frame.size: a frame of kind "line" has no such key, but max"#],
+    ),
+    (
+        r#"frame = { kind = "length", at = 2, as = "u8" }"#,
+        &[r#"6:1: device.tank.frame: a frame of kind "length" needs `start`"#],
+    ),
+    (
+        r#"frame = { kind = "length", start = "S", at = 2, as = "u9" }"#,
+        &[
+            r#"6:54: device.tank.frame.as: `u9` is no form of numbers: expected one such as "u8", "u16", "s32", "f32" or "bcd32""#,
+        ],
+    ),
+    (
+        r#"check = { kind = "crc", name = "CRC-17" }"#,
+        &[
+            r#"6:32: device.tank.check.name: expected the `name` of a CRC of the catalogue, such as "CRC-16/MODBUS" or "CRC-8/SMBUS""#,
+        ],
+    ),
+    (
+        r#"poll = [{ send = "A" }]"#,
+        &[r#"6:9: device.tank.poll[0]: expected `every`: how often it is asked, such as "5s""#],
+    ),
+    (
+        r#"poll = [{ send = "{check}", every = "1s" }]"#,
+        &["6:18: device.tank.poll[0].send: `{check}` needs the device's `check`, which says how it is made"],
+    ),
+    (
+        r#"poll = [{ send = "{value}", every = "1s" }]"#,
+        &["6:18: device.tank.poll[0].send: a poll has no value: expected only text, `{hex:…}` and `{check}`"],
+    ),
+    (
+        r#"poll = [{ send = "A", every = "1s", first = [{ send = "B", every = "1s" }] }]"#,
+        &["6:60: device.tank.poll[0].first[0].every: unknown key, expected baud_rate, expect, frame, send or timeout"],
+    ),
+    (r#"pause = "1m""#, &[r#"6:9: device.tank.pause: expected at most "10s""#]),
+    ("offline_after = 0", &["6:17: device.tank.offline_after: expected at least 1 poll"]),
     (r#"frame = { kind = "line", max = "2MiB" }"#, &["6:32: device.tank.frame.max: expected 1B to 1MiB"]),
     (
         r#"decode = { kind = "yaml" }"#,
         &[
-            r#"6:19: device.tank.decode.kind: expected "json", "xml", "csv", "key-value", "regex", "text" or "bytes", found "yaml""#,
+            r#"6:19: device.tank.decode.kind: expected "json", "xml", "csv", "key-value", "regex", "fields", "text" or "bytes", found "yaml""#,
         ],
     ),
     (
@@ -33,8 +72,13 @@ const SERIAL: &[(&str, &[&str])] = &[
     ),
     (
         r#"decode = { kind = "csv", separator = ";;" }"#,
-        &[r#"6:1: device.tank.decode: expected a character, found ";;""#],
+        &[r#"6:1: device.tank.decode: `separator`: expected a character, found ";;""#],
     ),
+    (
+        r#"decode = { kind = "regex" }"#,
+        &["6:1: device.tank.decode: expected a `pattern` such as '^T=(?<temp>[-0-9.]+)'"],
+    ),
+    (r#"decode = { kind = "json", pattern = "x" }"#, &["6:1: device.tank.decode: `pattern` is no key of this kind"]),
     ("silence = 60", &[r#"6:11: device.tank.silence: expected a duration such as "30s", found 60"#]),
 ];
 
@@ -42,7 +86,23 @@ const SERIAL: &[(&str, &[&str])] = &[
 const POINT: &[(&str, &[&str])] = &[
     ("scael = 0.1", &["7:1: device.tank.point.level.scael: unknown key (did you mean `scale`?)"]),
     (r#"wave = "sine""#, &[r#"7:1: device.tank.point.level.wave: unknown key: it belongs to kind "sim""#]),
-    ("from = true", &["7:8: device.tank.point.level.from: expected text, or a column number from 1"]),
+    (
+        "from = true",
+        &[
+            r#"7:8: device.tank.point.level.from: expected text, a column number from 1, or a field such as { at = 4, as = "u16" }, found true"#,
+        ],
+    ),
+    (
+        r#"from = { at = 1, as = "u17" }"#,
+        &[
+            r#"7:23: device.tank.point.level.from.as: `u17` is no form of fields: expected one such as "u8", "s16", "f32" or "bcd32", or "digits", "hex", "text" or "bytes""#,
+        ],
+    ),
+    (
+        r#"poll = "t""#,
+        &[r#"7:8: device.tank.point.level.poll: expected the `name` of one of the device's polls, found "t""#],
+    ),
+    (r#"reply = { is = "OK" }"#, &["7:1: device.tank.point.level.reply: it answers a `write`: expected both"]),
     (
         r#"from = "/level""#,
         &["7:8: device.tank.point.level.from: a frame taken as a whole has no parts: remove `from`, or set `decode`"],
@@ -90,6 +150,13 @@ map = { a = "b" }"#,
         r#"lane = "telemtry""#,
         &[
             r#"7:8: device.tank.point.level.lane: expected "telemetry" or "alarm", found "telemtry" (did you mean `telemetry`?)"#,
+        ],
+    ),
+    (
+        r#"limits = { high = 5 }
+keep = "latest""#,
+        &[
+            r#"7:1: device.tank.point.level.limits: an alarm is a record of its own: expected keep = "all" beside it, and no bare payload"#,
         ],
     ),
     (

@@ -13,7 +13,7 @@ window = 5"#,
     (
         r#"[time]
 wait = "60s""#,
-        &["3:2: time: unknown key, expected clock, command, device, gateway, health, mqtt or queue"],
+        &["3:2: time: unknown key, expected bus, clock, command, device, gateway, health, mqtt or queue"],
     ),
     (r#"clock.wait = "2h""#, &[r#"3:14: clock.wait: `2h`: expected a duration from "0s" to "1h""#]),
     ("clock.wait = 60", &[r#"3:14: clock.wait: expected a duration such as "30s", found 60"#]),

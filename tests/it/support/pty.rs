@@ -77,12 +77,22 @@ impl Pty {
 
     /// All that the agent has said.
     pub(crate) fn heard_so_far(&mut self) -> String {
+        String::from_utf8_lossy(self.heard_bytes()).into_owned()
+    }
+
+    /// The same as bytes.
+    pub(crate) fn heard_bytes(&mut self) -> &[u8] {
         let mut buffer = [0; 4096];
         if let Some(master) = &mut self.master {
             while let Ok(count @ 1..) = master.read(&mut buffer) {
                 self.heard.extend_from_slice(&buffer[..count]);
             }
         }
-        String::from_utf8_lossy(&self.heard).into_owned()
+        &self.heard
+    }
+
+    /// The speed that the agent has set the line to.
+    pub(crate) fn baud_rate(&self) -> u32 {
+        tcgetattr(self.master.as_ref().unwrap()).unwrap().output_speed()
     }
 }

@@ -24,7 +24,8 @@ pub(crate) fn until_some<T>(what: &str, mut something: impl FnMut() -> Option<T>
     }
 }
 
-fn pause() {
+/// Between two looks at a condition.
+pub(crate) fn pause() {
     #[expect(clippy::disallowed_methods, reason = "the one pause between two looks at a condition; no runtime here")]
     std::thread::sleep(Duration::from_millis(5));
 }

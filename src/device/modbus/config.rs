@@ -1,0 +1,362 @@
+//! The keys of a Modbus device, of its bus, and of its points.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::encoding::{Bits, Encoding, Layout, Order};
+use super::pdu::Table;
+use super::plan::{Limits, Spot};
+use crate::device::port::{FlowControl, Parity, Rs485, Settings};
+use crate::model::{Declaration, Fault, Span, ValueType, whole};
+
+/// Above this rate the standard's silence between frames is fixed (MODBUS over Serial Line V1.02, 2.5.1.1).
+const FAST: u32 = 19_200;
+
+/// Silence between frames above [`FAST`].
+const FAST_SILENCE: Duration = Duration::from_micros(1_750);
+
+/// The longest request that the standard allows, in registers.
+const MOST: u16 = 125;
+
+/// A point that is read more often keeps a bus busy with nothing else.
+const FASTEST: Duration = Duration::from_millis(10);
+
+/// Rarer than this is no measurement.
+const SLOWEST: Duration = Duration::from_secs(24 * 3600);
+
+/// The keys of the device's table that are this kind's own.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Config {
+    /// Its bus: the name of a table `[bus.NAME]`, which stands here when it is read, or a table for it alone.
+    pub bus: Bus,
+    /// Which slave: 1 to 247, 0 for all of them (only written); by TCP 0 to 255.
+    #[serde(deserialize_with = "whole::<_, u8, 0, 255>")]
+    pub unit: u8,
+    /// How often its points are read, 10 ms to 24 h (10 s).
+    #[serde(default = "default_every")]
+    pub every: Span,
+    /// Registers between two points that are read along with them, where that saves a request (8).
+    #[serde(default = "default_gap", deserialize_with = "whole::<_, u16, 0, 125>")]
+    pub gap: u16,
+    /// The longest request, in registers (125).
+    #[serde(default = "default_max_registers", deserialize_with = "whole::<_, u16, 1, 125>")]
+    pub max_registers: u16,
+}
+
+/// A line with slaves, or a way to them by TCP: the keys of `[bus.NAME]`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::device) struct Bus {
+    /// The serial port; either this or `address`.
+    pub port: Option<String>,
+    /// Bits per second (19200).
+    #[serde(default = "default_baud_rate")]
+    pub baud_rate: u32,
+    /// 7 or 8 (8).
+    #[serde(default = "default_data_bits")]
+    pub data_bits: u8,
+    /// `even`, as the standard has it, `odd` or `none`.
+    #[serde(default = "even")]
+    pub parity: Parity,
+    /// 1 or 2 (1).
+    #[serde(default = "default_stop_bits")]
+    pub stop_bits: u8,
+    /// How the kernel switches the transceiver. Default: not at all.
+    pub rs485: Option<Rs485>,
+    /// Host and port of a Modbus TCP server, or of a converter.
+    pub address: Option<String>,
+    /// What is spoken by TCP: `tcp`, or `rtu` with a converter that knows nothing of Modbus.
+    pub framing: Option<Framing>,
+    /// How long a slave may take to answer (1 s).
+    #[serde(default = "default_timeout")]
+    pub timeout: Span,
+    /// Between two frames. Default: 3.5 characters, 1.75 ms above 19200 bits per second.
+    pub silence: Option<Span>,
+    /// For the slaves to act on what was said to all, and for an answer that comes too late to pass (100 ms).
+    #[serde(default = "default_turnaround")]
+    pub turnaround: Span,
+}
+
+/// What is spoken by TCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::device) enum Framing {
+    Tcp,
+    Rtu,
+}
+
+/// The keys of a point's table that are this kind's own.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PointConfig {
+    /// `holding`, `input`, `coil` or `discrete`.
+    pub table: Table,
+    /// From 0, as on the wire: 0x1000, or 30001 less 30001.
+    #[serde(deserialize_with = "whole::<_, u16, 0, 65535>")]
+    pub address: u16,
+    /// What its registers hold (`u16`; of a coil or a discrete input `bool`).
+    pub encoding: Option<Encoding>,
+    /// Which byte stands where (`ABCD`).
+    #[serde(default)]
+    pub order: Order,
+    /// The bits of the number that are meant: `"3"`, `"4..7"`.
+    pub bits: Option<Bits>,
+    /// Of a string: how many registers.
+    pub length: Option<u16>,
+    /// How often it is read; default: as its device.
+    pub every: Option<Span>,
+    /// Whether commands may change it.
+    #[serde(default)]
+    pub write: bool,
+    /// The function that writes: 5 or 15 of a coil, 6 or 16 of a register. Default: 5 or 6 where it fits, else 16.
+    pub function: Option<u8>,
+    /// Whether what was written is read back (true).
+    #[serde(default = "yes")]
+    pub verify: bool,
+    /// Whether a write that got no answer is tried again: where doing it twice is the same as once.
+    #[serde(default)]
+    pub retry_write: bool,
+}
+
+fn default_every() -> Span {
+    Span::secs(10)
+}
+
+fn default_gap() -> u16 {
+    8
+}
+
+fn default_max_registers() -> u16 {
+    MOST
+}
+
+fn default_baud_rate() -> u32 {
+    19_200
+}
+
+fn default_data_bits() -> u8 {
+    8
+}
+
+fn even() -> Parity {
+    Parity::Even
+}
+
+fn default_stop_bits() -> u8 {
+    1
+}
+
+fn default_timeout() -> Span {
+    Span::secs(1)
+}
+
+fn default_turnaround() -> Span {
+    Span(Duration::from_millis(100))
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn every_fault(every: Span) -> Option<Fault> {
+    let text = || format!("`{every}`: expected a duration from \"10ms\" to \"24h\"");
+    (!(FASTEST..=SLOWEST).contains(&every.0)).then(|| Fault::at("every", text()))
+}
+
+impl Config {
+    /// What the types can't say.
+    pub(super) fn check(&self) -> Vec<Fault> {
+        let mut faults: Vec<Fault> = self.bus.check().into_iter().map(|fault| fault.under(&["bus"])).collect();
+        faults.extend(every_fault(self.every));
+        if self.bus.port.is_some() && self.unit > 247 {
+            faults.push(Fault::at("unit", format!("`{}`: expected 1 to 247, or 0 for all slaves", self.unit)));
+        }
+        faults
+    }
+
+    /// Whether it stands for all slaves of a line at once.
+    pub(super) fn is_broadcast(&self) -> bool {
+        self.unit == 0 && !self.bus.is_modbus_tcp()
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        Limits { gap: self.gap, max_registers: self.max_registers }
+    }
+}
+
+impl Bus {
+    /// A port, or else a server, with the defaults of all else.
+    pub(super) fn of(place: &str) -> Self {
+        let is_port = place.starts_with('/');
+        Bus {
+            port: is_port.then(|| place.to_owned()),
+            address: (!is_port).then(|| place.to_owned()),
+            baud_rate: default_baud_rate(),
+            data_bits: default_data_bits(),
+            parity: even(),
+            stop_bits: default_stop_bits(),
+            rs485: None,
+            framing: None,
+            timeout: default_timeout(),
+            silence: None,
+            turnaround: default_turnaround(),
+        }
+    }
+
+    /// How the port is set up; `None`: it is none.
+    pub(super) fn settings(&self) -> Option<Settings> {
+        Some(Settings {
+            port: self.port.clone()?,
+            baud_rate: self.baud_rate,
+            data_bits: self.data_bits,
+            parity: self.parity,
+            stop_bits: self.stop_bits,
+            flow_control: FlowControl::None,
+            rs485: self.rs485,
+        })
+    }
+
+    /// Whether frames have numbers.
+    pub(super) fn is_modbus_tcp(&self) -> bool {
+        self.address.is_some() && self.framing != Some(Framing::Rtu)
+    }
+
+    /// How long so many bytes take on a line.
+    pub(super) fn time_of(&self, bytes: usize) -> Duration {
+        if self.port.is_none() {
+            return Duration::ZERO;
+        }
+        let parity = u32::from(self.parity != Parity::None);
+        let bits = (1 + u32::from(self.data_bits) + parity + u32::from(self.stop_bits))
+            .saturating_mul(u32::try_from(bytes).unwrap_or(u32::MAX));
+        Duration::from_secs(1) * bits / self.baud_rate.max(1)
+    }
+
+    /// What is left between two frames.
+    pub(super) fn silence(&self) -> Duration {
+        let standard = if self.baud_rate > FAST { FAST_SILENCE } else { self.time_of(7) / 2 };
+        self.silence.map_or(if self.port.is_some() { standard } else { Duration::ZERO }, |silence| silence.0)
+    }
+
+    fn check(&self) -> Vec<Fault> {
+        let mut faults = self.settings().map(|settings| settings.check()).unwrap_or_default();
+        let mut wrong = |path: &str, text: String| faults.push(Fault::at(path, text));
+        let host = self.address.as_deref().and_then(|address| address.rsplit_once(':'));
+        match (&self.port, &self.address) {
+            (None, None) => wrong("port", "this key is missing: expected the path of a port, or `address`".to_owned()),
+            (Some(_), Some(_)) => wrong("address", "expected either `port` or `address`, not both".to_owned()),
+            (None, Some(address))
+                if host.is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err()) =>
+            {
+                wrong("address", format!("`{address}`: expected host and port, such as \"10.0.0.5:502\""));
+            }
+            _ => {}
+        }
+        if self.port.is_some() && self.framing == Some(Framing::Tcp) {
+            wrong("framing", "a serial line carries RTU: remove it".to_owned());
+        }
+        if !(Duration::from_millis(10)..=Duration::from_secs(10)).contains(&self.timeout.0) {
+            wrong("timeout", format!("`{}`: expected a duration from \"10ms\" to \"10s\"", self.timeout));
+        }
+        for (key, span) in [("silence", self.silence), ("turnaround", Some(self.turnaround))] {
+            if let Some(span) = span.filter(|span| span.0 > Duration::from_secs(5)) {
+                wrong(key, format!("`{span}`: expected at most 5s"));
+            }
+        }
+        faults
+    }
+}
+
+impl PointConfig {
+    /// How it stands in its registers.
+    pub(super) fn layout(&self) -> Layout {
+        let plain = if self.table.is_bits() { Encoding::Bool } else { Encoding::U16 };
+        let encoding = self.encoding.unwrap_or(plain);
+        let count = encoding.registers().or(self.length).unwrap_or(1);
+        Layout { encoding, order: self.order, bits: self.bits.clone(), count }
+    }
+
+    /// Where it is read, and how often.
+    pub(super) fn spot(&self, device: &Config) -> Spot {
+        let every = self.every.unwrap_or(device.every).0;
+        Spot { table: self.table, address: self.address, count: self.layout().count, every }
+    }
+
+    /// The type of its values, where it is known.
+    pub(super) fn value_type(&self, declaration: &Declaration) -> Option<ValueType> {
+        let one_bit = self.bits.as_ref().filter(|Bits(bits)| bits.start() == bits.end()).map(|_| ValueType::Bool);
+        declaration.value_type.or(one_bit).or_else(|| self.layout().encoding.value_type())
+    }
+
+    /// What the types can't say.
+    pub(super) fn check(&self, device: &Config, declaration: &Declaration) -> Vec<Fault> {
+        let mut faults: Vec<Fault> = self.every.and_then(every_fault).into_iter().collect();
+        let mut wrong = |key: &str, text: &str| faults.push(Fault::at(key, text));
+        let Layout { encoding, count, .. } = self.layout();
+        if self.table.is_bits() && encoding != Encoding::Bool {
+            wrong("encoding", "a coil or a discrete input is one bit: remove it");
+        }
+        match self.length {
+            None if encoding == Encoding::String => {
+                wrong("length", "a string needs its number of registers: expected 1 to 125")
+            }
+            Some(1..=MOST) if encoding == Encoding::String => {}
+            Some(_) if encoding == Encoding::String => wrong("length", "expected 1 to 125 registers"),
+            Some(_) => wrong("length", "only a string has it: remove it"),
+            None => {}
+        }
+        if encoding == Encoding::String && matches!(self.order, Order::Cdab | Order::Dcba) {
+            wrong("order", "the registers of a string are never exchanged: expected \"ABCD\" or \"BADC\"");
+        }
+        let width = if self.table.is_bits() { 1 } else { u32::from(count) * 16 };
+        if let Some(Bits(bits)) = &self.bits {
+            if !encoding.is_unsigned() {
+                wrong(
+                    "bits",
+                    "bits are taken out of a number without sign: expected encoding u16, u32 or u64 beside it",
+                );
+            } else if *bits.end() >= width {
+                wrong("bits", &format!("expected bits 0 to {}", width - 1));
+            }
+            if self.write {
+                wrong("bits", "a part of a register can't be written alone: remove it, or `write`");
+            }
+        }
+        if count > device.max_registers {
+            wrong("encoding", "it is longer than `max_registers` of its device");
+        }
+        if u32::from(self.address) + u32::from(count) > 1 << 16 {
+            wrong("address", "it ends behind the last address, which is 65535");
+        }
+        if !self.write {
+            if device.is_broadcast() {
+                wrong("write", "nobody answers for all slaves of a line: expected true");
+            }
+            if self.function.is_some() {
+                wrong("function", "only a point with `write = true` has it");
+            }
+            return faults;
+        }
+        match (self.table, self.function, count) {
+            (Table::Input | Table::Discrete, ..) => {
+                wrong("write", "inputs can only be read: remove it, or expected table holding or coil")
+            }
+            (Table::Coil, None | Some(5 | 15), _)
+            | (Table::Holding, None | Some(16), _)
+            | (Table::Holding, Some(6), 1) => {}
+            (Table::Coil, ..) => wrong("function", "expected 5 or 15, which write coils"),
+            (Table::Holding, Some(6), _) => wrong("function", "6 writes one register: expected 16"),
+            (Table::Holding, ..) => wrong("function", "expected 6 or 16, which write registers"),
+        }
+        // MODBUS Application Protocol, section 6.12.
+        if count > 123 {
+            wrong("length", "expected at most 123 registers, which one write can hold");
+        }
+        if self.value_type(declaration).is_none() {
+            wrong("type", "a writable point needs a `type`: expected int, or float where it has a scale");
+        }
+        faults
+    }
+}

@@ -1,0 +1,126 @@
+//! Looks for slaves on a line or behind a server, on demand: asks each unit for one register, and writes nothing.
+
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::config::Bus;
+use super::pdu::{Request, Table};
+use super::wire::{Trouble, Wire};
+use crate::device::DeviceError;
+use crate::device::port::{self, Parity};
+use crate::model::Span;
+
+/// Where to look, and for whom.
+#[derive(Debug, Clone)]
+pub struct Scan {
+    /// A serial port, or host and port of a server.
+    pub place: String,
+    /// Whom to ask.
+    pub units: Units,
+    /// At which rates, one after the other; by TCP they mean nothing.
+    pub baud_rates: Vec<u32>,
+    /// With which parities: `none`, `even`, `odd`.
+    pub parities: Vec<String>,
+    /// How long each has to answer.
+    pub timeout: Span,
+}
+
+/// Units in a row, written as `1-247` or `7`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Units(RangeInclusive<u8>);
+
+impl FromStr for Units {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        match (first.parse(), last.parse()) {
+            // 0 is all of them, and none answers.
+            (Ok(first @ 1..), Ok(last)) if first <= last => Ok(Units(first..=last)),
+            _ => Err("expected units such as 1-247, or one".to_owned()),
+        }
+    }
+}
+
+/// What every slave of some use answers to, if only by an exception.
+const QUESTION: Request = Request::Read { table: Table::Holding, address: 0, count: 1 };
+
+/// For an answer that comes too late, before the next unit is asked.
+const TURNAROUND: Span = Span(Duration::from_millis(20));
+
+/// Looks for slaves; says first what it does, then who answers.
+///
+/// # Errors
+/// When the port or server can't be had, or somebody else has the port: the running gateway, too.
+pub async fn scan(scan: &Scan, mut say: impl FnMut(&str)) -> Result<(), DeviceError> {
+    let Scan { place, units: Units(units), timeout, .. } = scan;
+    let buses = buses(scan)?;
+    if place.starts_with('/')
+        && let Some(rival) = port::rivals(place).await.into_iter().find(port::Rival::holds)
+    {
+        return Err(DeviceError::Open(rival.to_string()));
+    }
+    let each = timeout.0 + TURNAROUND.0;
+    let count = u32::try_from(units.clone().count() * buses.len()).unwrap_or(u32::MAX);
+    let longest = Span(Duration::from_secs((each * count).as_secs() + 1));
+    say(&format!(
+        "# {place}: units {} to {} are asked for holding register 0, {} times; nothing is written; {longest} at most",
+        units.start(),
+        units.end(),
+        buses.len()
+    ));
+    let mut found = 0;
+    for (name, bus) in buses {
+        let mut wire = Wire::open(&bus).await?;
+        for unit in units.clone() {
+            let what = match wire.ask(unit, &QUESTION).await {
+                Ok(data) => format!("holding register 0 is 0x{}", base16ct::lower::encode_string(&data)),
+                Err(Trouble::Refused(exception)) => exception.to_string(),
+                Err(Trouble::Damaged) => "a damaged answer (wrong CRC)".to_owned(),
+                Err(Trouble::Silence(_)) => continue,
+                Err(Trouble::Lost(error)) => return Err(error),
+            };
+            found += 1;
+            say(&format!("unit {unit}{name}: {what}"));
+        }
+        wire.close().await;
+    }
+    if found == 0 {
+        say("# nobody answers: is the line connected, A to A and B to B, and do baud rate and parity fit?");
+    }
+    Ok(())
+}
+
+/// The ways in which to ask, with what tells them apart.
+fn buses(scan: &Scan) -> Result<Vec<(String, Bus)>, DeviceError> {
+    let plain = || Bus { timeout: scan.timeout, turnaround: TURNAROUND, ..Bus::of(&scan.place) };
+    if !scan.place.starts_with('/') {
+        return Ok(vec![(String::new(), plain())]);
+    }
+    let mut buses = Vec::new();
+    for parity in &scan.parities {
+        let known = [("none", Parity::None), ("even", Parity::Even), ("odd", Parity::Odd)];
+        let Some((_, known)) = known.into_iter().find(|(name, _)| name == parity) else {
+            return Err(DeviceError::Open(format!("`{parity}` is no parity: expected none, even or odd")));
+        };
+        for rate in &scan.baud_rates {
+            buses.push((format!(" at {rate}, parity {parity}"), Bus { baud_rate: *rate, parity: known, ..plain() }));
+        }
+    }
+    Ok(buses)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_are_one_or_several_in_a_row() {
+        for (text, expected) in
+            [("7", Some(7..=7)), ("1-247", Some(1..=247)), ("0-5", None), ("5-1", None), ("x", None), ("1-256", None)]
+        {
+            assert_eq!(text.parse().ok(), expected.map(Units), "{text}");
+        }
+    }
+}
