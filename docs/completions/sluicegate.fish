@@ -52,6 +52,11 @@ complete -c sluicegate -n "__fish_sluicegate_using_subcommand check" -l devices 
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand check" -l broker -d 'Also connect to the broker, and prove the rights to publish and subscribe'
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand check" -s h -l help -d 'Print help'
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand check" -s V -l version -d 'Print version'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand discover" -l modbus -d 'Instead, ask on this serial port, or of this server (HOST:PORT), which Modbus units answer; writes nothing' -r
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand discover" -l units -d 'Which units are asked' -r
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand discover" -l baud-rates -d 'At which rates, on a serial port' -r
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand discover" -l parities -d 'With which parities, on a serial port: none, even, odd' -r
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand discover" -l timeout -d 'How long each has to answer' -r
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand discover" -l config -d 'Read this config file instead of the standard places' -r -F
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand discover" -l instance -d 'The gateway that sluicegate@NAME.service runs: with /etc/sluicegate/NAME.toml and a state of its own' -r
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand discover" -l log -d 'How much is logged: error, warn, info, debug or trace' -r

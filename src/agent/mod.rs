@@ -160,7 +160,7 @@ pub async fn run(config: Config, sources: Sources, handed: Handed, stop: Cancell
         ),
     }
     let (descriptors_tx, descriptors_rx) = mpsc::channel(DESCRIPTORS);
-    let held = Held::new(descriptors, takeover, descriptors_tx);
+    let held = Held::new(descriptors, takeover, descriptors_tx).with_folder(&config.gateway.state_directory);
     let mut storing = TaskSet::new();
     storing.spawn("descriptors", service::store(descriptors_rx));
 

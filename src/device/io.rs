@@ -25,6 +25,8 @@ pub struct DeviceIo {
     answers: mpsc::Sender<Answer>,
     states: Arc<watch::Sender<DeviceStates>>,
     held: Held,
+    #[cfg(feature = "modbus")]
+    buses: super::modbus::Buses,
     stop: CancellationToken,
     allowance: Allowance,
     /// Readings on their way to the intake, oldest first.
@@ -66,6 +68,7 @@ impl DeviceIo {
         answers: mpsc::Sender<Answer>,
         states: Arc<watch::Sender<DeviceStates>>,
         held: Held,
+        #[cfg(feature = "modbus")] buses: super::modbus::Buses,
         stop: CancellationToken,
     ) -> Self {
         DeviceIo {
@@ -76,6 +79,8 @@ impl DeviceIo {
             answers,
             states,
             held,
+            #[cfg(feature = "modbus")]
+            buses,
             stop,
             allowance: Allowance::new(max_rate),
             ready: VecDeque::new(),
@@ -94,6 +99,12 @@ impl DeviceIo {
     /// What outlives this life of the driver: the descriptors of its outputs, and how they are taken over.
     pub fn held(&self) -> &Held {
         &self.held
+    }
+
+    /// The buses that devices share.
+    #[cfg(feature = "modbus")]
+    pub(super) fn buses(&self) -> &super::modbus::Buses {
+        &self.buses
     }
 
     /// The device answers. Cheap when it is known already.
@@ -174,6 +185,14 @@ impl DeviceIo {
     pub async fn report_at(&mut self, point: &PointName, raw: &Value, at: Timestamp) {
         if let Some(cooked) = self.rules_of(point).and_then(|rules| rules.offer(raw, at)) {
             self.pass(point, cooked, at).await;
+        }
+    }
+
+    /// A raw value that was right once, and that nobody can confirm. Always a reading, but where it is only part of one.
+    pub async fn report_stale(&mut self, point: &PointName, raw: &Value) {
+        let at = time::now();
+        if let Some(cooked) = self.rules_of(point).and_then(|rules| rules.offer_stale(raw, at)) {
+            self.send(point, cooked, at, None).await;
         }
     }
 
@@ -449,7 +468,8 @@ impl DeviceIo {
                 return self.ready.clear();
             };
             let Some((point, cooked, timestamp, cause)) = self.ready.pop_front() else { return };
-            let Cooked { value, quality } = cooked;
+            let Cooked { value, quality, passed } = cooked;
+            let cause = cause.or(passed.map(Cause::Limit));
             let device = self.device.clone();
             let unit = self.rules.get(&point).and_then(|rules| rules.point().unit.clone());
             place.send(Arrival::Reading(Reading { device, point, timestamp, value, unit, quality, cause }));

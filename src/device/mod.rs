@@ -16,6 +16,8 @@
 #[cfg_attr(not(all(feature = "gpio", feature = "serial")), allow(dead_code))]
 mod access;
 mod allowance;
+#[cfg(feature = "gpio")]
+mod counter;
 mod decode;
 #[cfg_attr(not(all(feature = "gpio", feature = "serial")), allow(dead_code))]
 mod discover;
@@ -25,8 +27,12 @@ mod gpio;
 #[cfg_attr(not(feature = "gpio"), allow(dead_code))]
 mod held;
 mod io;
+#[cfg(feature = "modbus")]
+mod modbus;
 mod mqtt;
 mod point;
+#[cfg(any(feature = "modbus", feature = "serial"))]
+mod port;
 #[cfg(feature = "serial")]
 mod serial;
 mod sim;
@@ -53,13 +59,19 @@ pub use crate::model::{Write, WriteError};
 pub use discover::{Board, discover};
 pub use held::{Change, Held};
 pub use io::{Ask, DeviceIo};
+#[cfg(feature = "modbus")]
+pub use modbus::{Scan, Units, scan};
 pub use point::{Config as PointRulesConfig, Rules};
 pub use supervisor::{Plan, Supervisor, Wiring};
 
 /// Every kind there is.
 pub const KINDS: &[&Kind] = &[
     #[cfg(feature = "gpio")]
+    &counter::KIND,
+    #[cfg(feature = "gpio")]
     &gpio::KIND,
+    #[cfg(feature = "modbus")]
+    &modbus::KIND,
     &mqtt::KIND,
     #[cfg(feature = "serial")]
     &serial::KIND,

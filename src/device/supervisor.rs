@@ -53,6 +53,8 @@ pub struct Wiring {
 pub struct Supervisor {
     states: Arc<watch::Sender<DeviceStates>>,
     held: Held,
+    #[cfg(feature = "modbus")]
+    buses: super::modbus::Buses,
     stop: CancellationToken,
     /// Those that were started; what has ended is gone from here by itself.
     drivers: Mutex<Vec<Weak<dyn Driver>>>,
@@ -61,7 +63,14 @@ pub struct Supervisor {
 impl Supervisor {
     /// A supervisor whose devices end at `stop`, and whose outputs are `held`.
     pub fn new(held: Held, stop: CancellationToken) -> Self {
-        Supervisor { states: Arc::new(watch::Sender::default()), held, stop, drivers: Mutex::default() }
+        Supervisor {
+            states: Arc::new(watch::Sender::default()),
+            held,
+            #[cfg(feature = "modbus")]
+            buses: super::modbus::Buses::default(),
+            stop,
+            drivers: Mutex::default(),
+        }
     }
 
     /// The states of all devices, as they change.
@@ -91,6 +100,8 @@ impl Supervisor {
             wiring.answers,
             Arc::clone(&self.states),
             self.held.clone(),
+            #[cfg(feature = "modbus")]
+            self.buses.clone(),
             stop.clone(),
         );
         io.set_state(DeviceState::Starting);

@@ -16,7 +16,7 @@ const RULE: [(&str, &[&str]); 14] = [
     ("cli", &["agent", "config", "device", "uplink", "queue", "command", "service", "link", "disk", "task", "model"]),
     ("agent", &["config", "device", "uplink", "queue", "command", "service", "link", "disk", "task", "model"]),
     ("config", &["device", "uplink", "queue", "command", "service", "link", "task", "model"]),
-    ("device", &["link", "task", "model"]),
+    ("device", &["link", "disk", "task", "model"]),
     // The one exception among the rooms in the middle: the uplink holds a reader of the queue.
     ("uplink", &["queue", "link", "task", "model"]),
     ("queue", &["disk", "task", "model"]),

@@ -6,13 +6,15 @@ use sluicegate::model::event;
 
 use crate::support::Agent;
 
-const DOCUMENTS: [&str; 17] = [
+const DOCUMENTS: [&str; 19] = [
     "README.md",
     "ARCHITECTURE.md",
     "config/brokers/README.md",
     "docs/BROKERS.md",
     "docs/COMMANDS.md",
     "docs/LOCAL-DEVICES.md",
+    "docs/MODBUS.md",
+    "docs/SERIAL.md",
     "docs/WIRE.md",
     "docs/DURABILITY.md",
     "docs/FLASH.md",

@@ -67,6 +67,34 @@ fn an_unplugged_device_goes_offline_and_comes_back_alone() {
 }
 
 #[test]
+fn a_limit_that_is_passed_is_an_alarm_of_its_own_lane() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::start(folder.path());
+    let observer = Observer::start(broker.port);
+    let mut pty = Pty::new(&folder.path().join("tank"));
+    let limits = "limits = { high = 80, low = 20, hysteresis = 5 }\nreport = { change = 1000 }\n";
+    let _agent = Agent::start(folder.path(), &(config(broker.port, &[("tank", pty.path())]) + limits));
+    let topic = "sluicegate/g/tank/n";
+    observer.wait_payload("sluicegate/g/status", "online");
+    for n in [50, 79, 80, 85, 76, 75, 60, 20] {
+        pty.say(format!("n={n}\n").as_bytes());
+    }
+    for n in [50, 20] {
+        observer.wait_json(topic, "value", n);
+    }
+    let told = || {
+        let all = observer.all();
+        let readings = all.iter().filter(|heard| heard.topic == topic).map(|heard| heard.json());
+        readings.map(|reading| (reading["value"].clone(), reading["lane"].clone(), reading["cause"].clone())).collect()
+    };
+    let mut told: Vec<_> = told();
+    // Two lanes: each in its own order.
+    told.sort_by_key(|(_, lane, _)| lane == "telemetry");
+    let alarm = |value: i64, cause: &str| (value.into(), "alarm".into(), cause.into());
+    assert_eq!(told, [alarm(50, "normal"), alarm(80, "high"), alarm(75, "normal"), alarm(20, "low")]);
+}
+
+#[test]
 fn noise_neither_harms_nor_grows() {
     let folder = tempfile::tempdir().unwrap();
     let broker = Mosquitto::start(folder.path());

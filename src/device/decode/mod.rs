@@ -1,8 +1,13 @@
 //! From a frame, or a message, to the raw values in it: a pure function of bytes.
 
+mod check;
 mod config;
+mod crc;
+mod fields;
 mod json;
+mod keys;
 mod noise;
+mod number;
 #[cfg(test)]
 mod tests;
 mod xml;
@@ -11,9 +16,13 @@ use std::borrow::Cow;
 
 use regex_lite::Regex;
 
+pub(super) use self::check::Check;
 pub(super) use self::config::{Decode, From};
+use self::fields::Field;
 use self::json::Pointers;
+pub(super) use self::keys::{Keys, Mark};
 pub(super) use self::noise::Noise;
+pub(super) use self::number::{Number, Order};
 use self::xml::Paths;
 use crate::model::{Value, ValueType};
 
@@ -30,8 +39,9 @@ enum How {
     Json(Pointers),
     Xml(Paths),
     Csv { separator: char, columns: Vec<usize> },
-    KeyValue { separator: Option<String>, assign: String, keys: Vec<String> },
+    KeyValue { separator: Option<String>, assign: String, end: String, keys: Vec<String> },
     Regex { pattern: Regex, captures: Vec<usize> },
+    Fields(Vec<Field>),
     Text,
     Bytes,
 }
@@ -65,6 +75,11 @@ pub(in crate::device) enum Undecodable {
     NoPair,
     #[error("the pattern does not match")]
     NoMatch,
+    #[error("it is too short for all fields")]
+    NoField,
+    /// What is wrong with the frame itself.
+    #[error("{0}")]
+    Frame(&'static str),
 }
 
 impl Decoder {
@@ -109,9 +124,22 @@ impl Decoder {
                 });
                 How::Csv { separator: *separator, columns }
             }
-            Decode::KeyValue { separator, assign } => {
+            Decode::KeyValue { separator, assign, end } => {
                 each("expected a key, as text", &mut |from| name(Some(from)).is_some_and(|key| !key.is_empty()));
-                How::KeyValue { separator: separator.clone(), assign: assign.clone(), keys: names().collect() }
+                let (separator, assign, end) = (separator.clone(), assign.clone(), end.clone());
+                How::KeyValue { separator, assign, end, keys: names().collect() }
+            }
+            Decode::Fields {} => {
+                let mut fields = Vec::new();
+                for (slot, (from, _)) in points.iter().enumerate() {
+                    let fault = match from {
+                        Some(From::Field(field)) => field.fault(),
+                        _ => Some("expected a field such as { at = 4, as = \"u16\" }"),
+                    };
+                    faults.extend(fault.map(|text| (Some(slot), text.to_owned())));
+                    fields.extend(from.as_ref().and_then(From::field).cloned());
+                }
+                How::Fields(fields)
             }
             Decode::Regex { pattern } => {
                 let pattern =
@@ -164,10 +192,11 @@ impl Decoder {
                     return Err(Undecodable::NoColumn);
                 }
             }
-            How::KeyValue { separator, assign, keys } => {
+            How::KeyValue { separator, assign, end, keys } => {
                 let mut found = false;
                 let mut pair = |pair: &str| {
                     let Some((key, value)) = pair.split_once(assign.as_str()) else { return };
+                    let value = value.split(|c| end.contains(c)).next().unwrap_or_default();
                     found = true;
                     let wanted = keys.iter().enumerate().filter(|(_, wanted)| *wanted == key.trim());
                     wanted.for_each(|(slot, _)| slots[slot] = self.field(slot, value));
@@ -188,10 +217,23 @@ impl Decoder {
                     }
                 }
             }
+            How::Fields(fields) => {
+                for (slot, field) in slots.iter_mut().zip(fields) {
+                    *slot = field.read(frame);
+                }
+                if !fields.is_empty() && slots.iter().all(|slot| *slot == Slot::Absent) {
+                    return Err(Undecodable::NoField);
+                }
+            }
             How::Text => slots.fill(Slot::Value(Value::text(text(frame)?.trim()))),
-            How::Bytes => slots.fill(Slot::Value(Value::text(hex(frame)))),
+            How::Bytes => slots.fill(Slot::Value(Value::text(base16ct::lower::encode_string(frame)))),
         }
         Ok(())
+    }
+
+    /// Whether it reads bytes, and so a frame as a whole, and not the message in it.
+    pub(in crate::device) fn is_of_bytes(&self) -> bool {
+        matches!(self.how, How::Fields(_) | How::Bytes)
     }
 
     /// A field of text as a raw value: a number where it reads as one, unless the point is declared as text. An empty
@@ -228,12 +270,6 @@ fn number(field: &str) -> Option<Value> {
         return field.parse().ok().map(Value::Int);
     }
     field.parse().ok().map(Value::Float).filter(Value::is_finite)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |n: u8| char::from(DIGITS[usize::from(n)]);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// The columns of a line. One in double quotes may hold the separator, and a doubled quote for a quote (RFC 4180).

@@ -206,7 +206,7 @@ impl PointConfig {
             if let Err(text) = check_topic(&set.topic) {
                 faults.push(Fault::at("set.topic", text));
             }
-            Template::parse(&set.payload).map_err(|text| faults.push(Fault::at("set.payload", text))).ok()
+            Template::parse(&set.payload, None).map_err(|text| faults.push(Fault::at("set.payload", text))).ok()
         });
         (filters, template, faults)
     }

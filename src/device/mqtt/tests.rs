@@ -80,7 +80,7 @@ fn a_wrong_point_says_where_and_what_was_expected() {
         (
             "type = \"bool\"\nset = { topic = \"c\", payload = \"{x}\" }",
             &[
-                "point.x.set.payload: expected `{value}` for the value, `{bytes}` for the bytes that it is in hexadecimal, and `{{` or `}}` for a brace",
+                "point.x.set.payload: expected `{value}` for the value (`{value:u16}`, `{value:d4}` and `{value:x4}` for its bytes or digits), `{bytes}` for the bytes that it is in hexadecimal, `{hex:ff01}` for bytes, `{check}` for the check, and `{{` or `}}` for a brace",
             ],
         ),
         (

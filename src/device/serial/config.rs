@@ -1,9 +1,13 @@
 //! The keys of a serial device and of its points.
 
+use std::time::Duration;
+
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::device::decode::{Decode, From};
-use crate::model::{Fault, Size, Span};
+use crate::device::port::{FlowControl, Parity, Rs485, Settings};
+use crate::model::{Fault, Span};
 
 /// The keys of the device's table that are this kind's own.
 #[derive(Debug, Deserialize)]
@@ -26,9 +30,15 @@ pub(super) struct Config {
     /// `none`, `software` (XON/XOFF) or `hardware` (RTS/CTS).
     #[serde(default)]
     pub flow_control: FlowControl,
+    /// How the kernel switches the transceiver of an RS-485 line. Default: not at all.
+    pub rs485: Option<Rs485>,
     /// Where one message of the device ends.
     #[serde(default)]
-    pub frame: Framing,
+    #[expect(dead_code, reason = "a key; its table is read by hand")]
+    pub frame: IgnoredAny,
+    /// What tells a frame that came whole.
+    #[expect(dead_code, reason = "a key; its table is read by hand")]
+    pub check: Option<IgnoredAny>,
     /// How a frame is read.
     #[serde(default = "whole")]
     pub decode: Decode,
@@ -38,66 +48,40 @@ pub(super) struct Config {
     pub skip_first: bool,
     /// Without a valid frame for this long, the device counts as lost. Default: it may be silent.
     pub silence: Option<Span>,
+    /// What it is asked again and again. Without, it speaks by itself.
+    #[serde(default)]
+    #[expect(dead_code, reason = "a key; its table is read by hand")]
+    pub poll: IgnoredAny,
+    /// The line is left alone for this long before anything is sent to it.
+    #[serde(default)]
+    pub pause: Span,
+    /// What is sent comes back, as on a line of two wires, and is no answer.
+    #[serde(default)]
+    pub echo: bool,
+    /// So many polls in a row without an answer: the device counts as lost, and is asked on.
+    #[serde(default = "default_offline_after")]
+    pub offline_after: u32,
 }
 
 /// The keys of a point's table that are this kind's own.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PointConfig {
-    /// Where in a frame the value stands: a JSON pointer, a column, a key, a capture.
+    /// Where in a frame the value stands: a JSON pointer, a column, a key, a capture, a field.
     pub from: Option<From>,
+    /// Only frames with these bytes have it.
+    #[expect(dead_code, reason = "a key; its table is read by hand")]
+    pub when: Option<IgnoredAny>,
+    /// Only answers to the poll of this name have it.
+    pub poll: Option<String>,
     /// What is sent to set the point: `{value}` stands for the raw value, `{bytes}` for the bytes that it is in hexadecimal.
     pub write: Option<String>,
-}
-
-/// Parity.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Parity {
-    #[default]
-    None,
-    Odd,
-    Even,
-}
-
-/// Flow control.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum FlowControl {
-    #[default]
-    None,
-    Software,
-    Hardware,
-}
-
-/// Where one message of the device ends.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
-pub(super) enum Framing {
-    /// At a line feed; a carriage return before it does not count.
-    Line {
-        /// The longest line.
-        #[serde(default = "default_max")]
-        max: Size,
-    },
-    /// At certain bytes.
-    Delimiter {
-        /// Which.
-        delimiter: Delimiter,
-        /// The longest frame, without them.
-        #[serde(default = "default_max")]
-        max: Size,
-    },
-}
-
-/// The bytes between two frames.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(untagged, expecting = "expected text such as \"\\r\", or bytes such as [0x7e]")]
-pub(super) enum Delimiter {
-    /// As text: `"\r"`.
-    Text(String),
-    /// As numbers: `[0x7e]`.
-    Bytes(Vec<u8>),
+    /// The frame by which the device says that it did it. Without, what was sent counts as done.
+    #[expect(dead_code, reason = "a key; its table is read by hand")]
+    pub reply: Option<IgnoredAny>,
+    /// The frame by which it says that it did not.
+    #[expect(dead_code, reason = "a key; its table is read by hand")]
+    pub refusal: Option<IgnoredAny>,
 }
 
 fn default_baud_rate() -> u32 {
@@ -116,58 +100,48 @@ fn whole() -> Decode {
     Decode::Text {}
 }
 
-fn default_max() -> Size {
-    Size(4 << 10)
+fn default_offline_after() -> u32 {
+    3
 }
-
-impl Default for Framing {
-    fn default() -> Self {
-        Framing::Line { max: default_max() }
-    }
-}
-
-/// More than any sensor says in one frame, and little enough for a small board.
-const LARGEST_FRAME: Size = Size(1 << 20);
 
 impl Config {
+    /// The port, and how its line is set up.
+    pub(super) fn settings(&self) -> Settings {
+        Settings {
+            port: self.port.clone(),
+            baud_rate: self.baud_rate,
+            data_bits: self.data_bits,
+            parity: self.parity,
+            stop_bits: self.stop_bits,
+            flow_control: self.flow_control,
+            rs485: self.rs485,
+        }
+    }
+
     /// What the types can't say.
     pub(super) fn check(&self) -> Vec<Fault> {
-        let mut faults = Vec::new();
+        let mut faults = self.settings().check();
         let mut wrong = |path: &str, text: String| faults.push(Fault::at(path, text));
-        if self.port.is_empty() {
-            wrong("port", "expected the path of a port, such as \"/dev/ttyUSB0\"".to_owned());
-        }
-        if self.baud_rate == 0 {
-            wrong("baud_rate", "expected bits per second, such as 9600".to_owned());
-        }
-        if !(5..=8).contains(&self.data_bits) {
-            wrong("data_bits", format!("expected 5, 6, 7 or 8, not {}", self.data_bits));
-        }
-        if !(1..=2).contains(&self.stop_bits) {
-            wrong("stop_bits", format!("expected 1 or 2, not {}", self.stop_bits));
-        }
-        let (Framing::Line { max } | Framing::Delimiter { max, .. }) = &self.frame;
-        if *max < Size(1) || *max > LARGEST_FRAME {
-            wrong("frame.max", format!("expected 1B to {LARGEST_FRAME}"));
-        }
-        if self.frame.delimiter().is_empty() {
-            wrong("frame.delimiter", "expected at least one character or byte".to_owned());
-        }
         if self.silence.is_some_and(|silence| silence.0.is_zero()) {
             wrong("silence", "expected a time above 0".to_owned());
+        }
+        if self.pause.0 > LONGEST_PAUSE {
+            wrong("pause", "expected at most \"10s\"".to_owned());
+        }
+        if self.offline_after == 0 {
+            wrong("offline_after", "expected at least 1 poll".to_owned());
         }
         faults.extend(self.decode.check());
         faults
     }
-}
 
-impl Framing {
-    /// The bytes that end a frame.
-    pub(super) fn delimiter(&self) -> &[u8] {
-        match self {
-            Framing::Line { .. } => b"\n",
-            Framing::Delimiter { delimiter: Delimiter::Text(text), .. } => text.as_bytes(),
-            Framing::Delimiter { delimiter: Delimiter::Bytes(bytes), .. } => bytes,
-        }
+    /// How long one character takes on the line.
+    pub(super) fn character(&self) -> Duration {
+        // Start bit, and parity bit.
+        let bits = 1 + u32::from(self.data_bits) + u32::from(self.parity != Parity::None) + u32::from(self.stop_bits);
+        Duration::from_secs(1) * bits / self.baud_rate.max(1)
     }
 }
+
+/// The gateway can't do anything else with the device meanwhile.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);

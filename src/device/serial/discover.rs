@@ -3,27 +3,17 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{Access, access};
 
-use super::rivals;
 use crate::device::access::denied;
 use crate::device::discover::{Board, entries, quoted, read};
+use crate::device::port::rivals;
+use crate::device::port::usb::{self, Usb};
 
 /// The parts of the kernel's serial core that newer kernels put between a port and its driver.
 const CORE: [&str; 2] = ["port", "ctrl"];
-
-/// A USB device that a port belongs to.
-#[derive(Debug)]
-pub(super) struct Usb {
-    folder: PathBuf,
-    pub(super) vendor: String,
-    pub(super) model: String,
-    maker: String,
-    product: String,
-    serial: Option<String>,
-}
 
 /// Adds the ports to what the board has.
 pub(super) fn discover(board: &mut Board) {
@@ -51,8 +41,8 @@ fn is_port(root: &Path, tty: &str) -> bool {
 
 fn show(board: &mut Board, tty: &str, ttys: &[String]) {
     let root = board.root().to_owned();
-    let usb = usb(&root, tty);
-    let is_twin = |other: &String| match (&usb, self::usb(&root, other)) {
+    let usb = usb::usb(&root, tty);
+    let is_twin = |other: &String| match (&usb, usb::usb(&root, other)) {
         (Some(one), Some(two)) => one.is_twin(&two),
         _ => false,
     };
@@ -109,29 +99,6 @@ fn driver(root: &Path, tty: &str) -> Option<String> {
         (!CORE.contains(&name.as_str())).then_some(name)
     };
     device.ancestors().find_map(named)
-}
-
-/// The USB device that this port belongs to.
-pub(super) fn usb(root: &Path, tty: &str) -> Option<Usb> {
-    let device = fs::canonicalize(root.join("sys/class/tty").join(tty).join("device")).ok()?;
-    let folder = device.ancestors().find(|folder| folder.join("idVendor").exists())?;
-    let of = |file: &str| read(&folder.join(file));
-    Some(Usb {
-        folder: folder.to_owned(),
-        vendor: of("idVendor")?,
-        model: of("idProduct")?,
-        maker: of("manufacturer").unwrap_or_default(),
-        product: of("product").unwrap_or_default(),
-        serial: of("serial").filter(|serial| !serial.is_empty()),
-    })
-}
-
-impl Usb {
-    /// Whether nothing but its place tells it from that one.
-    fn is_twin(&self, other: &Usb) -> bool {
-        let known_by = |usb: &Usb| (usb.vendor.clone(), usb.model.clone(), usb.serial.clone());
-        self.folder != other.folder && known_by(self) == known_by(other)
-    }
 }
 
 /// The name that the port keeps longest.

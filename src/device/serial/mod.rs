@@ -1,17 +1,22 @@
 //! Devices on a serial port of their own: frames in, decoded into points; commands out, by a template.
 //!
 //! `frame` cuts bytes into frames, a [`Decoder`] reads values out of one, a [`Template`] makes the bytes of a command:
-//! pure functions, all of them. `port` does the I/O. What does not decode is counted and logged once per episode, and
-//! harms nothing: the next good frame is read. A frame without a point's field is no reading of that point.
+//! pure functions, all of them. `device/port` does the I/O, `life` says what is done when. What does not decode, or has a wrong
+//! check, is counted and logged once per episode, and harms nothing: the next good frame is read. A frame without a point's
+//! field is no reading of that point.
 //!
-//! The device is online while its port is open or, where `silence` is set, from the first valid frame on. Unplugging
-//! ends the driver; the supervisor's next start opens the port again.
+//! A device that speaks by itself is online while its port is open or, where `silence` is set, from the first valid frame
+//! on; one that is polled while it answers. Unplugging ends the driver; the supervisor's next start opens the port again.
 
 mod config;
 mod discover;
+mod ear;
 mod frame;
-mod port;
-mod rivals;
+mod framing;
+mod life;
+#[cfg(test)]
+mod protocols;
+mod request;
 #[cfg(test)]
 mod tests;
 
@@ -20,21 +25,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
-
 use self::config::{Config, PointConfig};
-use self::frame::{Frame, Framer};
-use self::port::Port;
-use self::rivals::Rival;
-use super::decode::{Decoder, Noise, Slot, Undecodable};
+use self::frame::Framer;
+use self::framing::Framing;
+use self::life::Life;
+use self::request::{Poll, Question};
+use super::decode::{Check, Decoder, Keys, Mark, Slot, Undecodable};
+use super::port::{self, Port};
 use super::template::Template;
-use super::{Ask, Built, DeviceError, DeviceIo, Driver, Kind, Run, Shape, Spec, Write, WriteError};
-use crate::model::{self, Fault, PointName, Value, time};
+use super::{Built, DeviceError, DeviceIo, Driver, Kind, Run, Shape, Spec};
+use crate::model::{self, Fault, PointName, Value};
 
 /// Sensors and actuators on a serial port.
 pub(super) const KIND: Kind = Kind {
     name: "serial",
-    summary: "a sensor or actuator on a serial port: lines or frames as JSON, XML, CSV, key=value, pattern, text or bytes",
+    summary: "a sensor or actuator on a serial port: lines or frames as JSON, XML, CSV, key=value, pattern, text or bytes, by itself or asked for",
     sample: include_str!("sample.toml"),
     device_keys: || model::keys::<Config>(),
     point_keys: || model::keys::<PointConfig>(),
@@ -42,21 +47,56 @@ pub(super) const KIND: Kind = Kind {
     discover: discover::discover,
 };
 
-/// As much as a tty gives in one read.
-const CHUNK: usize = 4096;
-
 #[derive(Debug)]
 struct Serial {
     config: Config,
+    framing: Framing,
+    check: Option<Check>,
     decoder: Decoder,
     /// The points with a place in a frame, by slot.
-    readers: Vec<PointName>,
-    writers: BTreeMap<PointName, Template>,
+    readers: Vec<Reader>,
+    writers: BTreeMap<PointName, Writer>,
+    polls: Vec<Poll>,
+}
+
+/// A point that is read.
+#[derive(Debug)]
+struct Reader {
+    name: PointName,
+    /// Only from frames with this.
+    when: Option<Mark>,
+    /// Only from answers to this poll.
+    poll: Option<String>,
+}
+
+/// A point that is written.
+#[derive(Debug)]
+struct Writer {
+    template: Template,
+    reply: Option<Mark>,
+    refusal: Option<Mark>,
 }
 
 fn build(spec: Spec) -> Result<Built, Vec<Fault>> {
+    let (serial, points) = make(spec)?;
+    Ok(Built { driver: Arc::new(serial), points })
+}
+
+fn make(spec: Spec) -> Result<(Serial, Vec<Shape>), Vec<Fault>> {
     let config: Config = super::read(&spec.table).map_err(|fault| vec![fault])?;
     let mut faults = config.check();
+    let mut keys = Keys::of(&spec.table);
+    let check = keys.table("check").map(Check::read).and_then(|read| keys.below(&["check"], read));
+    let empty = toml::Table::new();
+    let framing = Framing::read(keys.table("frame").unwrap_or(&empty), keys.has("check"));
+    let framing = keys.below(&["frame"], framing).unwrap_or_default();
+    let (mut polls, asked) = (Vec::new(), keys.tables("poll"));
+    for (place, table) in asked.iter().enumerate() {
+        let at = format!("[{place}]");
+        polls.extend(keys.below(&["poll", &at], Poll::read(table, check.as_ref())));
+    }
+    let (has_check, has_polls) = (keys.has("check"), polls.len() == asked.len());
+    faults.extend(keys.faults());
     let (mut readers, mut places, mut writers, mut shapes) = (Vec::new(), Vec::new(), BTreeMap::new(), Vec::new());
     for point in spec.points {
         let name = point.name;
@@ -72,26 +112,47 @@ fn build(spec: Spec) -> Result<Built, Vec<Fault>> {
         if keys.write.is_some() && value_type.is_none() {
             wrong("type", "a writable point needs a `type`: expected bool, int, float or text".to_owned());
         }
-        match keys.write.as_deref().map(Template::parse) {
-            Some(Ok(template)) => drop(writers.insert(name.clone(), template)),
+        let is_named = |poll: &&String| polls.iter().any(|known| known.name.as_ref() == Some(*poll));
+        if let Some(poll) = keys.poll.as_ref().filter(|poll| has_polls && !is_named(poll)) {
+            wrong("poll", format!("expected the `name` of one of the device's polls, found {poll:?}"));
+        }
+        let mut marks = Keys::of(&point.table);
+        if marks.has("reply") && keys.write.is_none() {
+            marks.wrong("reply", "it answers a `write`: expected both");
+        }
+        if marks.has("refusal") && !marks.has("reply") {
+            marks.wrong("refusal", "it is told from a `reply`: expected both");
+        }
+        let mut mark = |key| marks.table(key).map(Mark::read).and_then(|read| marks.below(&[key], read));
+        let (when, reply, refusal) = (mark("when"), mark("reply"), mark("refusal"));
+        faults.extend(marks.faults().into_iter().map(|fault| fault.under(&["point", name.as_str()])));
+        let mut wrong = |key: &str, text: String| faults.push(Fault::at(key, text).under(&["point", name.as_str()]));
+        let is_writable = keys.write.is_some();
+        match keys.write.as_deref().map(|text| Template::parse(text, check.as_ref())) {
+            Some(Ok(template)) => {
+                let writer = Writer { template, reply, refusal };
+                drop(writers.insert(name.clone(), writer));
+            }
+            // Without the check, which is wrong itself, nobody knows.
+            Some(Err(_)) if has_check && check.is_none() => {}
             Some(Err(text)) => wrong("write", text),
             None => {}
         }
-        shapes.push(Shape { writable: keys.write.is_some(), value_type, holds: false });
+        shapes.push(Shape { writable: is_writable, value_type, holds: false });
         // A point that is only written takes nothing from a frame.
-        if keys.from.is_some() || keys.write.is_none() {
-            readers.push(name);
+        if keys.from.is_some() || !is_writable {
+            readers.push(Reader { name, when, poll: keys.poll });
             places.push((keys.from, value_type));
         }
     }
     match Decoder::new(&config.decode, &places) {
         Ok(decoder) if faults.is_empty() => {
-            Ok(Built { driver: Arc::new(Serial { config, decoder, readers, writers }), points: shapes })
+            Ok((Serial { config, framing, check, decoder, readers, writers, polls }, shapes))
         }
         Ok(_) => Err(faults),
         Err(more) => {
             faults.extend(more.into_iter().map(|(slot, text)| match slot.and_then(|slot| readers.get(slot)) {
-                Some(name) => Fault::at("from", text).under(&["point", name.as_str()]),
+                Some(reader) => Fault::at("from", text).under(&["point", reader.name.as_str()]),
                 None => Fault::at("decode", text),
             }));
             Err(faults)
@@ -109,133 +170,52 @@ impl Driver for Serial {
     }
 
     fn probe(&self) -> Run<'_, String> {
-        Box::pin(async {
-            let port = &self.config.port;
-            let rivals = port::rivals(port).await;
-            if let Some(rival) = rivals.iter().find(|rival| rival.holds() && !rival.is_gateway()) {
-                return Err(DeviceError::Open(rival.to_string()));
-            }
-            if rivals.iter().any(Rival::is_gateway) {
-                return Ok(format!("{port} is in use by the running gateway"));
-            }
-            Port::open(&self.config).await?.close().await;
-            let more: String = rivals.iter().map(|rival| format!("; {rival}")).collect();
-            Ok(format!("{port} can be opened{more}"))
-        })
+        Box::pin(async { port::probe(&self.config.settings()).await })
     }
 }
 
 impl Serial {
     async fn life(&self, io: &mut DeviceIo) -> Result<(), DeviceError> {
-        let mut port = Port::open(&self.config).await?;
+        let port = Port::open(&self.config.settings()).await?;
         // What the outputs behind the port are, nobody can say before they are written.
         io.opened(Vec::new()).await;
-        if self.config.silence.is_none() {
+        if self.config.silence.is_none() && self.polls.is_empty() {
             io.online();
         }
-        let mut ear = Ear {
-            framer: Framer::new(&self.config.frame, self.config.skip_first),
-            slots: vec![Slot::Absent; self.readers.len()],
-            valid_at: Instant::now(),
-            noise: Noise::of("frame"),
+        Life::new(self, port).live(io).await
+    }
+
+    /// For what the device says.
+    fn framer(&self) -> Framer {
+        Framer::new(&self.framing, self.check.clone(), self.config.skip_first, self.config.character())
+    }
+
+    /// For one answer that is framed in another way.
+    fn framer_of(&self, framing: &Framing) -> Framer {
+        Framer::new(framing, None, false, self.config.character())
+    }
+
+    /// Fills the slots from a frame: decoders of text get the message in it, without what is around.
+    fn decode(&self, frame: &[u8], slots: &mut [Slot]) -> Result<(), Undecodable> {
+        let message = match &self.check {
+            Some(check) if !self.decoder.is_of_bytes() => check.covered(frame),
+            _ => frame,
         };
-        let mut chunk = vec![0; CHUNK];
-        loop {
-            let quiet = self.config.silence.map(|silence| ear.valid_at + silence.0);
-            tokio::select! {
-                biased;
-                ask = io.next() => match ask {
-                    Ask::Stop => {
-                        port.close().await;
-                        return Ok(());
-                    }
-                    Ask::Write(write) => self.write(&mut port, io, write).await?,
-                },
-                count = port.read(&mut chunk) => {
-                    let count = count?;
-                    self.take(&chunk[..count], &mut ear, io).await;
-                }
-                () = at(quiet) => {
-                    let silence = self.config.silence.unwrap_or(model::Span(Duration::ZERO));
-                    return Err(DeviceError::Lost(format!("nothing valid received for {silence}")));
-                }
-            }
-        }
+        self.decoder.decode(message, slots)
     }
 
-    /// Reports what these bytes complete.
-    async fn take(&self, bytes: &[u8], ear: &mut Ear, io: &mut DeviceIo) {
-        let now = time::now();
-        let mut valid = false;
-        ear.framer.push(bytes);
-        while let Some(frame) = ear.framer.next() {
-            let decoded = match frame {
-                Frame::Whole(frame) => self.decoder.decode(frame, &mut ear.slots).map_err(|error| (error, frame)),
-                Frame::TooLong => Err((Undecodable::TooLong("`frame.max`"), &b""[..])),
-            };
-            if let Err((error, frame)) = decoded {
-                ear.noise.heard(io, &error, frame, now);
-                continue;
-            }
-            if !valid {
-                valid = true;
-                ear.noise.over(io, now);
-                io.online();
-            }
-            for (name, slot) in self.readers.iter().zip(&ear.slots) {
-                match slot {
-                    Slot::Value(value) => io.report_at(name, value, now).await,
-                    Slot::Bad => io.report_bad(name).await,
-                    Slot::Absent => {}
-                }
-            }
-        }
-        if valid {
-            // Only now: the time that the gateway took to accept these readings is no silence of the device.
-            ear.valid_at = Instant::now();
-        }
-    }
-
-    /// Sends what is asked for. The error is the port's; the asker has its answer then already.
-    async fn write(&self, port: &mut Port, io: &mut DeviceIo, write: Write) -> Result<(), DeviceError> {
-        let each = write.values.iter().map(|(name, value)| self.render(name, value));
-        let bytes = each.collect::<Result<Vec<_>, String>>().map(|parts| parts.concat());
-        let begun = bytes.map_err(WriteError::Failed).and_then(|bytes| io.begin(&write).map(|()| bytes));
-        match begun {
-            Err(error) => {
-                io.answer(write, Err(error)).await;
-                Ok(())
-            }
-            Ok(bytes) => {
-                let sent = port.write(&bytes).await;
-                let result = match &sent {
-                    Ok(()) => Ok(write.values.clone()),
-                    Err(error) => Err(WriteError::Unknown(error.to_string())),
-                };
-                io.answer(write, result).await;
-                sent
-            }
-        }
-    }
-
-    fn render(&self, name: &PointName, value: &Value) -> Result<Vec<u8>, String> {
-        self.writers.get(name).ok_or_else(|| format!("`{name}` has no `write`"))?.render(value)
+    /// What is sent for a value, and how the device answers.
+    fn command(&self, name: &PointName, value: &Value, timeout: Duration) -> Result<Question, String> {
+        let writer = self.writers.get(name).ok_or_else(|| format!("`{name}` has no `write`"))?;
+        let (expect, refusal) = (writer.reply.clone(), writer.refusal.clone());
+        let bytes = writer.template.render(value)?;
+        Ok(Question { bytes, expect, refusal, timeout, framing: None, baud_rate: None })
     }
 }
 
-/// What is known of the bytes so far.
-#[derive(Debug)]
-struct Ear {
-    framer: Framer,
-    slots: Vec<Slot>,
-    /// When the last valid frame was passed on; first, when the port was opened.
-    valid_at: Instant,
-    noise: Noise,
-}
-
-async fn at(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
-        None => std::future::pending().await,
+impl Reader {
+    /// Whether the point is read from this frame, which answers this poll.
+    fn wants(&self, frame: &[u8], poll: Option<&str>) -> bool {
+        self.when.as_ref().is_none_or(|when| when.fits(frame)) && (self.poll.is_none() || self.poll.as_deref() == poll)
     }
 }

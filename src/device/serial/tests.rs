@@ -14,9 +14,9 @@ use crate::device::testing::{Rig, bad, faults, good};
 use crate::model::{Answer, Value, WriteError};
 
 /// The far end of a line, under a name that can be given to another one later.
-struct Line {
+pub(super) struct Line {
     far: File,
-    name: PathBuf,
+    pub(super) name: PathBuf,
     _folder: tempfile::TempDir,
 }
 
@@ -33,7 +33,7 @@ fn open() -> (File, PathBuf) {
 }
 
 impl Line {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (far, near) = open();
         let name = folder.path().join("port");
@@ -53,7 +53,7 @@ impl Line {
         std::fs::remove_file(&self.name).unwrap();
     }
 
-    fn say(&mut self, bytes: &[u8]) {
+    pub(super) fn say(&mut self, bytes: &[u8]) {
         self.far.write_all(bytes).unwrap();
     }
 
@@ -63,7 +63,7 @@ impl Line {
         thread::spawn(move || far.write_all(&bytes).unwrap())
     }
 
-    async fn hears(&self, length: usize) -> Vec<u8> {
+    pub(super) async fn hears(&self, length: usize) -> Vec<u8> {
         let mut far = self.far.try_clone().unwrap();
         let heard = spawn_blocking(move || {
             let mut bytes = vec![0; length];
@@ -71,6 +71,12 @@ impl Line {
         });
         heard.await.unwrap().unwrap()
     }
+}
+
+/// The device of an example, on this port.
+pub(super) fn device_of(example: &str, port: &Path) -> String {
+    let here = |line: &str| if line.starts_with("port = ") { format!("port = {:?}", port) } else { line.to_owned() };
+    example.lines().map(here).collect::<Vec<_>>().join("\n")
 }
 
 fn device(port: &Path, more: &str) -> String {
@@ -242,8 +248,8 @@ fn a_wrong_table_is_told_key_by_key() {
         ("silence = \"0s\"", "silence: expected a time above 0"),
         ("frame = { kind = \"line\", max = \"2MiB\" }", "frame.max: expected 1B to 1MiB"),
         ("frame = { kind = \"line\", maximum = \"1B\" }", "unknown field `maximum`"),
-        ("frame = { kind = \"delimiter\" }", "missing field `delimiter`"),
-        ("frame = { kind = \"delimiter\", delimiter = \"\" }", "frame.delimiter: expected at least one"),
+        ("frame = { kind = \"delimiter\" }", "frame: a frame of kind \"delimiter\" needs `delimiter`"),
+        ("frame = { kind = \"delimiter\", delimiter = \"\" }", "frame.delimiter: expected text such as"),
         ("frame = { kind = \"delimiter\", delimiter = 10 }", "expected text such as"),
         ("decode = { kind = \"yaml\" }", "unknown variant `yaml`"),
         ("decode = { kind = \"text\", separator = \",\" }", "unknown field `separator`"),
@@ -254,7 +260,10 @@ fn a_wrong_table_is_told_key_by_key() {
         ("[device.tank.point.x]\nwrite = \"{v}\"\ntype = \"int\"", "point.x.write: expected `{value}`"),
         ("[device.tank.point.x]\nwrite = \"{value}\"", "point.x.type: a writable point needs a `type`"),
         ("decode = { kind = \"json\" }\n[device.tank.point.x]", "point.x.from: expected a JSON pointer"),
-        ("decode = { kind = \"json\" }\n[device.tank.point.x]\nfrom = true", "point.x.from: expected text"),
+        (
+            "decode = { kind = \"json\" }\n[device.tank.point.x]\nfrom = true",
+            "point.x.from: invalid type: boolean `true`, expected text, a column",
+        ),
     ] {
         let found = faults(&device(port, more));
         assert!(found.iter().any(|fault| fault.contains(expected)), "{more}: {found:?}");
