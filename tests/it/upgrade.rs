@@ -43,6 +43,7 @@ fn tar(folder: &Path, arguments: &[&str]) {
 /// The samples, each in a folder of its own.
 fn samples() -> Vec<(String, tempfile::TempDir)> {
     let mut files: Vec<PathBuf> = fs::read_dir(SAMPLES).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "gz"));
     files.sort();
     let unpack = |file: PathBuf| {
         let folder = tempfile::tempdir().unwrap();

@@ -252,7 +252,7 @@ fn a_wrong_table_is_told_key_by_key() {
         ("frame = { kind = \"delimiter\", delimiter = \"\" }", "frame.delimiter: expected text such as"),
         ("frame = { kind = \"delimiter\", delimiter = 10 }", "expected text such as"),
         ("decode = { kind = \"yaml\" }", "unknown variant `yaml`"),
-        ("decode = { kind = \"text\", separator = \",\" }", "unknown field `separator`"),
+        ("decode = { kind = \"text\", separator = \",\" }", "decode: `separator` is no key of this kind"),
         ("decode = { kind = \"csv\", separator = \"ab\" }", "decode"),
         ("decode = { kind = \"key-value\", assign = \"\" }", "decode.assign: "),
         ("decode = { kind = \"regex\", pattern = \"(\" }", "decode: `pattern` is wrong"),
