@@ -271,6 +271,11 @@ impl DeviceIo {
         }
     }
 
+    /// Waits until the device is to stop, for what can't take writes. Cancel-safe.
+    pub fn stopped(&self) -> impl Future<Output = ()> + use<> {
+        self.stop.clone().cancelled_owned()
+    }
+
     /// Whether the gateway is about to stop: for loops that have no time to wait for [`DeviceIo::next`].
     pub fn stopping(&self) -> bool {
         self.stop.is_cancelled()

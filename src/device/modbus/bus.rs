@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::{MutexGuard, watch};
 use tokio::task::yield_now;
+use tokio::time::Instant;
 
 use super::config;
 use super::pdu::Request;
@@ -29,6 +30,8 @@ pub(super) struct Bus {
     wire: tokio::sync::Mutex<Option<Wire>>,
     /// Commands that wait for their turn.
     urgent: AtomicUsize,
+    /// When it could not be opened last, and why: for those who waited for that.
+    failed: Mutex<Option<(Instant, DeviceError)>>,
     /// Why the wire was lost last.
     lost: watch::Sender<Option<DeviceError>>,
 }
@@ -62,7 +65,13 @@ impl Buses {
         let known = buses.iter().filter_map(Weak::upgrade).find(|bus| bus.config == *config);
         let bus = known.unwrap_or_else(|| {
             let (config, lost) = (config.clone(), watch::Sender::new(None));
-            let bus = Arc::new(Bus { config, wire: tokio::sync::Mutex::default(), urgent: AtomicUsize::new(0), lost });
+            let bus = Arc::new(Bus {
+                config,
+                wire: tokio::sync::Mutex::default(),
+                urgent: AtomicUsize::new(0),
+                failed: Mutex::default(),
+                lost,
+            });
             buses.push(Arc::downgrade(&bus));
             bus
         });
@@ -73,7 +82,7 @@ impl Buses {
 impl Seat {
     /// Waits for a turn, and opens the wire where it is not. Cancel-safe.
     pub(super) async fn turn(&self, reason: For) -> Result<Turn<'_>, DeviceError> {
-        let bus = &*self.bus;
+        let (bus, began) = (&*self.bus, Instant::now());
         let _waiting = (reason == For::Command).then(|| Urgent::new(&bus.urgent));
         let mut wire = loop {
             let wire = bus.wire.lock().await;
@@ -84,7 +93,19 @@ impl Seat {
             yield_now().await;
         };
         if wire.is_none() {
-            *wire = Some(Wire::open(&bus.config).await?);
+            // A server that can't be reached takes its time: once for all who wait.
+            let failed = bus.failed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if let Some((_, error)) = failed.filter(|(at, _)| *at >= began) {
+                return Err(error);
+            }
+            match Wire::open(&bus.config).await {
+                Ok(opened) => *wire = Some(opened),
+                Err(error) => {
+                    let mut failed = bus.failed.lock().unwrap_or_else(PoisonError::into_inner);
+                    *failed = Some((Instant::now(), error.clone()));
+                    return Err(error);
+                }
+            }
         }
         Ok(Turn { bus, wire })
     }
