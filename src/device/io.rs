@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::allowance::Allowance;
+use super::others::Others;
 use super::point::{Cooked, Rules};
 use super::{DeviceError, Held, Write, WriteError};
 use crate::model::{
@@ -27,6 +28,7 @@ pub struct DeviceIo {
     held: Held,
     #[cfg(feature = "modbus")]
     buses: super::modbus::Buses,
+    others: Others,
     stop: CancellationToken,
     allowance: Allowance,
     /// Readings on their way to the intake, oldest first.
@@ -69,6 +71,7 @@ impl DeviceIo {
         states: Arc<watch::Sender<DeviceStates>>,
         held: Held,
         #[cfg(feature = "modbus")] buses: super::modbus::Buses,
+        others: Others,
         stop: CancellationToken,
     ) -> Self {
         DeviceIo {
@@ -81,6 +84,7 @@ impl DeviceIo {
             held,
             #[cfg(feature = "modbus")]
             buses,
+            others,
             stop,
             allowance: Allowance::new(max_rate),
             ready: VecDeque::new(),
@@ -105,6 +109,23 @@ impl DeviceIo {
     #[cfg(feature = "modbus")]
     pub(super) fn buses(&self) -> &super::modbus::Buses {
         &self.buses
+    }
+
+    /// What the points of other devices are.
+    pub(super) fn others(&self) -> &Others {
+        &self.others
+    }
+
+    /// Which devices answer.
+    pub(super) fn states(&self) -> watch::Receiver<DeviceStates> {
+        self.states.subscribe()
+    }
+
+    /// Shows to other devices what has just come in of a point.
+    fn show(&mut self, point: &PointName, at: Timestamp) {
+        if let Some(came) = self.rules.get_mut(point).and_then(Rules::came) {
+            self.others.show(came.reading(&self.device, point, at));
+        }
     }
 
     /// The device answers. Cheap when it is known already.
@@ -183,7 +204,9 @@ impl DeviceIo {
 
     /// A raw value that was taken at this moment: an edge that the kernel dated.
     pub async fn report_at(&mut self, point: &PointName, raw: &Value, at: Timestamp) {
-        if let Some(cooked) = self.rules_of(point).and_then(|rules| rules.offer(raw, at)) {
+        let cooked = self.rules_of(point).and_then(|rules| rules.offer(raw, at));
+        self.show(point, at);
+        if let Some(cooked) = cooked {
             self.pass(point, cooked, at).await;
         }
     }
@@ -191,7 +214,9 @@ impl DeviceIo {
     /// A raw value that was right once, and that nobody can confirm. Always a reading, but where it is only part of one.
     pub async fn report_stale(&mut self, point: &PointName, raw: &Value) {
         let at = time::now();
-        if let Some(cooked) = self.rules_of(point).and_then(|rules| rules.offer_stale(raw, at)) {
+        let cooked = self.rules_of(point).and_then(|rules| rules.offer_stale(raw, at));
+        self.show(point, at);
+        if let Some(cooked) = cooked {
             self.send(point, cooked, at, None).await;
         }
     }
@@ -199,7 +224,9 @@ impl DeviceIo {
     /// The device gave something that is no value of this point.
     pub async fn report_bad(&mut self, point: &PointName) {
         let at = time::now();
-        if let Some(cooked) = self.rules_of(point).and_then(|rules| rules.offer_bad(at)) {
+        let cooked = self.rules_of(point).and_then(|rules| rules.offer_bad(at));
+        self.show(point, at);
+        if let Some(cooked) = cooked {
             self.pass(point, cooked, at).await;
         }
     }
@@ -235,6 +262,7 @@ impl DeviceIo {
         }) else {
             return;
         };
+        self.show(point, at);
         self.send(point, cooked, at, Some(cause)).await;
     }
 
@@ -401,7 +429,11 @@ impl DeviceIo {
             self.tell_lost(now.uptime);
         }
         for (name, rules) in &mut self.rules {
-            if let Some((cooked, at)) = rules.due(now) {
+            let due = rules.due(now);
+            if let Some(came) = rules.came() {
+                self.others.show(came.reading(&self.device, name, now));
+            }
+            if let Some((cooked, at)) = due {
                 let (cooked, coalesced) = self.allowance.offer(name, cooked, at);
                 self.ready.extend(cooked.map(|cooked| (name.clone(), cooked, at, None)));
                 if coalesced {

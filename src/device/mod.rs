@@ -19,6 +19,7 @@ mod allowance;
 #[cfg(feature = "gpio")]
 mod counter;
 mod decode;
+mod derived;
 #[cfg_attr(not(all(feature = "gpio", feature = "serial")), allow(dead_code))]
 mod discover;
 mod filter;
@@ -30,6 +31,7 @@ mod io;
 #[cfg(feature = "modbus")]
 mod modbus;
 mod mqtt;
+mod others;
 mod point;
 #[cfg(any(feature = "modbus", feature = "serial"))]
 mod port;
@@ -41,6 +43,7 @@ mod sysfs;
 mod template;
 #[cfg(test)]
 mod testing;
+mod totals;
 
 use std::fmt;
 use std::future::Future;
@@ -53,7 +56,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::link;
-use crate::model::{Declaration, DeviceName, Fault, GatewayId, PointName, Rate, ValueType, read};
+use crate::model::{Declaration, DeviceName, Fault, GatewayId, PointKey, PointName, Rate, ValueType, read};
 
 pub use crate::model::{Write, WriteError};
 pub use discover::{Board, discover};
@@ -68,6 +71,7 @@ pub use supervisor::{Plan, Supervisor, Wiring};
 pub const KINDS: &[&Kind] = &[
     #[cfg(feature = "gpio")]
     &counter::KIND,
+    &derived::KIND,
     #[cfg(feature = "gpio")]
     &gpio::KIND,
     #[cfg(feature = "modbus")]
@@ -168,6 +172,11 @@ pub trait Driver: Send + Sync + 'static {
 
     /// The device files that it opens to read and write them, as far as they are there.
     fn opens(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
+    /// The points of other devices that it is made of: for which point of its own, and the key that names them.
+    fn reads(&self) -> Vec<(&PointName, &'static str, &PointKey)> {
         Vec::new()
     }
 

@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::others::Others;
 use super::point::{Config as PointRulesConfig, Rules};
 use super::{DeviceError, DeviceIo, Driver, Held};
 use crate::model::{Answer, Arrival, DeviceName, DeviceState, DeviceStates, Point, Rate, Write, event, time};
@@ -55,6 +56,7 @@ pub struct Supervisor {
     held: Held,
     #[cfg(feature = "modbus")]
     buses: super::modbus::Buses,
+    others: Others,
     stop: CancellationToken,
     /// Those that were started; what has ended is gone from here by itself.
     drivers: Mutex<Vec<Weak<dyn Driver>>>,
@@ -68,6 +70,7 @@ impl Supervisor {
             held,
             #[cfg(feature = "modbus")]
             buses: super::modbus::Buses::default(),
+            others: Others::default(),
             stop,
             drivers: Mutex::default(),
         }
@@ -81,6 +84,7 @@ impl Supervisor {
     /// A device is there no more: it has no state either.
     pub fn forget(&self, device: &DeviceName) {
         self.states.send_if_modified(|states| states.remove(device).is_some());
+        self.others.forget(device);
     }
 
     /// Starts one device in a task of its own. The result ends this one alone.
@@ -102,6 +106,7 @@ impl Supervisor {
             self.held.clone(),
             #[cfg(feature = "modbus")]
             self.buses.clone(),
+            self.others.clone(),
             stop.clone(),
         );
         io.set_state(DeviceState::Starting);
