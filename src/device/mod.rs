@@ -30,6 +30,7 @@ mod io;
 #[cfg(feature = "modbus")]
 mod modbus;
 mod mqtt;
+mod pattern;
 mod point;
 #[cfg(any(feature = "modbus", feature = "serial"))]
 mod port;
