@@ -32,6 +32,7 @@ mod io;
 mod modbus;
 mod mqtt;
 mod others;
+mod pattern;
 mod point;
 #[cfg(any(feature = "modbus", feature = "serial"))]
 mod port;

@@ -286,11 +286,13 @@ impl Rules {
         Cooked { value: Some(value), quality, passed: None }
     }
 
-    /// The name of a raw value. That of a level may stand under `1` or `0` as well as under `true` or `false`.
+    /// The name of a raw value. That of a level may stand under `1` or `0` as well as under `true` or `false`, and where it has
+    /// none there, it is its own: `"255" = true` says how a device is told that it is on, which says by itself when it is.
     fn name(&self, raw: &Value) -> Option<&Value> {
         let digit = |on: bool| if on { "1" } else { "0" };
-        self.config.map.get(&raw.to_string()).or_else(|| match raw {
-            Value::Bool(on) => self.config.map.get(digit(*on)),
+        let map = &self.config.map;
+        map.get(&raw.to_string()).or_else(|| match raw {
+            Value::Bool(on) => map.get(digit(*on)).or_else(|| map.values().find(|name| *name == raw)),
             _ => None,
         })
     }

@@ -314,10 +314,7 @@ fn a_point_that_is_made_of_what_is_not_there_says_so() {
             r#"sum = ["demo/x", "dmo/x"]"#,
             r#"11:13: device.d.point.x.sum: expected "d" or "demo", found "dmo" (did you mean `demo`?)"#,
         ),
-        (
-            r#"sum = ["demo/x", "demo/z"]"#,
-            r#"11:13: device.d.point.x.sum: device `demo`: expected "x", found "z""#,
-        ),
+        (r#"sum = ["demo/x", "demo/z"]"#, r#"11:13: device.d.point.x.sum: device `demo`: expected "x", found "z""#),
         (
             r#"sum = ["demo/x", "d/other"]"#,
             "11:13: device.d.point.x.sum: `d` is made of others itself: expected points of a device that is not",
