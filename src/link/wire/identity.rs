@@ -12,9 +12,6 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use tokio_rustls::rustls::time_provider::TimeProvider;
 use tokio_rustls::rustls::{self, AlertDescription, CertificateError, ClientConfig, RootCertStore};
-use x509_cert::der::asn1::AnyRef;
-use x509_cert::der::{Decode, Reader, SliceReader};
-use x509_cert::time::Validity;
 
 use super::WireError;
 use crate::link::{Secret, Tls};
@@ -133,16 +130,52 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, WireError> 
     }
 }
 
-/// The notAfter of a certificate (RFC 5280, sections 4.1 and 4.1.2.5). Of the rest nothing is read: rustls does.
+/// The notAfter of a certificate (RFC 5280, sections 4.1 and 4.1.2.5), since 1970. Of the rest nothing is read: rustls does.
 fn expiry(certificate: &CertificateDer<'_>) -> Option<Duration> {
-    let whole = AnyRef::from_der(certificate).ok()?;
-    let signed = AnyRef::decode(&mut SliceReader::new(whole.value()).ok()?).ok()?;
-    let mut fields = SliceReader::new(signed.value()).ok()?;
+    let (_, signed, _) = element(certificate)?;
+    let (_, mut fields, _) = element(signed)?;
     // A version, which may be missing; the serial number, the algorithm and the issuer before the validity.
-    for _ in 0..3 + u8::from(fields.peek_tag().ok()?.is_context_specific()) {
-        AnyRef::decode(&mut fields).ok()?;
+    let has_version = element(fields)?.0 == CONTEXT_0;
+    for _ in 0..3 + u8::from(has_version) {
+        fields = element(fields)?.2;
     }
-    Some(Validity::decode(&mut fields).ok()?.not_after.to_unix_duration())
+    let (_, validity, _) = element(fields)?;
+    let (_, _, not_after) = element(validity)?;
+    match element(not_after)? {
+        // Two digits of the year, from 1950 on.
+        (UTC_TIME, [a, b, rest @ ..], _) => {
+            date(&[if *a < b'5' { b"20" } else { b"19" }, &[*a, *b][..], rest].concat())
+        }
+        (GENERALIZED_TIME, text, _) => date(text),
+        _ => None,
+    }
+}
+
+/// Tags of DER (X.690, 8.1.2).
+const CONTEXT_0: u8 = 0xa0;
+const UTC_TIME: u8 = 0x17;
+const GENERALIZED_TIME: u8 = 0x18;
+
+/// The first element in DER (X.690, section 8.1): its tag, its contents, and what is behind it.
+fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let [tag, length, rest @ ..] = bytes else { return None };
+    let digits = usize::from(length & 0x7f);
+    let (length, rest) = if *length < 0x80 {
+        (digits, rest)
+    } else {
+        let (digits, rest) = rest.split_at_checked(digits).filter(|(digits, _)| digits.len() <= 3)?;
+        (digits.iter().fold(0, |length, digit| length << 8 | usize::from(*digit)), rest)
+    };
+    let (contents, rest) = rest.split_at_checked(length)?;
+    Some((*tag, contents, rest))
+}
+
+/// A date such as `20270101120000Z`, since 1970; `None` before.
+fn date(text: &[u8]) -> Option<Duration> {
+    let text = std::str::from_utf8(text).ok().filter(|text| text.len() == 15 && text.ends_with('Z'))?;
+    let part = |at: std::ops::Range<usize>| text.get(at).unwrap_or_default();
+    let (day, hour) = ([part(0..4), part(4..6), part(6..8)], [part(8..10), part(10..12), part(12..14)]);
+    time::parse(&format!("{}T{}Z", day.join("-"), hour.join(":"))).ok()
 }
 
 /// A failed handshake, in words.
