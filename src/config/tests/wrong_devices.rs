@@ -14,7 +14,7 @@ const SERIAL: &[(&str, &[&str])] = &[
     ("data_bits = 9", &["6:13: device.tank.data_bits: expected 5, 6, 7 or 8, not 9"]),
     (r#"parity = "mark""#, &[r#"6:10: device.tank.parity: expected "none", "odd" or "even", found "mark""#]),
     ("stop_bits = 3", &["6:13: device.tank.stop_bits: expected 1 or 2, not 3"]),
-    (r#"frame = "line""#, &[r#"6:9: device.tank.frame: expected a table"#]),
+    (r#"frame = "line""#, &[r#"6:9: device.tank.frame: expected a table, found "line""#]),
     (
         r#"frame = { kind = "lines" }"#,
         &[

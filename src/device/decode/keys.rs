@@ -44,7 +44,14 @@ impl<'a> Keys<'a> {
 
     fn fitting<T>(&mut self, key: &'static str, found: Option<T>, expected: &str) -> Option<T> {
         if found.is_none() {
-            self.wrong(key, format!("expected {expected}"));
+            let text = match self.table.get(key) {
+                Some(Value::String(text)) => format!("{text:?}"),
+                Some(Value::Table(_)) => "a table".to_owned(),
+                Some(Value::Array(_)) => "a list".to_owned(),
+                Some(value) => value.to_string(),
+                None => String::new(),
+            };
+            self.wrong(key, format!("expected {expected}, found {text}"));
         }
         found
     }
@@ -73,13 +80,36 @@ impl<'a> Keys<'a> {
 
     /// One of these words, by its place.
     pub(in crate::device) fn choice(&mut self, key: &'static str, words: &[&str]) -> Option<usize> {
-        let word = self.text(key)?;
-        let place = words.iter().position(|known| *known == word);
+        let value = self.take(key)?;
+        let place = value.as_str().and_then(|word| words.iter().position(|known| *known == word));
         if place.is_none() {
             // As serde says it: the config's messages are made of that.
+            let word = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             self.wrong(key, format!("unknown variant `{word}`, expected one of `{}`", words.join("`, `")));
         }
         place
+    }
+
+    /// A key that has to be there.
+    pub(in crate::device) fn needs(&mut self, key: &'static str) {
+        if !self.has(key) {
+            // As serde says it: the config's messages are made of that.
+            self.wrong("", format!("missing field `{key}`"));
+        }
+    }
+
+    /// A length of time.
+    pub(in crate::device) fn time(&mut self, key: &'static str) -> Option<Span> {
+        let value = self.take(key)?;
+        let Some(text) = value.as_str() else {
+            return self.fitting(key, None, "a duration such as \"30s\"");
+        };
+        text.parse().map_err(|text: String| self.wrong(key, text)).ok()
+    }
+
+    /// A whole number that is a `u16`, from 0 up to this one.
+    pub(in crate::device) fn small(&mut self, key: &'static str, min: u16, max: u16) -> Option<u16> {
+        self.whole(key, min.into(), max.into()).and_then(|number| u16::try_from(number).ok())
     }
 
     /// A whole number.
@@ -136,6 +166,14 @@ impl<'a> Keys<'a> {
         #[expect(clippy::cast_precision_loss, reason = "nobody writes one of 2^53 here")]
         let found = value.as_float().or_else(|| value.as_integer().map(|number| number as f64));
         self.fitting(key, found, "a number")
+    }
+
+    /// What a type that others read as well makes of it.
+    pub(in crate::device) fn as_serde<T: serde::de::DeserializeOwned>(&mut self, key: &'static str) -> Option<T> {
+        self.take(key)?;
+        let alone = Table::from_iter([(key.to_owned(), self.table.get(key)?.clone())]);
+        let read: Result<std::collections::BTreeMap<String, T>, Fault> = crate::model::read(&alone);
+        read.map_err(|fault| self.faults.push(fault)).ok().and_then(|mut read| read.remove(key))
     }
 
     /// A table below.

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use super::encoding::{Bits, Encoding, Layout, Order};
 use super::pdu::Table;
 use super::plan::{Limits, Spot};
-use crate::device::port::{FlowControl, Parity, Rs485, Settings};
-use crate::model::{Declaration, Fault, Span, ValueType, whole};
+use crate::device::decode::Keys;
+use crate::device::port::{self, FlowControl, Parity, Rs485, Settings};
+use crate::model::{Declaration, Fault, Span, ValueType};
 
 /// Above this rate the standard's silence between frames is fixed (MODBUS over Serial Line V1.02, 2.5.1.1).
 const FAST: u32 = 19_200;
@@ -26,42 +25,32 @@ const FASTEST: Duration = Duration::from_millis(10);
 const SLOWEST: Duration = Duration::from_secs(24 * 3600);
 
 /// The keys of the device's table that are this kind's own.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 pub(super) struct Config {
     /// Its bus: the name of a table `[bus.NAME]`, which stands here when it is read, or a table for it alone.
     pub bus: Bus,
     /// Which slave: 1 to 247, 0 for all of them (only written); by TCP 0 to 255.
-    #[serde(deserialize_with = "whole::<_, u8, 0, 255>")]
     pub unit: u8,
     /// How often its points are read, 10 ms to 24 h (10 s).
-    #[serde(default = "default_every")]
     pub every: Span,
     /// Registers between two points that are read along with them, where that saves a request (8).
-    #[serde(default = "default_gap", deserialize_with = "whole::<_, u16, 0, 125>")]
     pub gap: u16,
     /// The longest request, in registers (125).
-    #[serde(default = "default_max_registers", deserialize_with = "whole::<_, u16, 1, 125>")]
     pub max_registers: u16,
 }
 
 /// A line with slaves, or a way to them by TCP: the keys of `[bus.NAME]`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq)]
 pub(in crate::device) struct Bus {
     /// The serial port; either this or `address`.
     pub port: Option<String>,
     /// Bits per second (19200).
-    #[serde(default = "default_baud_rate")]
     pub baud_rate: u32,
     /// 7 or 8 (8).
-    #[serde(default = "default_data_bits")]
     pub data_bits: u8,
     /// `even`, as the standard has it, `odd` or `none`.
-    #[serde(default = "even")]
     pub parity: Parity,
     /// 1 or 2 (1).
-    #[serde(default = "default_stop_bits")]
     pub stop_bits: u8,
     /// How the kernel switches the transceiver. Default: not at all.
     pub rs485: Option<Rs485>,
@@ -70,36 +59,30 @@ pub(in crate::device) struct Bus {
     /// What is spoken by TCP: `tcp`, or `rtu` with a converter that knows nothing of Modbus.
     pub framing: Option<Framing>,
     /// How long a slave may take to answer (1 s).
-    #[serde(default = "default_timeout")]
     pub timeout: Span,
     /// Between two frames. Default: 3.5 characters, 1.75 ms above 19200 bits per second.
     pub silence: Option<Span>,
     /// For the slaves to act on what was said to all, and for an answer that comes too late to pass (100 ms).
-    #[serde(default = "default_turnaround")]
     pub turnaround: Span,
 }
 
 /// What is spoken by TCP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::device) enum Framing {
     Tcp,
     Rtu,
 }
 
 /// The keys of a point's table that are this kind's own.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 pub(super) struct PointConfig {
     /// `holding`, `input`, `coil` or `discrete`.
     pub table: Table,
     /// From 0, as on the wire: 0x1000, or 30001 less 30001.
-    #[serde(deserialize_with = "whole::<_, u16, 0, 65535>")]
     pub address: u16,
     /// What its registers hold (`u16`; of a coil or a discrete input `bool`).
     pub encoding: Option<Encoding>,
     /// Which byte stands where (`ABCD`).
-    #[serde(default)]
     pub order: Order,
     /// The bits of the number that are meant: `"3"`, `"4..7"`.
     pub bits: Option<Bits>,
@@ -108,56 +91,19 @@ pub(super) struct PointConfig {
     /// How often it is read; default: as its device.
     pub every: Option<Span>,
     /// Whether commands may change it.
-    #[serde(default)]
     pub write: bool,
     /// The function that writes: 5 or 15 of a coil, 6 or 16 of a register. Default: 5 or 6 where it fits, else 16.
     pub function: Option<u8>,
     /// Whether what was written is read back (true).
-    #[serde(default = "yes")]
     pub verify: bool,
     /// Whether a write that got no answer is tried again: where doing it twice is the same as once.
-    #[serde(default)]
     pub retry_write: bool,
 }
 
-fn default_every() -> Span {
-    Span::secs(10)
-}
-
-fn default_gap() -> u16 {
-    8
-}
-
-fn default_max_registers() -> u16 {
-    MOST
-}
-
-fn default_baud_rate() -> u32 {
-    19_200
-}
-
-fn default_data_bits() -> u8 {
-    8
-}
-
-fn even() -> Parity {
-    Parity::Even
-}
-
-fn default_stop_bits() -> u8 {
-    1
-}
-
-fn default_timeout() -> Span {
-    Span::secs(1)
-}
-
-fn default_turnaround() -> Span {
-    Span(Duration::from_millis(100))
-}
-
-fn yes() -> bool {
-    true
+/// One of these, by its name.
+fn one_of<T: Copy>(keys: &mut Keys<'_>, key: &'static str, names: &[(&str, T)]) -> Option<T> {
+    let words: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
+    keys.choice(key, &words).and_then(|place| names.get(place)).map(|(_, one)| *one)
 }
 
 fn every_fault(every: Span) -> Option<Fault> {
@@ -165,7 +111,29 @@ fn every_fault(every: Span) -> Option<Fault> {
     (!(FASTEST..=SLOWEST).contains(&every.0)).then(|| Fault::at("every", text()))
 }
 
+/// The keys of the device's table.
+pub(super) const DEVICE_KEYS: &[&str] = &["bus", "every", "gap", "max_registers", "unit"];
+
+/// The keys of a point's table.
+pub(super) const POINT_KEYS: &[&str] =
+    &["address", "bits", "encoding", "every", "function", "length", "order", "retry_write", "table", "verify", "write"];
+
 impl Config {
+    /// Reads the device's table, whose other keys others read.
+    pub(super) fn read(table: &toml::Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        let bus = keys.table("bus").map(Bus::read).and_then(|bus| keys.below(&["bus"], bus));
+        ["bus", "unit"].into_iter().for_each(|key| keys.needs(key));
+        let unit = keys.small("unit", 0, 255).and_then(|unit| u8::try_from(unit).ok());
+        let every = keys.time("every").unwrap_or(Span::secs(10));
+        let gap = keys.small("gap", 0, MOST).unwrap_or(8);
+        let max_registers = keys.small("max_registers", 1, MOST).unwrap_or(MOST);
+        match (bus, unit, keys.faults()) {
+            (Some(bus), Some(unit), faults) if faults.is_empty() => Ok(Config { bus, unit, every, gap, max_registers }),
+            (_, _, faults) => Err(faults),
+        }
+    }
+
     /// What the types can't say.
     pub(super) fn check(&self) -> Vec<Fault> {
         let mut faults: Vec<Fault> = self.bus.check().into_iter().map(|fault| fault.under(&["bus"])).collect();
@@ -193,16 +161,38 @@ impl Bus {
         Bus {
             port: is_port.then(|| place.to_owned()),
             address: (!is_port).then(|| place.to_owned()),
-            baud_rate: default_baud_rate(),
-            data_bits: default_data_bits(),
-            parity: even(),
-            stop_bits: default_stop_bits(),
+            baud_rate: 19_200,
+            data_bits: 8,
+            parity: Parity::Even,
+            stop_bits: 1,
             rs485: None,
             framing: None,
-            timeout: default_timeout(),
+            timeout: Span::secs(1),
             silence: None,
-            turnaround: default_turnaround(),
+            turnaround: Span(Duration::from_millis(100)),
         }
+    }
+
+    /// Reads the table of a bus.
+    fn read(table: &toml::Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        let plain = Bus::of("");
+        let read = Bus {
+            port: keys.text("port").map(str::to_owned),
+            baud_rate: port::baud_rate(&mut keys).unwrap_or(plain.baud_rate),
+            data_bits: port::bits(&mut keys, "data_bits").unwrap_or(plain.data_bits),
+            parity: Parity::read(&mut keys).unwrap_or(plain.parity),
+            stop_bits: port::bits(&mut keys, "stop_bits").unwrap_or(plain.stop_bits),
+            rs485: keys.table("rs485").map(Rs485::read).and_then(|read| keys.below(&["rs485"], read)),
+            address: keys.text("address").map(str::to_owned),
+            framing: keys
+                .choice("framing", &["tcp", "rtu"])
+                .map(|place| if place == 0 { Framing::Tcp } else { Framing::Rtu }),
+            timeout: keys.time("timeout").unwrap_or(plain.timeout),
+            silence: keys.time("silence"),
+            turnaround: keys.time("turnaround").unwrap_or(plain.turnaround),
+        };
+        keys.end(read)
     }
 
     /// How the port is set up; `None`: it is none.
@@ -270,6 +260,26 @@ impl Bus {
 }
 
 impl PointConfig {
+    /// Reads the keys of a point.
+    pub(super) fn read(table: &toml::Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        ["table", "address"].into_iter().for_each(|key| keys.needs(key));
+        let read = PointConfig {
+            table: one_of(&mut keys, "table", &Table::NAMES).unwrap_or(Table::Coil),
+            address: keys.small("address", 0, u16::MAX).unwrap_or_default(),
+            encoding: one_of(&mut keys, "encoding", &Encoding::NAMES),
+            order: one_of(&mut keys, "order", &Order::NAMES).unwrap_or_default(),
+            bits: keys.parsed("bits", Bits::parse),
+            length: keys.small("length", 0, u16::MAX),
+            every: keys.time("every"),
+            write: keys.flag("write").unwrap_or_default(),
+            function: keys.small("function", 0, 255).and_then(|function| u8::try_from(function).ok()),
+            verify: keys.flag("verify").unwrap_or(true),
+            retry_write: keys.flag("retry_write").unwrap_or_default(),
+        };
+        keys.end(read)
+    }
+
     /// How it stands in its registers.
     pub(super) fn layout(&self) -> Layout {
         let plain = if self.table.is_bits() { Encoding::Bool } else { Encoding::U16 };

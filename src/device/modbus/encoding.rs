@@ -2,14 +2,10 @@
 
 use std::ops::RangeInclusive;
 
-use serde::Deserialize;
-use serde::de::{Deserializer, Error};
-
 use crate::model::{Value, ValueType};
 
 /// What registers hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Encoding {
     /// A whole number from 0.
     U16,
@@ -38,8 +34,7 @@ pub(super) enum Encoding {
 }
 
 /// Which byte of a number of four stands where, `A` being the most significant one.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Order {
     /// As the standard has it.
     #[default]
@@ -66,19 +61,40 @@ pub(super) struct Layout {
     pub(super) count: u16,
 }
 
-impl<'de> Deserialize<'de> for Bits {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        const WRONG: &str = "expected the number of a bit such as \"3\", or of several such as \"4..7\"";
-        let text = String::deserialize(deserializer).map_err(|_| D::Error::custom(WRONG))?;
-        let (first, last) = text.split_once("..").unwrap_or((&text, &text));
+impl Bits {
+    /// `"3"`, or `"4..7"`.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let (first, last) = text.split_once("..").unwrap_or((text, text));
         match (first.trim().parse(), last.trim().parse()) {
             (Ok(first), Ok(last)) if first <= last && last < 64 => Ok(Bits(first..=last)),
-            _ => Err(D::Error::custom(WRONG)),
+            _ => Err("expected the number of a bit such as \"3\", or of several such as \"4..7\"".to_owned()),
         }
     }
 }
 
+impl Order {
+    /// As the config names them.
+    pub(super) const NAMES: [(&str, Order); 4] =
+        [("ABCD", Order::Abcd), ("CDAB", Order::Cdab), ("BADC", Order::Badc), ("DCBA", Order::Dcba)];
+}
+
 impl Encoding {
+    /// As the config names them.
+    pub(super) const NAMES: [(&str, Encoding); 12] = [
+        ("u16", Encoding::U16),
+        ("s16", Encoding::S16),
+        ("u32", Encoding::U32),
+        ("s32", Encoding::S32),
+        ("u64", Encoding::U64),
+        ("s64", Encoding::S64),
+        ("f32", Encoding::F32),
+        ("f64", Encoding::F64),
+        ("bcd16", Encoding::Bcd16),
+        ("bcd32", Encoding::Bcd32),
+        ("string", Encoding::String),
+        ("bool", Encoding::Bool),
+    ];
+
     /// How many registers it takes; `None`: that has to be said.
     pub(super) fn registers(self) -> Option<u16> {
         match self {
@@ -326,7 +342,7 @@ mod tests {
 
     #[test]
     fn bits_are_taken_out() {
-        let of = |text: &str| Bits::deserialize(toml::Value::String(text.to_owned())).unwrap();
+        let of = |text: &str| Bits::parse(text).unwrap();
         for (bits, word, expected) in [
             ("0", 1, Value::Bool(true)),
             ("15", 0x8000, Value::Bool(true)),
@@ -338,7 +354,7 @@ mod tests {
             assert_eq!(layout.decode(&[word]), Some(expected), "{bits}");
         }
         for wrong in ["", "a", "7..4", "64", "1..2..3", "-1"] {
-            assert!(Bits::deserialize(toml::Value::String(wrong.to_owned())).is_err(), "{wrong}");
+            assert!(Bits::parse(wrong).is_err(), "{wrong}");
         }
     }
 

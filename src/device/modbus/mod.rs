@@ -31,22 +31,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub(super) use self::bus::Buses;
-use self::config::{Config, PointConfig};
+use self::config::{Config, DEVICE_KEYS, POINT_KEYS, PointConfig};
 use self::encoding::Layout;
 use self::pdu::{Request, Table};
 use self::plan::Spot;
 pub use self::scan::{Scan, Units, scan};
 use super::port;
 use super::{Built, DeviceIo, Driver, Kind, Run, Shape, Spec};
-use crate::model::{self, Fault, PointName, Value};
+use crate::model::{Fault, PointName, Value};
 
 /// Slaves on a bus.
 pub(super) const KIND: Kind = Kind {
     name: "modbus",
     summary: "a Modbus slave, RTU on a serial line or TCP: meters, drives, inputs and outputs; several on one bus",
     sample: include_str!("sample.toml"),
-    device_keys: || model::keys::<Config>(),
-    point_keys: || model::keys::<PointConfig>(),
+    device_keys: || DEVICE_KEYS,
+    point_keys: || POINT_KEYS,
     build,
     discover: |_| {},
 };
@@ -68,19 +68,19 @@ struct Point {
 }
 
 fn build(spec: Spec) -> Result<Built, Vec<Fault>> {
-    let config: Config = super::read(&spec.table).map_err(|fault| vec![fault])?;
+    let config = Config::read(&spec.table)?;
     let mut faults = config.check();
     let (mut points, mut shapes) = (Vec::new(), Vec::new());
     for point in spec.points {
         let under = |fault: Fault| fault.under(&["point", point.name.as_str()]);
-        match super::read::<PointConfig>(&point.table) {
+        match PointConfig::read(&point.table) {
             Ok(keys) => {
                 faults.extend(keys.check(&config, &point.declaration).into_iter().map(under));
                 let value_type = keys.value_type(&point.declaration);
                 shapes.push(Shape { writable: keys.write, value_type, holds: false });
                 points.push(Point { name: point.name, layout: keys.layout(), keys });
             }
-            Err(fault) => faults.push(under(fault)),
+            Err(found) => faults.extend(found.into_iter().map(under)),
         }
     }
     if !faults.is_empty() {

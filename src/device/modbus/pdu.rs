@@ -2,11 +2,8 @@
 
 use std::fmt;
 
-use serde::Deserialize;
-
 /// One of the four kinds of things that a slave has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Table {
     /// Outputs of one bit.
     Coil,
@@ -19,6 +16,10 @@ pub(super) enum Table {
 }
 
 impl Table {
+    /// As the config names them.
+    pub(super) const NAMES: [(&str, Table); 4] =
+        [("coil", Table::Coil), ("discrete", Table::Discrete), ("holding", Table::Holding), ("input", Table::Input)];
+
     /// Whether it is one of bits.
     pub(super) fn is_bits(self) -> bool {
         matches!(self, Table::Coil | Table::Discrete)

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_serial::{ClearBuffer, DataBits, ErrorKind, SerialPort, SerialStream, StopBits};
 
 pub(super) use self::rivals::Rival;
-pub(super) use self::settings::{FlowControl, Parity, Rs485, Settings};
+pub(super) use self::settings::{FlowControl, Parity, Rs485, Settings, baud_rate, bits};
 use super::{DeviceError, access};
 
 /// A command of a few dozen bytes takes less at 300 baud; what takes longer is held back by the device.

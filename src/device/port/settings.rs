@@ -1,7 +1,6 @@
 //! How a port's line is set up.
 
-use serde::Deserialize;
-
+use crate::device::decode::Keys;
 use crate::model::{Fault, Span};
 
 /// A port, and how its line is set up. The keys stand in the table of whoever has the port.
@@ -24,8 +23,7 @@ pub(in crate::device) struct Settings {
 }
 
 /// Parity.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::device) enum Parity {
     #[default]
     None,
@@ -34,8 +32,7 @@ pub(in crate::device) enum Parity {
 }
 
 /// Flow control.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::device) enum FlowControl {
     #[default]
     None,
@@ -44,22 +41,18 @@ pub(in crate::device) enum FlowControl {
 }
 
 /// A transceiver that RTS switches from listening to sending.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::device) struct Rs485 {
     /// When RTS is high.
     pub rts: Rts,
     /// Between switching it and the first bit.
-    #[serde(default)]
     pub delay_before: Span,
     /// Between the last bit and switching it back.
-    #[serde(default)]
     pub delay_after: Span,
 }
 
 /// When RTS is high.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::device) enum Rts {
     /// While the gateway sends.
     OnSend,
@@ -69,6 +62,45 @@ pub(in crate::device) enum Rts {
 
 /// Drivers take at most this for a delay.
 const LONGEST_DELAY: Span = Span(std::time::Duration::from_millis(100));
+
+/// Bits per second; what a port can't do is told by `Settings::check`.
+pub(in crate::device) fn baud_rate(keys: &mut Keys<'_>) -> Option<u32> {
+    keys.whole("baud_rate", 0, u32::MAX.into()).and_then(|rate| u32::try_from(rate).ok())
+}
+
+/// So many bits.
+pub(in crate::device) fn bits(keys: &mut Keys<'_>, key: &'static str) -> Option<u8> {
+    keys.whole(key, 0, u8::MAX.into()).and_then(|bits| u8::try_from(bits).ok())
+}
+
+impl Parity {
+    /// Reads `parity`.
+    pub(in crate::device) fn read(keys: &mut Keys<'_>) -> Option<Self> {
+        let place = keys.choice("parity", &["none", "odd", "even"])?;
+        [Parity::None, Parity::Odd, Parity::Even].get(place).copied()
+    }
+}
+
+impl FlowControl {
+    /// Reads `flow_control`.
+    pub(in crate::device) fn read(keys: &mut Keys<'_>) -> Option<Self> {
+        let place = keys.choice("flow_control", &["none", "software", "hardware"])?;
+        [FlowControl::None, FlowControl::Software, FlowControl::Hardware].get(place).copied()
+    }
+}
+
+impl Rs485 {
+    /// Reads `{ rts = …, delay_before = …, delay_after = … }`.
+    pub(in crate::device) fn read(table: &toml::Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        keys.needs("rts");
+        let rts = keys.choice("rts", &["on-send", "after-send"]);
+        let rts = if rts == Some(1) { Rts::AfterSend } else { Rts::OnSend };
+        let delay_before = keys.time("delay_before").unwrap_or_default();
+        let delay_after = keys.time("delay_after").unwrap_or_default();
+        keys.end(Rs485 { rts, delay_before, delay_after })
+    }
+}
 
 impl Settings {
     /// What the types can't say.

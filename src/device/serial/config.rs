@@ -2,109 +2,118 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
-
-use crate::device::decode::{Decode, From};
-use crate::device::port::{FlowControl, Parity, Rs485, Settings};
+use crate::device::decode::{Decode, From, Keys};
+use crate::device::port::{self, FlowControl, Parity, Rs485, Settings};
 use crate::model::{Fault, Span};
 
 /// The keys of the device's table that are this kind's own.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 pub(super) struct Config {
     /// The port: best a stable name such as `/dev/serial/by-id/…`.
     pub port: String,
     /// Bits per second; any the hardware can do.
-    #[serde(default = "default_baud_rate")]
     pub baud_rate: u32,
     /// 5 to 8.
-    #[serde(default = "default_data_bits")]
     pub data_bits: u8,
     /// `none`, `odd` or `even`.
-    #[serde(default)]
     pub parity: Parity,
     /// 1 or 2.
-    #[serde(default = "default_stop_bits")]
     pub stop_bits: u8,
     /// `none`, `software` (XON/XOFF) or `hardware` (RTS/CTS).
-    #[serde(default)]
     pub flow_control: FlowControl,
     /// How the kernel switches the transceiver of an RS-485 line. Default: not at all.
     pub rs485: Option<Rs485>,
-    /// Where one message of the device ends.
-    #[serde(default)]
-    #[expect(dead_code, reason = "a key; its table is read by hand")]
-    pub frame: IgnoredAny,
-    /// What tells a frame that came whole.
-    #[expect(dead_code, reason = "a key; its table is read by hand")]
-    pub check: Option<IgnoredAny>,
     /// How a frame is read.
-    #[serde(default = "whole")]
     pub decode: Decode,
     /// Drop the first frame after the port was opened: it may be the rest of one. `21.5` without its first digit is a
     /// number too.
-    #[serde(default)]
     pub skip_first: bool,
     /// Without a valid frame for this long, the device counts as lost. Default: it may be silent.
     pub silence: Option<Span>,
-    /// What it is asked again and again. Without, it speaks by itself.
-    #[serde(default)]
-    #[expect(dead_code, reason = "a key; its table is read by hand")]
-    pub poll: IgnoredAny,
     /// The line is left alone for this long before anything is sent to it.
-    #[serde(default)]
     pub pause: Span,
     /// What is sent comes back, as on a line of two wires, and is no answer.
-    #[serde(default)]
     pub echo: bool,
     /// So many polls in a row without an answer: the device counts as lost, and is asked on.
-    #[serde(default = "default_offline_after")]
     pub offline_after: u32,
 }
 
 /// The keys of a point's table that are this kind's own.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 pub(super) struct PointConfig {
     /// Where in a frame the value stands: a JSON pointer, a column, a key, a capture, a field.
     pub from: Option<From>,
-    /// Only frames with these bytes have it.
-    #[expect(dead_code, reason = "a key; its table is read by hand")]
-    pub when: Option<IgnoredAny>,
     /// Only answers to the poll of this name have it.
     pub poll: Option<String>,
     /// What is sent to set the point: `{value}` stands for the raw value, `{bytes}` for the bytes that it is in hexadecimal.
     pub write: Option<String>,
-    /// The frame by which the device says that it did it. Without, what was sent counts as done.
-    #[expect(dead_code, reason = "a key; its table is read by hand")]
-    pub reply: Option<IgnoredAny>,
-    /// The frame by which it says that it did not.
-    #[expect(dead_code, reason = "a key; its table is read by hand")]
-    pub refusal: Option<IgnoredAny>,
 }
 
-fn default_baud_rate() -> u32 {
-    9600
-}
+/// The keys of the device's table. Those of `frame`, `check` and `poll` are read where they are used.
+pub(super) const DEVICE_KEYS: &[&str] = &[
+    "baud_rate",
+    "check",
+    "data_bits",
+    "decode",
+    "echo",
+    "flow_control",
+    "frame",
+    "offline_after",
+    "parity",
+    "pause",
+    "poll",
+    "port",
+    "rs485",
+    "silence",
+    "skip_first",
+    "stop_bits",
+];
 
-fn default_data_bits() -> u8 {
-    8
-}
+/// The keys of a point's table. `when`: only frames with these bytes have it; `reply`, `refusal`: the frames by which the device says
+/// that it did what was written, or not.
+pub(super) const POINT_KEYS: &[&str] = &["from", "poll", "refusal", "reply", "when", "write"];
 
-fn default_stop_bits() -> u8 {
-    1
-}
-
-fn whole() -> Decode {
-    Decode::Text {}
-}
-
-fn default_offline_after() -> u32 {
-    3
+impl PointConfig {
+    /// Reads the keys of a point.
+    pub(super) fn read(table: &toml::Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        let read = PointConfig {
+            from: keys.as_serde("from"),
+            poll: keys.text("poll").map(str::to_owned),
+            write: keys.text("write").map(str::to_owned),
+        };
+        let faults = keys.faults();
+        if faults.is_empty() { Ok(read) } else { Err(faults) }
+    }
 }
 
 impl Config {
+    /// Reads the device's table, whose other keys others read.
+    pub(super) fn read(table: &toml::Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        keys.needs("port");
+        let read = Config {
+            port: keys.text("port").unwrap_or_default().to_owned(),
+            baud_rate: port::baud_rate(&mut keys).unwrap_or(9600),
+            data_bits: port::bits(&mut keys, "data_bits").unwrap_or(8),
+            parity: Parity::read(&mut keys).unwrap_or_default(),
+            stop_bits: port::bits(&mut keys, "stop_bits").unwrap_or(1),
+            flow_control: FlowControl::read(&mut keys).unwrap_or_default(),
+            rs485: keys.table("rs485").map(Rs485::read).and_then(|read| keys.below(&["rs485"], read)),
+            decode: keys.as_serde("decode").unwrap_or(Decode::Text {}),
+            skip_first: keys.flag("skip_first").unwrap_or_default(),
+            silence: keys.time("silence"),
+            pause: keys.time("pause").unwrap_or_default(),
+            echo: keys.flag("echo").unwrap_or_default(),
+            offline_after: keys
+                .whole("offline_after", 0, u32::MAX.into())
+                .and_then(|polls| u32::try_from(polls).ok())
+                .unwrap_or(3),
+        };
+        let faults = keys.faults();
+        if faults.is_empty() { Ok(read) } else { Err(faults) }
+    }
+
     /// The port, and how its line is set up.
     pub(super) fn settings(&self) -> Settings {
         Settings {

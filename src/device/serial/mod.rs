@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::config::{Config, PointConfig};
+use self::config::{Config, DEVICE_KEYS, POINT_KEYS, PointConfig};
 use self::frame::Framer;
 use self::framing::Framing;
 use self::life::Life;
@@ -34,15 +34,15 @@ use super::decode::{Check, Decoder, Keys, Mark, Slot, Undecodable};
 use super::port::{self, Port};
 use super::template::Template;
 use super::{Built, DeviceError, DeviceIo, Driver, Kind, Run, Shape, Spec};
-use crate::model::{self, Fault, PointName, Value};
+use crate::model::{Fault, PointName, Value};
 
 /// Sensors and actuators on a serial port.
 pub(super) const KIND: Kind = Kind {
     name: "serial",
     summary: "a sensor or actuator on a serial port: lines or frames as JSON, XML, CSV, key=value, pattern, text or bytes, by itself or asked for",
     sample: include_str!("sample.toml"),
-    device_keys: || model::keys::<Config>(),
-    point_keys: || model::keys::<PointConfig>(),
+    device_keys: || DEVICE_KEYS,
+    point_keys: || POINT_KEYS,
     build,
     discover: discover::discover,
 };
@@ -83,7 +83,7 @@ fn build(spec: Spec) -> Result<Built, Vec<Fault>> {
 }
 
 fn make(spec: Spec) -> Result<(Serial, Vec<Shape>), Vec<Fault>> {
-    let config: Config = super::read(&spec.table).map_err(|fault| vec![fault])?;
+    let config = Config::read(&spec.table)?;
     let mut faults = config.check();
     let mut keys = Keys::of(&spec.table);
     let check = keys.table("check").map(Check::read).and_then(|read| keys.below(&["check"], read));
@@ -102,10 +102,10 @@ fn make(spec: Spec) -> Result<(Serial, Vec<Shape>), Vec<Fault>> {
         let name = point.name;
         let value_type = point.declaration.value_type;
         let mut wrong = |key: &str, text: String| faults.push(Fault::at(key, text).under(&["point", name.as_str()]));
-        let keys: PointConfig = match super::read(&point.table) {
+        let keys = match PointConfig::read(&point.table) {
             Ok(keys) => keys,
-            Err(fault) => {
-                faults.push(fault.under(&["point", name.as_str()]));
+            Err(found) => {
+                faults.extend(found.into_iter().map(|fault| fault.under(&["point", name.as_str()])));
                 continue;
             }
         };
