@@ -18,6 +18,7 @@ mod access;
 mod allowance;
 #[cfg(feature = "gpio")]
 mod counter;
+#[cfg_attr(not(all(feature = "modbus", feature = "serial")), allow(dead_code, unused_imports))]
 mod decode;
 mod derived;
 #[cfg_attr(not(all(feature = "gpio", feature = "serial")), allow(dead_code))]
@@ -35,15 +36,18 @@ mod others;
 mod pattern;
 mod point;
 #[cfg(any(feature = "modbus", feature = "serial"))]
+#[cfg_attr(not(feature = "serial"), allow(dead_code))]
 mod port;
 #[cfg(feature = "serial")]
 mod serial;
 mod sim;
 mod supervisor;
 mod sysfs;
+#[cfg_attr(not(feature = "serial"), allow(dead_code))]
 mod template;
 #[cfg(test)]
 mod testing;
+#[cfg_attr(not(feature = "gpio"), allow(dead_code))]
 mod totals;
 
 use std::fmt;
