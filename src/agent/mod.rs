@@ -6,6 +6,7 @@
 mod answers;
 mod check;
 mod clock;
+mod desk;
 mod devices;
 mod handed;
 mod kernel_clock;
@@ -37,6 +38,7 @@ use answers::Answers;
 pub use check::{check_broker, check_devices, check_rights};
 use clock::Clock;
 pub use clock::watch_clock;
+pub use desk::{decode, record_device, replay};
 use devices::{Devices, Views};
 pub use handed::Handed;
 pub use looker::try_device;
@@ -173,7 +175,7 @@ pub async fn run(config: Config, sources: Sources, handed: Handed, stop: Cancell
 
     // Devices, each with a channel of its own in both directions.
     let supervisor = Supervisor::new(held, stop_devices.clone());
-    let states = supervisor.states();
+    let (states, tapes) = (supervisor.states(), supervisor.tapes());
     let (answers_tx, answers_rx) = mpsc::channel(ANSWERS);
     let Views { routes, guards, points, kinds } = Views::of(&config.devices);
     let mut devices = Devices::new(supervisor, answers_tx);
@@ -272,6 +274,7 @@ pub async fn run(config: Config, sources: Sources, handed: Handed, stop: Cancell
         queue_config: queue_config_seen,
         queue_folder: queue::folder(&config.gateway.state_directory),
         live,
+        tapes,
         reloads,
     };
     let mut asked = TaskSet::new();

@@ -12,12 +12,13 @@
 //! the entry in [`KINDS`]. One that brings crates of its own is a feature besides (`Cargo.toml`), so that a build may
 //! leave it out.
 
-// What only such a kind needs (`access`, `discover`, `held`) is dead code where a build leaves it out.
+// What only such a kind needs (`access`, `decode`, `held` and others) is dead code where a build leaves it out.
 #[cfg_attr(not(all(feature = "gpio", feature = "serial")), allow(dead_code))]
 mod access;
 mod allowance;
 #[cfg(feature = "gpio")]
 mod counter;
+#[cfg_attr(not(feature = "serial"), allow(dead_code, unused_imports))]
 mod decode;
 #[cfg_attr(not(all(feature = "gpio", feature = "serial")), allow(dead_code))]
 mod discover;
@@ -32,12 +33,17 @@ mod modbus;
 mod mqtt;
 mod point;
 #[cfg(any(feature = "modbus", feature = "serial"))]
+#[cfg_attr(not(feature = "serial"), allow(dead_code))]
 mod port;
+mod replay;
 #[cfg(feature = "serial")]
 mod serial;
 mod sim;
 mod supervisor;
 mod sysfs;
+#[cfg_attr(not(all(feature = "modbus", feature = "serial")), allow(dead_code))]
+mod tape;
+#[cfg_attr(not(feature = "serial"), allow(dead_code))]
 mod template;
 #[cfg(test)]
 mod testing;
@@ -53,7 +59,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::link;
-use crate::model::{Declaration, DeviceName, Fault, GatewayId, PointName, Rate, ValueType, read};
+use crate::model::{Declaration, DeviceName, Fault, GatewayId, PointName, Rate, Value, ValueType, read};
 
 pub use crate::model::{Write, WriteError};
 pub use discover::{Board, discover};
@@ -63,6 +69,7 @@ pub use io::{Ask, DeviceIo};
 pub use modbus::{Scan, Units, scan};
 pub use point::{Config as PointRulesConfig, Rules};
 pub use supervisor::{Plan, Supervisor, Wiring};
+pub use tape::{Event, Head, Recording, Tape, Tapes, read as read_recording, sum};
 
 /// Every kind there is.
 pub const KINDS: &[&Kind] = &[
@@ -147,6 +154,24 @@ pub struct Shape {
     pub holds: bool,
 }
 
+/// What a look at one frame finds, in its order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Finding {
+    /// A step that was taken.
+    Step(String),
+    /// The raw value of a point, and where it stands.
+    Value {
+        /// Which point.
+        point: PointName,
+        /// The bytes, or what the decoder knows them by.
+        place: String,
+        /// What stands there.
+        raw: Value,
+    },
+    /// What went wrong, and where.
+    Fault(String),
+}
+
 /// A future that a driver returns.
 pub type Run<'a, T> = Pin<Box<dyn Future<Output = Result<T, DeviceError>> + Send + 'a>>;
 
@@ -179,6 +204,16 @@ pub trait Driver: Send + Sync + 'static {
 
     /// The connection that it is made of, where it is one: what its files hold may change, and then it is made anew.
     fn link(&self) -> Option<&link::Config> {
+        None
+    }
+
+    /// Whether it speaks in bytes through a port, which are recorded, and played to it. Of any other one what it reports is.
+    fn is_of_bytes(&self) -> bool {
+        false
+    }
+
+    /// How these bytes are read, step by step, touching nothing. `None`: it has no frames.
+    fn examine(&self, _bytes: &[u8]) -> Option<Vec<Finding>> {
         None
     }
 

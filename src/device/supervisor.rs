@@ -11,6 +11,8 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::point::{Config as PointRulesConfig, Rules};
+use super::replay::Replay;
+use super::tape::{Tape, Tapes};
 use super::{DeviceError, DeviceIo, Driver, Held};
 use crate::model::{Answer, Arrival, DeviceName, DeviceState, DeviceStates, Point, Rate, Write, event, time};
 use crate::task::{self, TaskSet};
@@ -56,6 +58,9 @@ pub struct Supervisor {
     #[cfg(feature = "modbus")]
     buses: super::modbus::Buses,
     stop: CancellationToken,
+    tapes: Tapes,
+    /// On the desk: what is played to the device.
+    played: Option<Tape>,
     /// Those that were started; what has ended is gone from here by itself.
     drivers: Mutex<Vec<Weak<dyn Driver>>>,
 }
@@ -69,8 +74,20 @@ impl Supervisor {
             #[cfg(feature = "modbus")]
             buses: super::modbus::Buses::default(),
             stop,
+            tapes: Tapes::default(),
+            played: None,
             drivers: Mutex::default(),
         }
+    }
+
+    /// A supervisor for one device, whose driver hears what is on this tape, and reaches nothing else.
+    pub fn on_desk(tape: Tape, stop: CancellationToken) -> Self {
+        Supervisor { played: Some(tape), ..Supervisor::new(Held::nothing(), stop) }
+    }
+
+    /// For who wants to record a device.
+    pub fn tapes(&self) -> Tapes {
+        self.tapes.clone()
     }
 
     /// The states of all devices, as they change.
@@ -91,6 +108,13 @@ impl Supervisor {
             .into_iter()
             .map(|(point, config, holds)| (point.name.clone(), Rules::new(point, config, holds)))
             .collect();
+        let is_of_bytes = plan.driver.is_of_bytes();
+        let (tape, driver) = match &self.played {
+            None => (self.tapes.thread(&plan.device, plan.kind, is_of_bytes), plan.driver),
+            Some(tape) if is_of_bytes => (tape.clone(), plan.driver),
+            // What such a driver does is on no wire, and it might switch something: what it said is played.
+            Some(tape) => (tape.clone(), Arc::new(Replay) as Arc<dyn Driver>),
+        };
         let mut io = DeviceIo::new(
             plan.device.clone(),
             rules,
@@ -103,10 +127,11 @@ impl Supervisor {
             #[cfg(feature = "modbus")]
             self.buses.clone(),
             stop.clone(),
+            tape,
         );
         io.set_state(DeviceState::Starting);
-        self.drivers().push(Arc::downgrade(&plan.driver));
-        tasks.spawn(format!("device-{}", plan.device), supervise(plan.driver, io));
+        self.drivers().push(Arc::downgrade(&driver));
+        tasks.spawn(format!("device-{}", plan.device), supervise(driver, io));
         stop
     }
 }
@@ -144,17 +169,44 @@ impl std::fmt::Debug for Supervisor {
     }
 }
 
+/// Puts on tape that a driver ended.
+fn ended(tape: &Tape, error: DeviceError) -> DeviceError {
+    tape.ended(&error);
+    error
+}
+
 async fn supervise(driver: Arc<dyn Driver>, mut io: DeviceIo) {
+    let stop = io.stop_token();
     let mut pause = FIRST_PAUSE;
     let mut away: Option<Duration> = None;
     loop {
+        let tape = io.tape().clone();
+        let begun = tokio::select! {
+            // On the board it never waits, and a driver is run at least once.
+            biased;
+            () = io.begin_life() => true,
+            () = stop.cancelled() => false,
+        };
+        if !begun {
+            break;
+        }
         let started = time::uptime();
-        let life = AssertUnwindSafe(driver.run(&mut io)).catch_unwind().await;
+        let life = AssertUnwindSafe(async {
+            tokio::select! {
+                biased;
+                ended = driver.run(&mut io) => ended.map_err(|error| (error, false)),
+                // On the desk, where it ended on the board by what is on no tape.
+                error = tape.lost() => Err((error, true)),
+            }
+        });
+        let life = life.catch_unwind().await;
         let error = match life {
             Ok(Ok(())) if io.stopping() => break,
-            Ok(Ok(())) => DeviceError::Lost("the driver ended by itself".to_owned()),
-            Ok(Err(error)) => error,
-            Err(panic) => DeviceError::Panic(task::panic_message(panic.as_ref())),
+            Ok(Ok(())) if io.hands_over().await => continue,
+            Ok(Ok(())) => ended(&tape, DeviceError::Lost("the driver ended by itself".to_owned())),
+            Ok(Err((error, true))) => error,
+            Ok(Err((error, false))) => ended(&tape, error),
+            Err(panic) => ended(&tape, DeviceError::Panic(task::panic_message(panic.as_ref()))),
         };
         let was_online = io.is_online();
         io.settle(&error);
@@ -169,7 +221,9 @@ async fn supervise(driver: Arc<dyn Driver>, mut io: DeviceIo) {
         if was_online && now.saturating_sub(started) >= STEADY {
             pause = FIRST_PAUSE;
         }
-        if io.refuse_for(pause, &error).await {
+        // On the desk the tape says when it begins again.
+        let wait = if tape.player().is_some() { Duration::ZERO } else { pause };
+        if io.refuse_for(wait, &error).await {
             break;
         }
         pause = (pause * 2).min(LONGEST_PAUSE);

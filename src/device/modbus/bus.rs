@@ -17,6 +17,8 @@ use super::config;
 use super::pdu::Request;
 use super::wire::{Trouble, Wire};
 use crate::device::DeviceError;
+use crate::device::tape::Tape;
+use crate::model::Timestamp;
 
 /// The buses that are in use. All clones are one.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +39,7 @@ pub(super) struct Bus {
 #[derive(Debug)]
 pub(super) struct Seat {
     bus: Arc<Bus>,
+    tape: Tape,
     lost: watch::Receiver<Option<DeviceError>>,
 }
 
@@ -55,8 +58,8 @@ pub(super) enum For {
 }
 
 impl Buses {
-    /// A place on this bus.
-    pub(super) fn join(&self, config: &config::Bus) -> Seat {
+    /// A place on this bus, for the device of this tape.
+    pub(super) fn join(&self, config: &config::Bus, tape: &Tape) -> Seat {
         let mut buses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         buses.retain(|bus| bus.strong_count() > 0);
         let known = buses.iter().filter_map(Weak::upgrade).find(|bus| bus.config == *config);
@@ -66,7 +69,7 @@ impl Buses {
             buses.push(Arc::downgrade(&bus));
             bus
         });
-        Seat { lost: bus.lost.subscribe(), bus }
+        Seat { lost: bus.lost.subscribe(), tape: tape.clone(), bus }
     }
 }
 
@@ -83,8 +86,9 @@ impl Seat {
             drop(wire);
             yield_now().await;
         };
-        if wire.is_none() {
-            *wire = Some(Wire::open(&bus.config).await?);
+        match wire.as_mut() {
+            Some(wire) => wire.turn_to(&self.tape),
+            None => *wire = Some(Wire::open(&bus.config, &self.tape).await?),
         }
         Ok(Turn { bus, wire })
     }
@@ -115,6 +119,11 @@ impl Turn<'_> {
             None => Err(gone()),
         };
         self.told(ready)
+    }
+
+    /// When the last answer came.
+    pub(super) fn heard(&self) -> Option<Timestamp> {
+        self.wire.as_ref().map(Wire::heard)
     }
 
     /// See [`Wire::ask`].

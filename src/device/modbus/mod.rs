@@ -39,8 +39,9 @@ use self::plan::{Block, Spot};
 pub use self::scan::{Scan, Units, scan};
 use self::wire::Trouble;
 use super::port;
+use super::tape::{Seed, Tape};
 use super::{Ask, Built, DeviceError, DeviceIo, Driver, Kind, Run, Shape, Spec, Write, WriteError};
-use crate::model::{self, Fault, PointName, Value};
+use crate::model::{self, Fault, PointName, Timestamp, Value, time};
 
 /// Slaves on a bus.
 pub(super) const KIND: Kind = Kind {
@@ -120,6 +121,10 @@ impl Driver for Modbus {
         self.config.bus.port.iter().map(PathBuf::from).collect()
     }
 
+    fn is_of_bytes(&self) -> bool {
+        true
+    }
+
     fn probe(&self) -> Run<'_, String> {
         Box::pin(async {
             if let Some(settings) = self.config.bus.settings() {
@@ -170,8 +175,8 @@ impl Polls {
 struct Health {
     /// How often it was silent since it answered last.
     silent: u32,
-    /// What may still come, late: the question that was not answered.
-    owed: Option<Request>,
+    /// What may still come, late: so many bytes of data, for the question that was not answered.
+    owed: Option<usize>,
     /// A silent slave is not asked before.
     not_before: Instant,
     pause: Duration,
@@ -188,7 +193,8 @@ struct Health {
 impl Modbus {
     async fn life(&self, io: &mut DeviceIo) -> Result<(), DeviceError> {
         let buses = io.buses().clone();
-        let mut seat = buses.join(&self.config.bus);
+        let tape = io.tape().clone();
+        let mut seat = buses.join(&self.config.bus, &tape);
         drop(seat.turn(For::Poll).await?);
         // What the outputs behind a slave are, its polls say.
         io.opened(Vec::new()).await;
@@ -196,7 +202,7 @@ impl Modbus {
         let mut polls = Polls::new(plan::blocks(&self.spots, self.config.limits()), now);
         let mut health = Health {
             silent: 0,
-            owed: None,
+            owed: io.take_seed().owed,
             not_before: now,
             pause: FIRST_PAUSE,
             damaged: 0,
@@ -214,11 +220,16 @@ impl Modbus {
                 continue;
             }
             let next = polls.next().map(|(place, due)| (place, due.max(health.not_before)));
+            let next = self.next_on(&tape, &polls, &health).or(next);
             let ask = tokio::select! {
                 biased;
                 ask = io.next() => Some(ask),
                 error = seat.lost() => return Err(error),
-                () = at(next.map(|(_, due)| due)) => None,
+                () = tape.wanted() => {
+                    io.begin_anew(Seed { owed: health.owed, ..Seed::default() });
+                    break;
+                }
+                () = turn(next.map(|(_, due)| due), &tape) => None,
             };
             match (ask, next) {
                 (Some(Ask::Stop), _) => break,
@@ -237,6 +248,17 @@ impl Modbus {
         Ok(())
     }
 
+    /// On the desk, the question that was asked next, and when.
+    fn next_on(&self, tape: &Tape, polls: &Polls, health: &Health) -> Option<(usize, Instant)> {
+        let (sent, due) = tape.player()?.next_sent()?;
+        let asks = |(_, block): &(Instant, Block)| {
+            let request = health.owed.map_or_else(|| block.request(), |owed| probe(block, owed));
+            let asked = [&[self.config.unit][..], &request.pdu()].concat();
+            sent.windows(asked.len()).any(|part| part == asked)
+        };
+        Some((polls.0.iter().position(asks)?, due))
+    }
+
     /// Reads one block, or asks a silent slave whether it is there. What the gateway wanted meanwhile is the result.
     async fn poll(
         &self,
@@ -247,7 +269,7 @@ impl Modbus {
         place: usize,
     ) -> Result<Option<Ask>, DeviceError> {
         let Some(block) = polls.0.get(place).map(|(_, block)| block.clone()) else { return Ok(None) };
-        let probe = health.owed.as_ref().map(|owed| probe(&block, owed));
+        let probe = health.owed.map(|owed| probe(&block, owed));
         let request = probe.clone().unwrap_or_else(|| block.request());
         let mut turn = tokio::select! {
             biased;
@@ -268,6 +290,7 @@ impl Modbus {
                 }
             }
         };
+        let came = turn.heard().unwrap_or_else(time::now);
         drop(turn);
         self.heard(io, health, damaged);
         match answer {
@@ -288,14 +311,14 @@ impl Modbus {
             Ok(data) => {
                 polls.done(place);
                 for point in &block.points {
-                    self.report(io, health, *point, &block, &data).await;
+                    self.report(io, health, *point, &block, &data, came).await;
                 }
             }
             Err(Trouble::Refused(Exception::ADDRESS | Exception::VALUE)) if polls.split(place, &self.spots) => {}
             Err(Trouble::Refused(exception)) => {
                 polls.done(place);
                 for point in &block.points {
-                    self.report_bad(io, health, *point, exception.to_string()).await;
+                    self.report_bad(io, health, *point, exception.to_string(), came).await;
                 }
             }
             Err(_) => {}
@@ -318,7 +341,15 @@ impl Modbus {
         }
     }
 
-    async fn report(&self, io: &mut DeviceIo, health: &mut Health, index: usize, block: &Block, data: &[u8]) {
+    async fn report(
+        &self,
+        io: &mut DeviceIo,
+        health: &mut Health,
+        index: usize,
+        block: &Block,
+        data: &[u8],
+        came: Timestamp,
+    ) {
         let (Some(point), Some(Some(spot))) = (self.points.get(index), self.spots.get(index)) else { return };
         let start = usize::from(spot.address.saturating_sub(block.address));
         match point.value(block.table, data, start) {
@@ -329,19 +360,22 @@ impl Modbus {
                 if point.keys.write && health.outputs.get(&index) != Some(&value) && io.found(&point.name, &value) {
                     health.outputs.insert(index, value.clone());
                 }
-                io.report(&point.name, &value).await;
+                io.report_at(&point.name, &value, came).await;
             }
-            None => self.report_bad(io, health, index, format!("no {:?}", point.layout.encoding).to_lowercase()).await,
+            None => {
+                let why = format!("no {:?}", point.layout.encoding).to_lowercase();
+                self.report_bad(io, health, index, why, came).await;
+            }
         }
     }
 
-    async fn report_bad(&self, io: &mut DeviceIo, health: &mut Health, index: usize, why: String) {
+    async fn report_bad(&self, io: &mut DeviceIo, health: &mut Health, index: usize, why: String, came: Timestamp) {
         let Some(point) = self.points.get(index) else { return };
         if health.trouble.get(&index) != Some(&why) {
             tracing::warn!(DEVICE = %io.device(), POINT = %point.name, "{} at {} {} can't be read: {why}", point.name, point.keys.table, point.keys.address);
             health.trouble.insert(index, why);
         }
-        io.report_bad(&point.name).await;
+        io.report_bad_at(&point.name, came).await;
     }
 
     /// Answers that came damaged are told once, and counted until many sound ones came in a row.
@@ -369,7 +403,7 @@ impl Modbus {
 
     async fn silent(&self, io: &mut DeviceIo, health: &mut Health, request: Request, trouble: &Trouble) {
         health.silent += 1;
-        health.owed = Some(request);
+        health.owed = Some(request.data_length());
         if health.silent < PATIENCE {
             return;
         }
@@ -548,14 +582,22 @@ impl Point {
 }
 
 /// The short question whether a slave is there, whose answer is not as long as the one that it may still owe.
-fn probe(block: &Block, owed: &Request) -> Request {
+fn probe(block: &Block, owed: usize) -> Request {
     let (table, address) = (block.table, block.address);
     let (short, long) = if table.is_bits() { (1, 9) } else { (1, 2) };
     let ask = |count| Request::Read { table, address, count };
-    let same = ask(short).data_length() == owed.data_length();
+    let same = ask(short).data_length() == owed;
     let count = if same { long } else { short };
     // The last address of all has nothing behind it.
     Request::Read { table, address: address.min(u16::MAX - (count - 1)), count }
+}
+
+/// Waits until a question is due, and on the desk until it is its turn as well.
+async fn turn(due: Option<Instant>, tape: &Tape) {
+    at(due).await;
+    if let Some(player) = tape.player() {
+        player.clear_of_writes().await;
+    }
 }
 
 async fn at(moment: Option<Instant>) {

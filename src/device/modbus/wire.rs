@@ -17,6 +17,8 @@ use super::frame::{self, Found};
 use super::pdu::{Answer, Exception, Request};
 use crate::device::DeviceError;
 use crate::device::port::Port;
+use crate::device::tape::Tape;
+use crate::model::{Timestamp, time};
 
 /// For a server in the same building, over a VPN as well.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
@@ -42,6 +44,9 @@ pub(super) enum Trouble {
 pub(super) struct Wire {
     way: Way,
     bus: Bus,
+    /// Of the device whose turn it is.
+    tape: Tape,
+    heard: Timestamp,
     /// Nobody speaks before.
     quiet_until: Instant,
     /// A question is under way, whose answer may come until then.
@@ -53,15 +58,33 @@ pub(super) struct Wire {
 enum Way {
     Port(Port),
     Stream(TcpStream),
+    /// On the desk.
+    Tape,
 }
 
 impl Wire {
-    pub(super) async fn open(bus: &Bus) -> Result<Self, DeviceError> {
+    pub(super) async fn open(bus: &Bus, tape: &Tape) -> Result<Self, DeviceError> {
+        if let Some(player) = tape.player() {
+            player.opened().await;
+        }
         let way = match (bus.settings(), &bus.address) {
-            (Some(settings), _) => Way::Port(Port::open(&settings).await?),
+            _ if tape.player().is_some() => Way::Tape,
+            // The tape is not the port's: several devices share it, and each has its own.
+            (Some(settings), _) => Way::Port(Port::open(&settings, &Tape::idle()).await?),
             (None, address) => Way::Stream(connect(address.as_deref().unwrap_or_default()).await?),
         };
-        Ok(Wire { way, bus: bus.clone(), quiet_until: Instant::now(), owed_until: None, transaction: 0 })
+        let (bus, tape, now) = (bus.clone(), tape.clone(), Instant::now());
+        Ok(Wire { way, bus, tape, heard: time::now(), quiet_until: now, owed_until: None, transaction: 0 })
+    }
+
+    /// It is this device's turn.
+    pub(super) fn turn_to(&mut self, tape: &Tape) {
+        self.tape = tape.clone();
+    }
+
+    /// When the last answer came.
+    pub(super) fn heard(&self) -> Timestamp {
+        self.heard
     }
 
     pub(super) async fn close(self) {
@@ -76,10 +99,16 @@ impl Wire {
         let pdu = request.pdu();
         let is_tcp = self.bus.is_modbus_tcp();
         self.transaction = self.transaction.wrapping_add(1);
+        // On the board others on the connection have numbers in between.
+        let sent = self.tape.player().filter(|_| is_tcp).and_then(|player| player.next_sent());
+        if let Some(&[high, low, ..]) = sent.as_ref().map(|(sent, _)| sent.as_slice()) {
+            self.transaction = u16::from_be_bytes([high, low]);
+        }
         let frame = if is_tcp { frame::tcp(self.transaction, unit, &pdu) } else { frame::rtu(unit, &pdu) };
         let sent = self.bus.time_of(frame.len());
         self.owed_until = Some(Instant::now() + sent + self.bus.timeout.0);
-        self.way.write(&frame).await?;
+        self.tape.said(&frame);
+        self.way.write(&frame, &self.tape).await?;
         let end = Instant::now() + sent;
         if unit == 0 && !is_tcp {
             self.owed_until = None;
@@ -107,10 +136,12 @@ impl Wire {
         let (mut bytes, mut count) = (Vec::new(), 0);
         let mut chunk = [0; 512];
         loop {
-            let Ok(more) = timeout_at(until, self.way.read(&mut chunk)).await else {
+            let Ok(more) = timeout_at(until, self.way.read(&mut chunk, &self.tape)).await else {
                 return Err(Trouble::Silence(count));
             };
-            let more = chunk.get(..more?).unwrap_or_default();
+            let (more, at) = more?;
+            let more = chunk.get(..more).unwrap_or_default();
+            self.heard = at.unwrap_or_else(|| self.tape.heard(more));
             count += more.len();
             bytes.extend_from_slice(more);
             let found = if self.bus.is_modbus_tcp() {
@@ -135,8 +166,11 @@ impl Wire {
         if let Way::Port(port) = &self.way {
             port.forget_input()?;
         }
+        if let Way::Tape = self.way {
+            return Ok(());
+        }
         let mut chunk = [0; 512];
-        while let Some(more) = self.way.read(&mut chunk).now_or_never() {
+        while let Some(more) = self.way.read(&mut chunk, &self.tape).now_or_never() {
             if let Err(error) = more {
                 // A server ends a connection on which it has heard nothing for long: nothing was asked yet.
                 let Some(address) = self.bus.address.as_deref() else { return Err(Trouble::Lost(error)) };
@@ -148,19 +182,33 @@ impl Wire {
 }
 
 impl Way {
-    async fn read(&mut self, chunk: &mut [u8]) -> Result<usize, DeviceError> {
+    /// How many bytes came, and from a tape, when.
+    async fn read(&mut self, chunk: &mut [u8], tape: &Tape) -> Result<(usize, Option<Timestamp>), DeviceError> {
         match self {
-            Way::Port(port) => port.read(chunk).await,
+            Way::Tape => match tape.player() {
+                Some(player) => {
+                    let (count, at) = player.read(chunk).await;
+                    Ok((count, Some(at)))
+                }
+                None => std::future::pending().await,
+            },
+            Way::Port(port) => Ok((port.read(chunk).await?, None)),
             Way::Stream(stream) => match stream.read(chunk).await {
                 Ok(0) => Err(self.lost("the server ended the connection")),
-                Ok(count) => Ok(count),
+                Ok(count) => Ok((count, None)),
                 Err(error) => Err(self.lost(&error.to_string())),
             },
         }
     }
 
-    async fn write(&mut self, bytes: &[u8]) -> Result<(), DeviceError> {
+    async fn write(&mut self, bytes: &[u8], tape: &Tape) -> Result<(), DeviceError> {
         match self {
+            Way::Tape => {
+                if let Some(player) = tape.player() {
+                    player.write(bytes).await;
+                }
+                Ok(())
+            }
             Way::Port(port) => port.write(bytes).await,
             Way::Stream(stream) => match timeout(CONNECT_PATIENCE, stream.write_all(bytes)).await {
                 Ok(Ok(())) => Ok(()),
@@ -173,7 +221,7 @@ impl Way {
     fn lost(&self, why: &str) -> DeviceError {
         let server = match self {
             Way::Stream(stream) => stream.peer_addr().map(|address| address.to_string()).unwrap_or_default(),
-            Way::Port(_) => String::new(),
+            Way::Port(_) | Way::Tape => String::new(),
         };
         DeviceError::Lost(format!("the connection to {server} is gone: {why}"))
     }
