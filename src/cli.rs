@@ -69,7 +69,8 @@ enum Command {
     Try {
         /// The device's name in the config.
         device: String,
-        /// Instead, play this recording to its driver; no device is touched.
+        /// Instead, play this recording to its driver; no device is touched. Needs the feature `desk`, which programs built for
+        /// boards do not have.
         #[arg(long, value_name = "FILE")]
         from: Option<PathBuf>,
     },
@@ -81,7 +82,8 @@ enum Command {
         #[arg(long = "for", value_name = "TIME")]
         length: Option<crate::model::Span>,
     },
-    /// Show how one frame of a serial device is read, step by step, and where it fails.
+    /// Show how one frame of a serial device is read, step by step, and where it fails. Needs the feature `desk`, which
+    /// programs built for boards do not have.
     Decode {
         /// The device's name in the config.
         device: String,
@@ -161,10 +163,18 @@ pub fn main() -> ExitCode {
         },
         Command::Reload => run(reload(&sources), UNAVAILABLE),
         Command::WatchClock => run(watch_clock(), UNAVAILABLE),
+        #[cfg(not(feature = "desk"))]
+        Command::Try { from: Some(_), .. } | Command::Decode { .. } => {
+            eprintln!(
+                "sluicegate: this program was built for a board, without the feature `desk`: take one that was built with it, as `cargo build` does, and the same config"
+            );
+            ExitCode::from(UNAVAILABLE)
+        }
         command => match config::load(&sources) {
             Ok(config) => {
                 let level = match command {
                     Command::Run => arguments.log,
+                    #[cfg(feature = "desk")]
                     // Each frame that its driver can't read is told there: that is what the desk is for.
                     Command::Try { from: Some(_), .. } => Level::DEBUG,
                     _ => Level::ERROR,
@@ -172,8 +182,11 @@ pub fn main() -> ExitCode {
                 log::start(level, sources.unit());
                 let broken = if matches!(command, Command::Run) { SOFTWARE } else { UNAVAILABLE };
                 // On the desk no time passes but that of the recording.
-                let pace = if let Command::Try { from: Some(_), .. } = command { Pace::Desk } else { Pace::Board };
-                run_at(pace, act(command, config, sources, handed), broken)
+                #[cfg(feature = "desk")]
+                if let Command::Try { from: Some(_), .. } = command {
+                    return run_at(Pace::Desk, act(command, config, sources, handed), broken);
+                }
+                run(act(command, config, sources, handed), broken)
             }
             Err(errors) if matches!(command, Command::Run) => {
                 // In the journal these are errors, each with its id.
@@ -252,6 +265,7 @@ enum Pace {
     /// The board's.
     Board,
     /// One that stands while there is something to do, and is at the next timer then.
+    #[cfg(feature = "desk")]
     Desk,
 }
 
@@ -264,6 +278,7 @@ fn run_at(pace: Pace, task: impl Future<Output = anyhow::Result<ExitCode>>, brok
     let runtime = match pace {
         // Two threads: one may wait for a slow disk or name server while the other carries readings.
         Pace::Board => tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build(),
+        #[cfg(feature = "desk")]
         Pace::Desk => tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build(),
     };
     let result = runtime.context("no runtime").and_then(|runtime| {
@@ -345,6 +360,7 @@ async fn act(command: Command, config: Config, sources: Sources, handed: Handed)
             }
             Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(UNAVAILABLE) })
         }
+        #[cfg(feature = "desk")]
         Command::Try { device, from: Some(file) } => {
             agent::replay(config, &device, &file, say).await?;
             Ok(ExitCode::SUCCESS)
@@ -365,6 +381,7 @@ async fn act(command: Command, config: Config, sources: Sources, handed: Handed)
                 None => Ok(ExitCode::SUCCESS),
             }
         }
+        #[cfg(feature = "desk")]
         Command::Decode { device, bytes } => {
             let mut text = bytes.join(" ");
             if text == "-" {
@@ -373,7 +390,7 @@ async fn act(command: Command, config: Config, sources: Sources, handed: Handed)
             let good = agent::decode(config, &device, &text, |line| _ = say(line))?;
             Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(UNAVAILABLE) })
         }
-        Command::Try { device, from: None } => {
+        Command::Try { device, .. } => {
             agent::try_device(config, &device, say).await?;
             Ok(ExitCode::SUCCESS)
         }
@@ -399,6 +416,8 @@ async fn act(command: Command, config: Config, sources: Sources, handed: Handed)
             agent::dump_queue(&config, lane, say).await?;
             Ok(ExitCode::SUCCESS)
         }
+        #[cfg(not(feature = "desk"))]
+        Command::Decode { .. } => Ok(ExitCode::from(UNAVAILABLE)),
         Command::Discover { .. }
         | Command::ListKinds { .. }
         | Command::PrintConfig

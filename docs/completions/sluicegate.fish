@@ -34,7 +34,7 @@ complete -c sluicegate -n "__fish_sluicegate_needs_command" -f -a "check" -d 'Ch
 complete -c sluicegate -n "__fish_sluicegate_needs_command" -f -a "discover" -d 'Show what this board has, as config to paste: GPIO lines, serial ports, sensors'
 complete -c sluicegate -n "__fish_sluicegate_needs_command" -f -a "try" -d 'Show what a device would publish, live'
 complete -c sluicegate -n "__fish_sluicegate_needs_command" -f -a "record" -d 'Record what goes between a device and the running gateway, for `try --from`: a line each, until Ctrl-C'
-complete -c sluicegate -n "__fish_sluicegate_needs_command" -f -a "decode" -d 'Show how one frame of a serial device is read, step by step, and where it fails'
+complete -c sluicegate -n "__fish_sluicegate_needs_command" -f -a "decode" -d 'Show how one frame of a serial device is read, step by step, and where it fails. Needs the feature `desk`, which programs built for boards do not have'
 complete -c sluicegate -n "__fish_sluicegate_needs_command" -f -a "status" -d 'Ask the running gateway how it is'
 complete -c sluicegate -n "__fish_sluicegate_needs_command" -f -a "reload" -d 'Make the running gateway read its config again, and take over what changed'
 complete -c sluicegate -n "__fish_sluicegate_needs_command" -f -a "queue" -d 'Show what waits for the broker, or print it'
@@ -64,7 +64,7 @@ complete -c sluicegate -n "__fish_sluicegate_using_subcommand discover" -l insta
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand discover" -l log -d 'How much is logged: error, warn, info, debug or trace' -r
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand discover" -s h -l help -d 'Print help'
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand discover" -s V -l version -d 'Print version'
-complete -c sluicegate -n "__fish_sluicegate_using_subcommand try" -l from -d 'Instead, play this recording to its driver; no device is touched' -r -F
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand try" -l from -d 'Instead, play this recording to its driver; no device is touched. Needs the feature `desk`, which programs built for boards do not have' -r -F
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand try" -l config -d 'Read this config file instead of the standard places' -r -F
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand try" -l instance -d 'The gateway that sluicegate@NAME.service runs: with /etc/sluicegate/NAME.toml and a state of its own' -r
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand try" -l log -d 'How much is logged: error, warn, info, debug or trace' -r
@@ -120,7 +120,7 @@ complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fi
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try record decode status reload queue list-kinds print-config watch-clock help" -f -a "discover" -d 'Show what this board has, as config to paste: GPIO lines, serial ports, sensors'
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try record decode status reload queue list-kinds print-config watch-clock help" -f -a "try" -d 'Show what a device would publish, live'
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try record decode status reload queue list-kinds print-config watch-clock help" -f -a "record" -d 'Record what goes between a device and the running gateway, for `try --from`: a line each, until Ctrl-C'
-complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try record decode status reload queue list-kinds print-config watch-clock help" -f -a "decode" -d 'Show how one frame of a serial device is read, step by step, and where it fails'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try record decode status reload queue list-kinds print-config watch-clock help" -f -a "decode" -d 'Show how one frame of a serial device is read, step by step, and where it fails. Needs the feature `desk`, which programs built for boards do not have'
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try record decode status reload queue list-kinds print-config watch-clock help" -f -a "status" -d 'Ask the running gateway how it is'
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try record decode status reload queue list-kinds print-config watch-clock help" -f -a "reload" -d 'Make the running gateway read its config again, and take over what changed'
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try record decode status reload queue list-kinds print-config watch-clock help" -f -a "queue" -d 'Show what waits for the broker, or print it'

@@ -6,12 +6,14 @@
 mod answers;
 mod check;
 mod clock;
+#[cfg(feature = "desk")]
 mod desk;
 mod devices;
 mod handed;
 mod kernel_clock;
 mod looker;
 mod queue;
+mod record;
 mod reload;
 mod state;
 mod watchdog;
@@ -38,11 +40,13 @@ use answers::Answers;
 pub use check::{check_broker, check_devices, check_rights};
 use clock::Clock;
 pub use clock::watch_clock;
-pub use desk::{decode, record_device, replay};
+#[cfg(feature = "desk")]
+pub use desk::{decode, replay};
 use devices::{Devices, Views};
 pub use handed::Handed;
 pub use looker::try_device;
 pub use queue::{dump_queue, show_queue};
+pub use record::record_device;
 use reload::{CHANGES, Reload};
 pub use reload::{Reloaded, ask_to_reload};
 use state::State;

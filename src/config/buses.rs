@@ -16,8 +16,16 @@ const ENDS: [&str; 2] = ["port", "address"];
 /// Which device names which bus.
 pub(super) type Named = BTreeMap<String, String>;
 
-/// Puts the buses where devices name them. A device whose bus is not there is left out.
-pub(super) fn resolve(buses: &toml::Table, devices: &mut toml::Table, findings: &mut Vec<Finding>) -> Named {
+/// The key of a device that tells it from the others on its bus.
+const UNIT: &str = "unit";
+
+/// Puts the buses where devices name them. A device whose bus is not there is left out, as some were `left_out` before.
+pub(super) fn resolve(
+    buses: &toml::Table,
+    devices: &mut toml::Table,
+    left_out: usize,
+    findings: &mut Vec<Finding>,
+) -> Named {
     let mut named = Named::new();
     let mut unknown = Vec::new();
     for (device, table) in devices.iter_mut() {
@@ -44,12 +52,29 @@ pub(super) fn resolve(buses: &toml::Table, devices: &mut toml::Table, findings: 
     for (name, table) in buses {
         if !table.is_table() {
             findings.push(Finding::value(&[BUS, name], "expected a table [bus.NAME]"));
-        } else if !named.values().any(|other| other == name) && unknown.is_empty() {
+        } else if !named.values().any(|other| other == name) && unknown.len() + left_out == 0 {
             findings.push(Finding::key(&[BUS, name], "no device has this bus: remove it, or name it in a device"));
         }
     }
+    shared_units(devices, &named, findings);
     shared_ends(buses, devices, &named, findings);
     named
+}
+
+/// One slave is one device: nobody could tell whose late answer it is.
+fn shared_units(devices: &toml::Table, named: &Named, findings: &mut Vec<Finding>) {
+    let mut known: BTreeMap<(&str, i64), &str> = BTreeMap::new();
+    for (device, bus) in named {
+        let unit = devices.get(device).and_then(|table| table.get(UNIT)).and_then(toml::Value::as_integer);
+        // 0 is all of them, and none answers.
+        let Some(unit) = unit.filter(|unit| *unit != 0) else { continue };
+        if let Some(other) = known.get(&(bus.as_str(), unit)) {
+            let text = format!("`{unit}`: [device.{other}] is this slave of the bus: expected all its points there");
+            findings.push(Finding::value(&[DEVICE, device, UNIT], text));
+        } else {
+            known.insert((bus, unit), device);
+        }
+    }
 }
 
 /// One port, or one server, is one bus: two would speak at once. Nor may another device have the port.

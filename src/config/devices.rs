@@ -11,7 +11,7 @@ use super::read::{complete, read};
 use super::words;
 use super::{Device, PointPlan};
 use crate::device::{self, Kind, Plan, PointRulesConfig, PointSpec, Shape, Spec};
-use crate::model::{self, Declaration, DeviceName, Fault, GatewayId, Point, PointName, ValueType};
+use crate::model::{self, Declaration, DeviceName, Fault, GatewayId, Point, PointKey, PointName, ValueType};
 use crate::{command, queue, uplink};
 
 /// Asks for the keys of a struct.
@@ -39,7 +39,36 @@ pub(super) fn devices(
     kinds: &'static [&'static Kind],
     findings: &mut Vec<Finding>,
 ) -> Vec<Device> {
-    tables.iter().filter_map(|(name, table)| Reader { gateway, kinds, name, findings }.device(table)).collect()
+    let devices: Vec<Device> =
+        tables.iter().filter_map(|(name, table)| Reader { gateway, kinds, name, findings }.device(table)).collect();
+    for device in &devices {
+        for (point, key, of) in device.plan.driver.reads() {
+            if let Some(text) = no_source(of, tables, &devices) {
+                findings.push(Finding::value(&[DEVICE, device.plan.device.as_str(), POINT, point.as_str(), key], text));
+            }
+        }
+    }
+    devices
+}
+
+/// What is wrong with a point that another one is made of.
+fn no_source(of: &PointKey, tables: &toml::Table, devices: &[Device]) -> Option<String> {
+    let PointKey(device, point) = of;
+    let Some(table) = tables.get(device.as_str()) else {
+        return Some(words::unknown_choice(device.as_str(), tables.keys().map(String::as_str)));
+    };
+    let points = table.get(POINT).and_then(toml::Value::as_table);
+    if points.is_none_or(|points| !points.contains_key(point.as_str())) {
+        let known = points.into_iter().flat_map(toml::Table::keys).map(String::as_str);
+        return Some(format!("device `{device}`: {}", words::unknown_choice(point.as_str(), known)));
+    }
+    // One that is wrong itself is told where it stands.
+    let source = devices.iter().find(|known| known.plan.device == *device)?;
+    if !source.plan.driver.reads().is_empty() {
+        return Some(format!("`{device}` is made of others itself: expected points of a device that is not"));
+    }
+    let plan = source.points.iter().find(|plan| plan.point.name == *point)?;
+    (plan.point.value_type == Some(ValueType::Text)).then(|| format!("`{device}/{point}` is text: expected a number"))
 }
 
 /// What the other rooms say about a point.

@@ -190,7 +190,8 @@ fn compose(table: &toml::Table, sources: &Sources, merged: &Merged, kinds: &'sta
     checked("clock", clock.as_ref().map(Clock::check));
     let mut tables = subtable(table, devices::DEVICE, &mut findings);
     let profiles = profiles::apply(&mut tables, sources, merged, &mut findings);
-    let named = buses::resolve(&subtable(table, buses::BUS, &mut findings), &mut tables, &mut findings);
+    let buses = subtable(table, buses::BUS, &mut findings);
+    let named = buses::resolve(&buses, &mut tables, profiles.left_out, &mut findings);
     let devices = devices::devices(&tables, &id, kinds, &mut findings);
     findings.iter_mut().for_each(|finding| buses::place(finding, &named));
     check_together(&devices, mqtt.as_ref(), queue.as_ref(), &mut findings);

@@ -20,6 +20,8 @@ pub(super) struct Profiles {
     /// The device that names it, and the file.
     pub(super) files: Vec<(String, File)>,
     pub(super) errors: Vec<ConfigError>,
+    /// Devices without the profile that they name: what they are, nobody knows.
+    pub(super) left_out: usize,
 }
 
 /// Lays each device over its profile. A device without its profile is left out.
@@ -35,7 +37,13 @@ pub(super) fn apply(
     for device in names {
         let Some(toml::Value::Table(table)) = devices.get_mut(&device) else { continue };
         let laid = match table.remove(PROFILE) {
-            None => Some(std::mem::take(table)),
+            None => {
+                for point in without(table) {
+                    let text = "`false` leaves out a point of a profile, and this device names none: remove it";
+                    findings.push(Finding::value(&[DEVICE, &device, POINT, &point], text));
+                }
+                Some(std::mem::take(table))
+            }
             Some(toml::Value::String(name)) => {
                 let own = std::mem::take(table);
                 profiles.lay(own, &device, &name, &folders, findings)
@@ -52,7 +60,10 @@ pub(super) fn apply(
                 }
                 *table = laid;
             }
-            None => drop(devices.remove(&device)),
+            None => {
+                profiles.left_out += 1;
+                devices.remove(&device);
+            }
         }
     }
     profiles
@@ -89,10 +100,9 @@ impl Profiles {
             }
         };
         let has = |point: &String| below.get(POINT).is_some_and(|points| points.get(point).is_some());
-        let off = own.get(POINT).and_then(toml::Value::as_table).into_iter().flatten();
-        for (point, _) in off.filter(|(point, value)| value.as_bool() == Some(false) && !has(point)) {
+        for point in without(&own).filter(|point| !has(point)) {
             let text = format!("`{name}` has no point of this name: nothing is left out");
-            findings.push(Finding::key(&[DEVICE, device, POINT, point], text));
+            findings.push(Finding::key(&[DEVICE, device, POINT, &point], text));
         }
         if below.contains_key(PROFILE) {
             findings.push(Finding::key(&base, format!("the profile `{name}` names another one, which it can't")));
@@ -109,6 +119,12 @@ impl Profiles {
             _ => None,
         }
     }
+}
+
+/// The points that a device's table leaves out.
+fn without(table: &toml::Table) -> impl Iterator<Item = String> {
+    let points = table.get(POINT).and_then(toml::Value::as_table).into_iter().flatten();
+    points.filter(|(_, value)| value.as_bool() == Some(false)).map(|(point, _)| point.clone())
 }
 
 fn missing(name: &str, folders: &[PathBuf]) -> String {

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::allowance::Allowance;
+use super::others::Others;
 use super::point::{Cooked, Rules};
 use super::tape::{Report, Seed, Tape};
 use super::{DeviceError, Held, Write, WriteError};
@@ -30,6 +31,7 @@ pub struct DeviceIo {
     held: Held,
     #[cfg(feature = "modbus")]
     buses: super::modbus::Buses,
+    others: Others,
     stop: CancellationToken,
     allowance: Allowance,
     tape: Tape,
@@ -81,6 +83,7 @@ impl DeviceIo {
         states: Arc<watch::Sender<DeviceStates>>,
         held: Held,
         #[cfg(feature = "modbus")] buses: super::modbus::Buses,
+        others: Others,
         stop: CancellationToken,
         tape: Tape,
     ) -> Self {
@@ -94,6 +97,7 @@ impl DeviceIo {
             held,
             #[cfg(feature = "modbus")]
             buses,
+            others,
             stop,
             allowance: Allowance::new(max_rate),
             tape,
@@ -124,6 +128,23 @@ impl DeviceIo {
     #[cfg(feature = "modbus")]
     pub(super) fn buses(&self) -> &super::modbus::Buses {
         &self.buses
+    }
+
+    /// What the points of other devices are.
+    pub(super) fn others(&self) -> &Others {
+        &self.others
+    }
+
+    /// Which devices answer.
+    pub(super) fn states(&self) -> watch::Receiver<DeviceStates> {
+        self.states.subscribe()
+    }
+
+    /// Shows to other devices what has just come in of a point.
+    fn show(&mut self, point: &PointName, at: Timestamp) {
+        if let Some(came) = self.rules.get_mut(point).and_then(Rules::came) {
+            self.others.show(came.reading(&self.device, point, at));
+        }
     }
 
     /// The device answers. Cheap when it is known already.
@@ -205,7 +226,9 @@ impl DeviceIo {
     /// A raw value that was taken at this moment: an edge that the kernel dated.
     pub async fn report_at(&mut self, point: &PointName, raw: &Value, at: Timestamp) {
         self.put_on_tape(at, &|| Report::Value(point.clone(), raw.clone()));
-        if let Some(cooked) = self.rules_of(point).and_then(|rules| rules.offer(raw, at)) {
+        let cooked = self.rules_of(point).and_then(|rules| rules.offer(raw, at));
+        self.show(point, at);
+        if let Some(cooked) = cooked {
             self.pass(point, cooked, at).await;
         }
     }
@@ -222,7 +245,9 @@ impl DeviceIo {
     /// The same of this moment.
     pub(super) async fn report_stale_at(&mut self, point: &PointName, raw: &Value, at: Timestamp) {
         self.put_on_tape(at, &|| Report::Stale(point.clone(), raw.clone()));
-        if let Some(cooked) = self.rules_of(point).and_then(|rules| rules.offer_stale(raw, at)) {
+        let cooked = self.rules_of(point).and_then(|rules| rules.offer_stale(raw, at));
+        self.show(point, at);
+        if let Some(cooked) = cooked {
             self.send(point, cooked, at, None).await;
         }
     }
@@ -235,7 +260,9 @@ impl DeviceIo {
     /// The same of this moment.
     pub async fn report_bad_at(&mut self, point: &PointName, at: Timestamp) {
         self.put_on_tape(at, &|| Report::Bad(point.clone()));
-        if let Some(cooked) = self.rules_of(point).and_then(|rules| rules.offer_bad(at)) {
+        let cooked = self.rules_of(point).and_then(|rules| rules.offer_bad(at));
+        self.show(point, at);
+        if let Some(cooked) = cooked {
             self.pass(point, cooked, at).await;
         }
     }
@@ -281,6 +308,7 @@ impl DeviceIo {
         }) else {
             return;
         };
+        self.show(point, at);
         self.send(point, cooked, at, Some(cause)).await;
     }
 
@@ -319,6 +347,11 @@ impl DeviceIo {
 
     pub(super) fn stop_token(&self) -> CancellationToken {
         self.stop.clone()
+    }
+
+    /// Waits until the device is to stop, for what can't take writes. Cancel-safe.
+    pub fn stopped(&self) -> impl Future<Output = ()> + use<> {
+        self.stop.clone().cancelled_owned()
     }
 
     /// Whether the gateway is about to stop: for loops that have no time to wait for [`DeviceIo::next`].
@@ -363,10 +396,7 @@ impl DeviceIo {
             return Err(WriteError::Expired);
         }
         self.open = Some((write.ticket, true));
-        // Here, where its bytes follow: it may have been taken while a question was under way.
-        if let Some(values) = self.taken.take() {
-            self.tape.wrote(values, write.timeout);
-        }
+        self.put_write_on_tape(write.timeout);
         self.tell(Answer::Began { ticket: write.ticket });
         Ok(())
     }
@@ -452,7 +482,11 @@ impl DeviceIo {
             self.tell_lost(now.uptime);
         }
         for (name, rules) in &mut self.rules {
-            if let Some((cooked, at)) = rules.due(now) {
+            let due = rules.due(now);
+            if let Some(came) = rules.came() {
+                self.others.show(came.reading(&self.device, name, now));
+            }
+            if let Some((cooked, at)) = due {
                 let (cooked, coalesced) = self.allowance.offer(name, cooked, at);
                 self.ready.extend(cooked.map(|cooked| (name.clone(), cooked, at, None)));
                 if coalesced {

@@ -20,6 +20,7 @@ mod allowance;
 mod counter;
 #[cfg_attr(not(feature = "serial"), allow(dead_code, unused_imports))]
 mod decode;
+mod derived;
 #[cfg_attr(not(all(feature = "gpio", feature = "serial")), allow(dead_code))]
 mod discover;
 mod filter;
@@ -31,10 +32,13 @@ mod io;
 #[cfg(feature = "modbus")]
 mod modbus;
 mod mqtt;
+mod others;
+mod pattern;
 mod point;
 #[cfg(any(feature = "modbus", feature = "serial"))]
 #[cfg_attr(not(feature = "serial"), allow(dead_code))]
 mod port;
+#[cfg(feature = "desk")]
 mod replay;
 #[cfg(feature = "serial")]
 mod serial;
@@ -47,6 +51,7 @@ mod tape;
 mod template;
 #[cfg(test)]
 mod testing;
+mod totals;
 
 use std::fmt;
 use std::future::Future;
@@ -59,7 +64,9 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::link;
-use crate::model::{Declaration, DeviceName, Fault, GatewayId, PointName, Rate, Value, ValueType, read};
+#[cfg(feature = "desk")]
+use crate::model::Value;
+use crate::model::{Declaration, DeviceName, Fault, GatewayId, PointKey, PointName, Rate, ValueType, read};
 
 pub use crate::model::{Write, WriteError};
 pub use discover::{Board, discover};
@@ -69,12 +76,15 @@ pub use io::{Ask, DeviceIo};
 pub use modbus::{Scan, Units, scan};
 pub use point::{Config as PointRulesConfig, Rules};
 pub use supervisor::{Plan, Supervisor, Wiring};
-pub use tape::{Event, Head, Recording, Tape, Tapes, read as read_recording, sum};
+pub use tape::{Event, Head, Recording, Tape, Tapes};
+#[cfg(feature = "desk")]
+pub use tape::{read as read_recording, sum};
 
 /// Every kind there is.
 pub const KINDS: &[&Kind] = &[
     #[cfg(feature = "gpio")]
     &counter::KIND,
+    &derived::KIND,
     #[cfg(feature = "gpio")]
     &gpio::KIND,
     #[cfg(feature = "modbus")]
@@ -155,6 +165,7 @@ pub struct Shape {
 }
 
 /// What a look at one frame finds, in its order.
+#[cfg(feature = "desk")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Finding {
     /// A step that was taken.
@@ -196,6 +207,11 @@ pub trait Driver: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// The points of other devices that it is made of: for which point of its own, and the key that names them.
+    fn reads(&self) -> Vec<(&PointName, &'static str, &PointKey)> {
+        Vec::new()
+    }
+
     /// For how long the device may sleep, and so be silent, where it listens only after it has said something
     /// ([`DeviceIo::awake_until`]): commands wait for that.
     fn sleeps(&self) -> Option<Duration> {
@@ -213,6 +229,7 @@ pub trait Driver: Send + Sync + 'static {
     }
 
     /// How these bytes are read, step by step, touching nothing. `None`: it has no frames.
+    #[cfg(feature = "desk")]
     fn examine(&self, _bytes: &[u8]) -> Option<Vec<Finding>> {
         None
     }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, Visitor};
 
 use super::filter::{Chain, Filter, Window};
-use crate::model::{Fault, Limit, Point, Quality, Span, Timestamp, Value, ValueType};
+use crate::model::{DeviceName, Fault, Limit, Point, PointName, Quality, Reading, Span, Timestamp, Value, ValueType};
 
 /// The keys of a point's table that the point rules read.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -215,6 +215,8 @@ pub struct Rules {
     /// Where the last good value was to the limits; `None`: there was none since the start, and the first one tells.
     place: Option<Limit>,
     sent: Option<Sent>,
+    /// What came in last, for [`Rules::came`].
+    came: Option<Cooked>,
     /// The newest value that could not be sent yet.
     held: Option<(Cooked, Timestamp)>,
     /// When the device last gave a value.
@@ -238,11 +240,19 @@ pub struct Cooked {
     pub passed: Option<Limit>,
 }
 
+impl Cooked {
+    /// As others see it.
+    pub fn reading(self, device: &DeviceName, point: &PointName, timestamp: Timestamp) -> Reading {
+        let (device, point) = (device.clone(), point.clone());
+        Reading { device, point, timestamp, value: self.value, unit: None, quality: self.quality, cause: None }
+    }
+}
+
 impl Rules {
     /// Rules for a point. `holds`: see [`super::Shape::holds`].
     pub fn new(point: Point, config: Config, holds: bool) -> Self {
         let chain = Chain::new(&config.filter, config.window.as_ref());
-        Rules { point, config, holds, chain, place: None, sent: None, held: None, seen: Duration::ZERO }
+        Rules { point, config, holds, chain, place: None, sent: None, came: None, held: None, seen: Duration::ZERO }
     }
 
     /// The point's declaration.
@@ -276,11 +286,13 @@ impl Rules {
         Cooked { value: Some(value), quality, passed: None }
     }
 
-    /// The name of a raw value. That of a level may stand under `1` or `0` as well as under `true` or `false`.
+    /// The name of a raw value. That of a level may stand under `1` or `0` as well as under `true` or `false`, and where it has
+    /// none there, it is its own: `"255" = true` says how a device is told that it is on, which says by itself when it is.
     fn name(&self, raw: &Value) -> Option<&Value> {
         let digit = |on: bool| if on { "1" } else { "0" };
-        self.config.map.get(&raw.to_string()).or_else(|| match raw {
-            Value::Bool(on) => self.config.map.get(digit(*on)),
+        let map = &self.config.map;
+        map.get(&raw.to_string()).or_else(|| match raw {
+            Value::Bool(on) => map.get(digit(*on)).or_else(|| map.values().find(|name| *name == raw)),
             _ => None,
         })
     }
@@ -386,8 +398,14 @@ impl Rules {
         self.take(bad(None), at)
     }
 
+    /// What came in since this was asked last, whether it is sent or not: behind the filters, before the report rules.
+    pub fn came(&mut self) -> Option<Cooked> {
+        self.came.take()
+    }
+
     fn take(&mut self, cooked: Cooked, at: Timestamp) -> Option<Cooked> {
         let now = at.uptime;
+        self.came = Some(cooked.clone());
         self.seen = now;
         if let Some(passed) = self.pass(&cooked) {
             return Some(self.send(Cooked { passed: Some(passed), ..cooked }, now));
@@ -423,6 +441,7 @@ impl Rules {
     pub fn send(&mut self, cooked: Cooked, now: Duration) -> Cooked {
         self.held = None;
         self.seen = now;
+        self.came = Some(cooked.clone());
         // Said again it is no alarm.
         self.sent = Some(Sent { cooked: Cooked { passed: None, ..cooked.clone() }, at: now });
         cooked

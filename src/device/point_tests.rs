@@ -45,6 +45,10 @@ fn a_raw_value_is_scaled_rounded_named_and_checked() {
         (None, "", Value::Int(101), bad(Some(Value::Int(101)))),
         (None, "map = { 0 = \"closed\", 1 = \"open\" }", Value::Int(1), good(Value::text("open"))),
         (None, "map = { 0 = \"closed\", 1 = \"open\" }", Value::Bool(true), good(Value::text("open"))),
+        // How it is told to be on, and that it is.
+        (Some(ValueType::Bool), "map = { 0 = false, 255 = true }", Value::Int(255), good(Value::Bool(true))),
+        (Some(ValueType::Bool), "map = { 0 = false, 255 = true }", Value::Bool(true), good(Value::Bool(true))),
+        (Some(ValueType::Bool), "map = { 1 = false, 0 = true }", Value::Bool(true), good(Value::Bool(false))),
         (None, "map = { false = \"closed\" }", Value::Bool(false), good(Value::text("closed"))),
         (Some(ValueType::Text), "map = { 0 = \"closed\" }", Value::Int(7), bad(None)),
     ] {

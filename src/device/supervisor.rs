@@ -10,7 +10,9 @@ use futures_util::FutureExt;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::others::Others;
 use super::point::{Config as PointRulesConfig, Rules};
+#[cfg(feature = "desk")]
 use super::replay::Replay;
 use super::tape::{Tape, Tapes};
 use super::{DeviceError, DeviceIo, Driver, Held};
@@ -57,9 +59,11 @@ pub struct Supervisor {
     held: Held,
     #[cfg(feature = "modbus")]
     buses: super::modbus::Buses,
+    others: Others,
     stop: CancellationToken,
     tapes: Tapes,
     /// On the desk: what is played to the device.
+    #[cfg(feature = "desk")]
     played: Option<Tape>,
     /// Those that were started; what has ended is gone from here by itself.
     drivers: Mutex<Vec<Weak<dyn Driver>>>,
@@ -73,14 +77,17 @@ impl Supervisor {
             held,
             #[cfg(feature = "modbus")]
             buses: super::modbus::Buses::default(),
+            others: Others::default(),
             stop,
             tapes: Tapes::default(),
+            #[cfg(feature = "desk")]
             played: None,
             drivers: Mutex::default(),
         }
     }
 
     /// A supervisor for one device, whose driver hears what is on this tape, and reaches nothing else.
+    #[cfg(feature = "desk")]
     pub fn on_desk(tape: Tape, stop: CancellationToken) -> Self {
         Supervisor { played: Some(tape), ..Supervisor::new(Held::nothing(), stop) }
     }
@@ -98,6 +105,7 @@ impl Supervisor {
     /// A device is there no more: it has no state either.
     pub fn forget(&self, device: &DeviceName) {
         self.states.send_if_modified(|states| states.remove(device).is_some());
+        self.others.forget(device);
     }
 
     /// Starts one device in a task of its own. The result ends this one alone.
@@ -109,9 +117,11 @@ impl Supervisor {
             .map(|(point, config, holds)| (point.name.clone(), Rules::new(point, config, holds)))
             .collect();
         let is_of_bytes = plan.driver.is_of_bytes();
+        let (tape, driver) = (self.tapes.thread(&plan.device, plan.kind, is_of_bytes), plan.driver);
+        #[cfg(feature = "desk")]
         let (tape, driver) = match &self.played {
-            None => (self.tapes.thread(&plan.device, plan.kind, is_of_bytes), plan.driver),
-            Some(tape) if is_of_bytes => (tape.clone(), plan.driver),
+            None => (tape, driver),
+            Some(tape) if is_of_bytes => (tape.clone(), driver),
             // What such a driver does is on no wire, and it might switch something: what it said is played.
             Some(tape) => (tape.clone(), Arc::new(Replay) as Arc<dyn Driver>),
         };
@@ -126,6 +136,7 @@ impl Supervisor {
             self.held.clone(),
             #[cfg(feature = "modbus")]
             self.buses.clone(),
+            self.others.clone(),
             stop.clone(),
             tape,
         );

@@ -79,10 +79,25 @@ pub(super) struct Rig {
     stop: CancellationToken,
     tasks: TaskSet,
     ticket: u32,
+    supervisor: Arc<Supervisor>,
 }
 
 impl Rig {
     pub(super) fn start(text: &str) -> Self {
+        Rig::started(text, Arc::new(Supervisor::new(Held::nothing(), CancellationToken::new())))
+    }
+
+    /// Another device of the same gateway.
+    pub(super) fn beside(&self, text: &str) -> Self {
+        Rig::started(text, Arc::clone(&self.supervisor))
+    }
+
+    /// What is left of a device that was removed.
+    pub(super) fn lose(&self, device: &str) {
+        self.supervisor.forget(&DeviceName::new(device).unwrap());
+    }
+
+    fn started(text: &str, supervisor: Arc<Supervisor>) -> Self {
         let Parts { kind, config, spec, rules } = parts(text);
         let device = spec.device.clone();
         let declared: Vec<_> =
@@ -106,12 +121,11 @@ impl Rig {
         let (to_intake, arrivals) = mpsc::channel(32);
         let (writes, from_router) = mpsc::channel(8);
         let (to_router, answers) = mpsc::channel(64);
-        let stop = CancellationToken::new();
         let mut tasks = TaskSet::new();
-        let supervisor = Supervisor::new(Held::nothing(), stop.clone());
         let states = supervisor.states();
-        supervisor.start(&mut tasks, plan, Wiring { arrivals: to_intake, writes: from_router, answers: to_router });
-        Rig { arrivals, writes, answers, states, device, stop, tasks, ticket: 0 }
+        let stop =
+            supervisor.start(&mut tasks, plan, Wiring { arrivals: to_intake, writes: from_router, answers: to_router });
+        Rig { arrivals, writes, answers, states, device, stop, tasks, ticket: 0, supervisor }
     }
 
     /// What came next.

@@ -76,16 +76,19 @@ pub fn boot() -> BootId {
 }
 
 /// The clock on which a recording is replayed: it shows what the board's did. As process-wide as those it stands in for.
+#[cfg(feature = "desk")]
 static STAND_IN: OnceLock<Box<dyn Fn() -> Timestamp + Send + Sync>> = OnceLock::new();
 
 /// Puts a clock in the place of the board's, for good; a second one is ignored. Only for a process that does nothing but
 /// replay.
+#[cfg(feature = "desk")]
 pub fn stand_in(clock: impl Fn() -> Timestamp + Send + Sync + 'static) {
     STAND_IN.get_or_init(|| Box::new(clock));
 }
 
 /// Now, by both clocks.
 pub fn now() -> Timestamp {
+    #[cfg(feature = "desk")]
     if let Some(clock) = STAND_IN.get() {
         return clock();
     }
@@ -119,10 +122,11 @@ fn seconds(date: Duration) -> u32 {
 
 /// `CLOCK_BOOTTIME`: time since boot, suspend included. It never steps.
 pub fn uptime() -> Duration {
-    match STAND_IN.get() {
-        Some(clock) => clock().uptime,
-        None => read(ClockId::CLOCK_BOOTTIME),
+    #[cfg(feature = "desk")]
+    if let Some(clock) = STAND_IN.get() {
+        return clock().uptime;
     }
+    read(ClockId::CLOCK_BOOTTIME)
 }
 
 /// `CLOCK_MONOTONIC`: the same without suspend, by which the kernel dates the edges of lines.

@@ -420,7 +420,7 @@ fn slaves_of_modbus_give_the_same_readings() {
         + &device("pump", "\"line\"", 7)
         + &device("fan", "\"line\"", 8)
         + &device("plant", "\"server\"", 7)
-        + &device("other", "\"server\"", 7);
+        + &device("other", "\"server\"", 8);
     let mut agent = Agent::start(folder.path(), &(gateway(broker.port) + &devices));
     for name in ["pump", "fan", "plant", "other"] {
         observer.wait_payload(&format!("sluicegate/g/{name}/status"), "online");
@@ -471,6 +471,53 @@ fn slaves_of_modbus_give_the_same_readings() {
     }
 }
 
+/// A device that is never read knows by others of its bus that the line echoes, and is asked whether it is there after a
+/// write that had no answer.
+#[test]
+fn what_a_line_with_an_echo_says_is_played() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::start(folder.path());
+    let observer = Observer::start(broker.port);
+    let line = Line::new(&folder.path().join("line"), &[7, 8]);
+    let faults = Faults { echo: true, ..Faults::default() };
+    line.set(faults.clone());
+    let devices = format!(
+        "[bus.line]\nport = {:?}\ntimeout = \"200ms\"\n\
+         [device.fan]\nkind = \"modbus\"\nbus = \"line\"\nunit = 8\nevery = \"200ms\"\n\
+         [device.fan.point]\na = {{ table = \"holding\", address = 0 }}\n\
+         [device.pump]\nkind = \"modbus\"\nbus = \"line\"\nunit = 7\n[device.pump.point]\n\
+         x = {{ table = \"holding\", address = 500, write = true, type = \"int\", verify = false }}\n",
+        line.path()
+    );
+    let mut agent = Agent::start(folder.path(), &(gateway(broker.port) + &devices));
+    observer.wait_payload("sluicegate/g/pump/status", "online");
+    observer.wait_json("sluicegate/g/fan/a", "value", 1191);
+    let record = Record::start(folder.path(), "pump");
+    let set = |value: i64| {
+        let text = format!("{{\"id\":\"n{value}\",\"value\":{value}}}");
+        publish(broker.port, "sluicegate/g/pump/x/set", &text);
+        observer.wait_json("sluicegate/g/pump/x/outcome", "id", format!("n{value}"))["outcome"].clone()
+    };
+    assert_eq!(set(1), "done");
+    line.set(Faults { deaf_to_writes: true, ..faults.clone() });
+    assert_eq!(set(2), "unknown");
+    line.set(faults);
+    assert_eq!(set(3), "done");
+    until("it to be published", || published(&record.file, &observer, "pump").get("x").is_some_and(|of| of.len() == 2));
+    let file = record.end();
+    assert!(agent.stop().success());
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.contains("\"echoes\":true"), "{text}");
+    observer.catch_up(broker.port);
+    let (printed, errors, status) = replay(folder.path(), "pump", &file);
+    assert_eq!(status, Some(0), "{printed}{errors}{text}");
+    assert_eq!(untimed(&readings(&printed)), untimed(&published(&file, &observer, "pump")), "{text}");
+    // Who does not know of the echo takes it for an answer.
+    std::fs::write(&file, text.replace("\"echoes\":true", "\"echoes\":false")).unwrap();
+    let (printed, _, status) = replay(folder.path(), "pump", &file);
+    assert_eq!(status, Some(69), "{printed}");
+}
+
 #[test]
 fn what_a_device_without_bytes_reports_goes_through_the_same_rules() {
     let folder = tempfile::tempdir().unwrap();
@@ -491,6 +538,38 @@ fn what_a_device_without_bytes_reports_goes_through_the_same_rules() {
     let (desk, site) = (readings(&printed), published(&file, &observer, "s"));
     assert!(desk["level"].len() >= 30);
     assert_eq!(desk["level"], same_stretch(&site, &desk, "level"));
+}
+
+/// Of a device made of others its own reports are played: what it was made of is not needed.
+#[test]
+fn what_is_derived_is_played_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::start(folder.path());
+    let observer = Observer::start(broker.port);
+    let wave = "low = -10\nhigh = 10\nperiod = \"1s\"\nevery = \"10ms\"\ntype = \"float\"\n";
+    let devices = format!(
+        "[device.s]\nkind = \"sim\"\nmax_rate = \"off\"\n[device.s.point.a]\nwave = \"sine\"\n{wave}\
+         [device.s.point.b]\nwave = \"ramp\"\n{wave}[device.d]\nkind = \"derived\"\nmax_rate = \"off\"\n\
+         [device.d.point]\nsum = {{ sum = [\"s/a\", \"s/b\"], round = 1, report = {{ change = 2 }} }}\n\
+         most = {{ largest = [\"s/a\", \"s/b\"], round = 2, limits = {{ high = 5, hysteresis = 1 }} }}\n"
+    );
+    let mut agent = Agent::start(folder.path(), &(gateway(broker.port) + &devices));
+    observer.wait_payload("sluicegate/g/d/status", "online");
+    let record = Record::start(folder.path(), "d");
+    until("some readings", || {
+        let site = published(&record.file, &observer, "d");
+        ["sum", "most"].iter().all(|point| site.get(*point).is_some_and(|of| of.len() > 30))
+    });
+    let file = record.end();
+    assert!(agent.stop().success());
+    observer.catch_up(broker.port);
+    let (printed, errors, status) = replay(folder.path(), "d", &file);
+    assert_eq!(status, Some(0), "{printed}{errors}");
+    let (desk, site) = (readings(&printed), published(&file, &observer, "d"));
+    for point in ["sum", "most"] {
+        assert!(desk[point].len() >= 30);
+        assert_eq!(desk[point], same_stretch(&site, &desk, point), "{point}");
+    }
 }
 
 #[test]

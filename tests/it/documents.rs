@@ -6,7 +6,7 @@ use sluicegate::model::event;
 
 use crate::support::Agent;
 
-const DOCUMENTS: [&str; 19] = [
+const DOCUMENTS: [&str; 20] = [
     "README.md",
     "ARCHITECTURE.md",
     "config/brokers/README.md",
@@ -19,6 +19,7 @@ const DOCUMENTS: [&str; 19] = [
     "docs/DURABILITY.md",
     "docs/FLASH.md",
     "docs/SERVICE.md",
+    "docs/SYSFS.md",
     "docs/boards/BROKER.md",
     "docs/boards/GENERIC.md",
     "docs/boards/IMX6.md",

@@ -68,6 +68,26 @@ fn what_is_wrong_with_a_bus_is_told_in_its_table() {
              devices may name",
         ),
         (
+            text(&[BUS, &a, &hall, &meter("d", "unit = 1 # too\nbus = \"line\"")]),
+            "# too",
+            8,
+            "device.d.unit: `1`: [device.a] is this slave of the bus: expected all its points there",
+        ),
+        (
+            text(&[BUS, &a, &hall, "[device.b]\nkind = \"modbus\"\nbus = \"line\"\nunit = 2\npoint.x = false\n"]),
+            "point.x = false",
+            11,
+            "device.b.point.x: `false` leaves out a point of a profile, and this device names none: remove it",
+        ),
+        // What is said of the bus beside it would mislead.
+        (
+            text(&["[bus.line]\nport = \"/dev/a\"\n", "[device.b]\nprofile = \"acme\"\nbus = \"line\"\nunit = 2\n"]),
+            "profile =",
+            11,
+            "device.b.profile: there is no profile `acme`: expected acme.toml in \
+             etc/sluicegate/profiles, usr/share/sluicegate/profiles",
+        ),
+        (
             text(&[BUS, &a, &hall, "[device.s]\nkind = \"serial\"\nport = \"/dev/ttyUSB0\"\n"]),
             "[device.s]",
             0,

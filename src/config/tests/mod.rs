@@ -298,7 +298,16 @@ fn no_key_of_a_point_has_two_owners() {
 #[test]
 fn the_sample_of_every_kind_is_a_config() {
     for Kind { name, sample, .. } in KINDS {
-        let text = format!("gateway.id = \"a\"\nmqtt.url = \"mqtt://b\"\n{sample}");
+        let mut text = format!("gateway.id = \"a\"\nmqtt.url = \"mqtt://b\"\n{sample}");
+        for (device, points) in [("pump-1", ["power", "x"]), ("pump-2", ["power", "x"])]
+            .into_iter()
+            .chain([("boiler", ["flow", "return"]), ("hall", ["north", "south"])])
+            // What a point is made of, another device has.
+            .filter(|_| *name == "derived")
+        {
+            let [one, other] = points.map(|point| format!("{point} = {{ wave = \"sine\" }}\n"));
+            text.push_str(&format!("[device.{device}]\nkind = \"sim\"\n[device.{device}.point]\n{one}{other}"));
+        }
         let config = load(&Sources::text(name, &text));
         assert!(config.is_ok(), "{:#?}", config.err());
     }

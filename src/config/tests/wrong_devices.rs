@@ -306,3 +306,23 @@ fn a_wrong_simulation_says_where_and_what_was_expected() {
         check(&format!("{RIGHT}[device.demo]\nkind = \"sim\"\n[device.demo.point.x]\n{keys}\n"), expected);
     }
 }
+
+#[test]
+fn a_point_that_is_made_of_what_is_not_there_says_so() {
+    for (of, expected) in [
+        (
+            r#"sum = ["demo/x", "dmo/x"]"#,
+            r#"11:13: device.d.point.x.sum: expected "d" or "demo", found "dmo" (did you mean `demo`?)"#,
+        ),
+        (r#"sum = ["demo/x", "demo/z"]"#, r#"11:13: device.d.point.x.sum: device `demo`: expected "x", found "z""#),
+        (
+            r#"sum = ["demo/x", "d/other"]"#,
+            "11:13: device.d.point.x.sum: `d` is made of others itself: expected points of a device that is not",
+        ),
+    ] {
+        let demo = "[device.demo]\nkind = \"sim\"\n[device.demo.point]\nx = { wave = \"sine\" }\n";
+        let other = "other = { integral = \"demo/x\" }";
+        let text = format!("{RIGHT}{demo}[device.d]\nkind = \"derived\"\n[device.d.point]\n{other}\nx = {{ {of} }}\n");
+        check(&text, &[expected]);
+    }
+}

@@ -1,28 +1,25 @@
 //! Pulses on GPIO lines: meters for water, gas, heat and energy, flow sensors, rain gauges.
 //!
-//! The kernel counts (`gpio::pulses`); this adds up, and keeps the totals on flash (`totals`). A total is saved before it is
+//! The kernel counts (`gpio::pulses`); this adds up, and keeps the totals on flash (`device/totals.rs`). A total is saved before it is
 //! reported, so what anybody has seen never goes back: a power cut costs at most what came since the last report, which is
 //! `every`, or `pulses` where that is reached before. What came while the gateway did not run, nobody counted: the first
 //! reading after a start is the total as it was saved, and stale. `rate` is how fast a total grows.
 
 mod config;
 mod rate;
-mod totals;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use self::config::{Config, PointConfig, SHORTEST};
 use self::rate::Rate;
-use self::totals::Totals;
 use super::gpio::pulses::{Pulses, Wanted};
+use super::totals::Flash;
 use super::{Ask, Built, DeviceError, DeviceIo, Driver, Kind, Run, Shape, Spec, Write, WriteError};
-use crate::disk::Folder;
-use crate::model::{self, DeviceName, Fault, PointName, Value, time};
+use crate::model::{self, Fault, PointName, Value, time};
 
 /// Counters.
 pub(super) const KIND: Kind = Kind {
@@ -40,7 +37,6 @@ const LOOK: Duration = Duration::from_millis(200);
 
 #[derive(Debug)]
 struct Counter {
-    device: DeviceName,
     totals: Vec<Total>,
     rates: Vec<RatePoint>,
 }
@@ -98,7 +94,7 @@ fn build(spec: Spec) -> Result<Built, Vec<Fault>> {
             }
         }
     }
-    let driver = Arc::new(Counter { device: spec.device, totals, rates: found });
+    let driver = Arc::new(Counter { totals, rates: found });
     if faults.is_empty() { Ok(Built { driver, points: shapes }) } else { Err(faults) }
 }
 
@@ -144,17 +140,14 @@ struct Counting {
     told_at: Instant,
 }
 
-/// The totals on flash, for one who must not wait for it; `None`: they are kept nowhere.
-type Flash = Option<Arc<Mutex<Totals>>>;
-
 impl Counter {
     async fn life(&self, io: &mut DeviceIo) -> Result<(), DeviceError> {
-        let flash = self.load(io).await?;
+        let mut flash = Flash::load(io).await?;
         let mut counting = Vec::with_capacity(self.totals.len());
         let now = Instant::now();
         for total in &self.totals {
             let pulses = Pulses::open(&total.wanted, total.name.as_str()).map_err(|text| total.failed(&text))?;
-            let before = flash.as_ref().and_then(|flash| locked(flash).of(&total.name));
+            let before = flash.of(&total.name).map(counted);
             let value = before.unwrap_or_default();
             counting.push(Counting {
                 pulses,
@@ -169,14 +162,13 @@ impl Counter {
         io.opened(Vec::new()).await;
         io.online();
         for (total, line) in self.totals.iter().zip(&counting) {
-            let is_new = flash.as_ref().is_none_or(|flash| locked(flash).is_new(&total.name));
+            let is_new = flash.is_new(&total.name);
             let value = number(line.total);
             if is_new { io.report(&total.name, &value).await } else { io.report_stale(&total.name, &value).await }
         }
         let mut rates_due: Vec<Instant> = self.rates.iter().map(|rate| now + rate.every).collect();
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut trouble = None;
         loop {
             let ask = tokio::select! {
                 biased;
@@ -186,9 +178,9 @@ impl Counter {
             let counted = self.look(&mut counting);
             let is_end = counted.is_err() || matches!(ask, Some(Ask::Stop));
             if let Some(Ask::Write(write)) = ask {
-                self.write(io, write, &mut counting, &flash).await;
+                self.write(io, write, &mut counting, &mut flash).await;
             }
-            self.tell(io, &mut counting, &flash, is_end, &mut trouble).await;
+            self.tell(io, &mut counting, &mut flash, is_end).await;
             for (rate, due) in self.rates.iter().zip(&mut rates_due) {
                 if *due <= Instant::now() {
                     *due = next(*due, rate.every);
@@ -202,22 +194,6 @@ impl Counter {
             if is_end {
                 return Ok(());
             }
-        }
-    }
-
-    /// The totals of before. A folder that can't be used is no reason not to count.
-    async fn load(&self, io: &DeviceIo) -> Result<Flash, DeviceError> {
-        let Some(folder) = io.held().folder().map(Folder::new) else { return Ok(None) };
-        let device = self.device.clone();
-        let opened = tokio::task::spawn_blocking(move || Totals::open(Box::new(folder), &device)).await;
-        match opened.map_err(|error| DeviceError::Panic(error.to_string()))? {
-            Ok((totals, told)) => {
-                if let Some(told) = told {
-                    tracing::error!(DEVICE = %self.device, "{told}");
-                }
-                Ok(Some(Arc::new(Mutex::new(totals))))
-            }
-            Err(error) => Err(DeviceError::Open(format!("the totals can't be read: {error}"))),
         }
     }
 
@@ -239,15 +215,8 @@ impl Counter {
     }
 
     /// Saves and reports the totals whose time has come, or all of them at the end.
-    async fn tell(
-        &self,
-        io: &mut DeviceIo,
-        counting: &mut [Counting],
-        flash: &Flash,
-        is_end: bool,
-        trouble: &mut Option<String>,
-    ) {
-        let (now, was_refused) = (Instant::now(), trouble.is_some());
+    async fn tell(&self, io: &mut DeviceIo, counting: &mut [Counting], flash: &mut Flash, is_end: bool) {
+        let (now, was_refused) = (Instant::now(), flash.is_refused());
         let is_due = |total: &Total, line: &Counting| {
             let more = line.total.saturating_sub(line.told);
             // Flash wears, however fast they come.
@@ -257,9 +226,9 @@ impl Counter {
         if !self.totals.iter().zip(&*counting).any(|(total, line)| is_due(total, line)) {
             return;
         }
-        let totals = self.totals.iter().zip(&*counting).map(|(total, line)| (total.name.clone(), line.total)).collect();
-        let saved = save(flash, totals).await;
-        note(io, trouble, saved.as_ref().err());
+        let totals =
+            self.totals.iter().zip(&*counting).map(|(total, line)| (total.name.clone(), kept(line.total))).collect();
+        let saved = flash.save(io, totals).await;
         for (total, line) in self.totals.iter().zip(counting) {
             if !is_due(total, line) {
                 continue;
@@ -277,7 +246,7 @@ impl Counter {
     }
 
     /// Sets totals, on flash first.
-    async fn write(&self, io: &mut DeviceIo, write: Write, counting: &mut [Counting], flash: &Flash) {
+    async fn write(&self, io: &mut DeviceIo, write: Write, counting: &mut [Counting], flash: &mut Flash) {
         let places = write.values.iter().map(|(name, value)| {
             let place = self.totals.iter().position(|total| total.name == *name);
             place.zip(whole(value)).ok_or_else(|| format!("`{value}` is no number of pulses: expected 0 or more"))
@@ -287,8 +256,8 @@ impl Counter {
             Ok(places) => places,
             Err(error) => return io.answer(write, Err(error)).await,
         };
-        let named = |(place, total): &(usize, u64)| Some((self.totals.get(*place)?.name.clone(), *total));
-        let result = match save(flash, places.iter().filter_map(named).collect()).await {
+        let named = |(place, total): &(usize, u64)| Some((self.totals.get(*place)?.name.clone(), kept(*total)));
+        let result = match flash.save(io, places.iter().filter_map(named).collect()).await {
             Ok(()) => {
                 for (place, total) in places {
                     if let Some(line) = counting.get_mut(place) {
@@ -308,16 +277,16 @@ fn next(due: Instant, every: Duration) -> Instant {
     (due + every).max(Instant::now())
 }
 
-/// Puts totals on flash, outside the runtime's threads.
-async fn save(flash: &Flash, totals: BTreeMap<PointName, u64>) -> Result<(), String> {
-    let Some(flash) = flash.clone() else { return Ok(()) };
-    let saved = tokio::task::spawn_blocking(move || locked(&flash).save(&totals)).await;
-    saved.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+/// As it is kept.
+#[expect(clippy::cast_precision_loss, reason = "nobody counts 2^53 pulses: ten thousand a second for 28000 years")]
+fn kept(total: u64) -> f64 {
+    total as f64
 }
 
-fn locked(flash: &Mutex<Totals>) -> std::sync::MutexGuard<'_, Totals> {
-    // Whole after each statement, so a panic elsewhere has not broken it.
-    flash.lock().unwrap_or_else(PoisonError::into_inner)
+/// As it was kept.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is a whole number from 0 on")]
+fn counted(total: f64) -> u64 {
+    total as u64
 }
 
 fn number(total: u64) -> Value {
@@ -330,16 +299,4 @@ fn whole(value: &Value) -> Option<u64> {
         Ok(Value::Int(pulses)) => u64::try_from(pulses).ok(),
         _ => None,
     }
-}
-
-/// Logs when totals can't be saved, and when they can again.
-fn note(io: &DeviceIo, before: &mut Option<String>, now: Option<&String>) {
-    match (&before, now) {
-        (None, Some(text)) => {
-            tracing::error!(DEVICE = %io.device(), "the totals can't be saved, and are stale as long: {text}");
-        }
-        (Some(_), None) => tracing::info!(DEVICE = %io.device(), "the totals can be saved again"),
-        _ => {}
-    }
-    *before = now.cloned();
 }

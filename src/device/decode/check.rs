@@ -97,6 +97,7 @@ impl Check {
     }
 
     /// What it expects of a frame, and what it finds, for people.
+    #[cfg(feature = "desk")]
     pub(in crate::device) fn explain(&self, frame: &[u8]) -> String {
         let name = match &self.how {
             How::Crc(crc) => crc.name(),

@@ -30,6 +30,7 @@ pub(super) struct Crc {
 
 impl Crc {
     /// Its name in the catalogue.
+    #[cfg(feature = "desk")]
     pub(super) fn name(&self) -> &'static str {
         let rows = CATALOGUE.lines().filter_map(|row| row.split_once(' '));
         rows.map(|(name, _)| name).find(|name| Crc::named(name).as_ref() == Some(self)).unwrap_or("crc")

@@ -98,6 +98,7 @@ impl Field {
     }
 
     /// Where it stands in a frame and what there is, for people.
+    #[cfg(feature = "desk")]
     pub(in crate::device) fn describe(&self, frame: &[u8]) -> String {
         let form = match self.form {
             Form::Number(number) => number.name(),

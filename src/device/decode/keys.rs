@@ -55,6 +55,22 @@ impl<'a> Keys<'a> {
         self.fitting(key, value.as_str(), "text in quotes")
     }
 
+    /// A text, or a list of them.
+    pub(in crate::device) fn texts(&mut self, key: &'static str) -> Option<Vec<&'a str>> {
+        let value = self.take(key)?;
+        let found = match value {
+            Value::Array(items) => items.iter().map(Value::as_str).collect(),
+            other => other.as_str().map(|text| vec![text]),
+        };
+        self.fitting(key, found, "text in quotes, or a list of such")
+    }
+
+    /// Yes or no.
+    pub(in crate::device) fn flag(&mut self, key: &'static str) -> Option<bool> {
+        let value = self.take(key)?;
+        self.fitting(key, value.as_bool(), "true or false")
+    }
+
     /// One of these words, by its place.
     pub(in crate::device) fn choice(&mut self, key: &'static str, words: &[&str]) -> Option<usize> {
         let word = self.text(key)?;

@@ -78,6 +78,7 @@ impl Number {
     }
 
     /// Its name, as it is read.
+    #[cfg(feature = "desk")]
     pub(super) fn name(self) -> String {
         let form = match self.form {
             Form::Unsigned => "u",

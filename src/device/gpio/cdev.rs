@@ -84,7 +84,7 @@ pub(super) fn locate(place: &Place, chips: &[Chip]) -> Result<ChipLine, String> 
         Place::Offset(ChipLine { chip, offset }) => {
             let path = std::fs::canonicalize(chip).unwrap_or_default();
             let is_path = chip.contains('/');
-            let wanted = |c: &Chip| if is_path { c.path == path } else { c.label == *chip };
+            let wanted = |c: &Chip| if is_path { c.path == path } else { chips::is_called(&c.label, chip) };
             let labels: Vec<String> = chips.iter().map(|c| format!("{} `{}`", c.path.display(), c.label)).collect();
             let found = chips.iter().filter(|c| wanted(c)).collect();
             let found: &Chip = only(found, &format!("GPIO chip `{chip}`"), |c| c.path.display().to_string())

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::device::pattern::fits;
+
 /// A chip with a character device that could be opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Chip {
@@ -67,6 +69,12 @@ impl Base {
     }
 }
 
+/// Whether a chip is meant by its label, of which `*` and `?` may stand for what the kernel numbers: a port expander is called
+/// by its I2C bus and address.
+pub(super) fn is_called(label: &str, wanted: &str) -> bool {
+    label == wanted || fits(wanted, label)
+}
+
 /// The only one of what was found, or what is wrong in words.
 pub(super) fn only<T>(found: Vec<T>, what: &str, show: impl Fn(&T) -> String) -> Result<T, String> {
     match <[T; 1]>::try_from(found) {
@@ -109,6 +117,19 @@ mod tests {
         assert!(bases[0].is_at(&root.join("soc/gpio/gpiochip0")) && !bases[1].is_at(&root.join("soc/gpio/gpiochip0")));
         assert!(bases[1].is_at(&root.join("soc/i2c/gpiochip1")));
         assert!(bases[0].holds(565) && !bases[0].holds(566) && !bases[0].holds(511));
+    }
+
+    #[test]
+    fn a_chip_is_called_by_its_label_or_a_pattern_of_it() {
+        for (label, wanted, expected) in [
+            ("0-0020", "*-0020", true),
+            ("1-0020", "*-0020", true),
+            ("1-0021", "*-0020", false),
+            ("odd*", "odd*", true),
+            ("panel", "pane", false),
+        ] {
+            assert_eq!(is_called(label, wanted), expected, "{label} {wanted}");
+        }
     }
 
     #[test]

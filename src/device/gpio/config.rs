@@ -65,7 +65,7 @@ pub(in crate::device) enum Place {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::device) struct ChipLine {
-    /// The chip's label, or its path.
+    /// The chip's label, in which `*` and `?` stand for what the kernel numbers, or its path.
     pub chip: String,
     /// The line's place on it, from 0.
     pub offset: u32,

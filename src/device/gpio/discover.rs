@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::io;
 
 use super::cdev;
-use super::chips::{self, Base};
+use super::chips::{self, Base, is_called};
 use crate::device::discover::{Board, quoted, unique};
+use crate::device::pattern;
 use gpiocdev::line::Direction;
 
 /// A chip with more lines than this is the SoC's own. Its pins may serve a UART, a display or a bus, which asking for them
@@ -98,7 +99,9 @@ fn show_chip(board: &mut Board, chip: &Chip, chips: &[Chip]) {
         }
         let is_on = !is_soc && chip.lines.iter().any(|line| free(&line) && !line.is_output);
         let node = chip.path.rsplit('/').next().unwrap_or_default();
-        let device = board.name(&chip.label, node);
+        // Not by its bus, whose number is not always the same.
+        let wish = pattern::of_i2c(&chip.label).map(|label| label.replace('*', "expander"));
+        let device = board.name(wish.as_deref().unwrap_or(&chip.label), node);
         board.config(is_on, &format!("[device.{device}]"), "");
         board.config(is_on, "kind = \"gpio\"", "");
         board.config(is_on, &format!("[device.{device}.point]"), "");
@@ -133,9 +136,11 @@ fn place(chip: &Chip, offset: usize, chips: &[Chip]) -> String {
     if is_whole(name) && chips.iter().flat_map(|chip| &chip.lines).filter(|line| line.name == *name).count() == 1 {
         return quoted(name);
     }
-    let is_only = chips.iter().filter(|other| other.label == chip.label).count() == 1;
-    let by_label = is_only && is_whole(&chip.label) && !chip.label.contains('/');
-    let chip = quoted(if by_label { &chip.label } else { &chip.path });
+    // An expander's label has the number of its bus, which is another one when the kernel finds the buses in another order.
+    let label = pattern::of_i2c(&chip.label).unwrap_or_else(|| chip.label.clone());
+    let is_only = chips.iter().filter(|other| is_called(&other.label, &label)).count() == 1;
+    let by_label = is_only && is_whole(&label) && !label.contains('/');
+    let chip = quoted(if by_label { &label } else { &chip.path });
     format!("{{ chip = {chip}, offset = {offset} }}")
 }
 
@@ -242,6 +247,12 @@ set-2 = { line = \"set\" }                           # line 4
             "\nsame = { line = { chip = \"/dev/gpiochip2\", offset = 0 } }",
         ] {
             assert!(text.contains(expected), "{expected}: {text}");
+        }
+        // An expander on I2C by its address alone, where that is the only one.
+        for (others, expected) in [("panel", "*-0020"), ("1-0020", "/dev/gpiochip0")] {
+            let text = shown(&[chip(0, "0-0020", lines()), chip(1, others, lines())]);
+            let expected = format!("\nsame = {{ line = {{ chip = \"{expected}\", offset = 0 }} }}");
+            assert!(text.contains(&expected) && text.contains("\n[device.expander-0020]\n"), "{expected}: {text}");
         }
         let text = shown(&[chip(0, "one", lines())]);
         assert!(text.contains("\na-b = { line = 'a\"b\\' }"), "{text}");

@@ -49,7 +49,7 @@ pub(super) fn locate(place: &Place) -> Result<u32, String> {
             let device = chip.contains('/').then(|| chips::device_of(Path::new(chip), Path::new(DEVICES)));
             let found = bases.iter().filter(|base| match &device {
                 Some(device) => device.as_ref().is_some_and(|device| base.is_at(device)),
-                None => base.label == *chip,
+                None => chips::is_called(&base.label, chip),
             });
             let base = only(found.collect(), &format!("GPIO chip `{chip}` in sysfs"), |base| base.base.to_string())?;
             if *offset >= base.lines {

@@ -1,5 +1,7 @@
 //! What a driver's life has of the one before it, and what of it goes on tape.
 
+use std::time::Duration;
+
 use super::DeviceIo;
 use crate::device::point::Rules;
 use crate::device::tape::{Report, Seed, Tape};
@@ -25,6 +27,7 @@ impl DeviceIo {
     }
 
     /// Whether the device has this point.
+    #[cfg(feature = "desk")]
     pub(in crate::device) fn has_point(&self, point: &PointName) -> bool {
         self.rules.contains_key(point)
     }
@@ -75,6 +78,14 @@ impl DeviceIo {
             self.ready.push_back((point, cooked, at, None));
         }
         self.allowance.refill();
+    }
+
+    /// Puts on tape the write that the driver has in hand, once: here its bytes follow. It may have been taken while a question
+    /// was under way. [`DeviceIo::begin`] does it, unless the driver asks something for the write's sake before.
+    pub(in crate::device) fn put_write_on_tape(&mut self, timeout: Duration) {
+        if let Some(values) = self.taken.take() {
+            self.tape.wrote(values, timeout);
+        }
     }
 
     /// Puts on tape what a driver says that has no bytes.

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::{MutexGuard, watch};
 use tokio::task::yield_now;
+use tokio::time::Instant;
 
 use super::config;
 use super::pdu::Request;
@@ -31,6 +32,8 @@ pub(super) struct Bus {
     wire: tokio::sync::Mutex<Option<Wire>>,
     /// Commands that wait for their turn.
     urgent: AtomicUsize,
+    /// When it could not be opened last, and why: for those who waited for that.
+    failed: Mutex<Option<(Instant, DeviceError)>>,
     /// Why the wire was lost last.
     lost: watch::Sender<Option<DeviceError>>,
 }
@@ -65,7 +68,13 @@ impl Buses {
         let known = buses.iter().filter_map(Weak::upgrade).find(|bus| bus.config == *config);
         let bus = known.unwrap_or_else(|| {
             let (config, lost) = (config.clone(), watch::Sender::new(None));
-            let bus = Arc::new(Bus { config, wire: tokio::sync::Mutex::default(), urgent: AtomicUsize::new(0), lost });
+            let bus = Arc::new(Bus {
+                config,
+                wire: tokio::sync::Mutex::default(),
+                urgent: AtomicUsize::new(0),
+                failed: Mutex::default(),
+                lost,
+            });
             buses.push(Arc::downgrade(&bus));
             bus
         });
@@ -76,7 +85,7 @@ impl Buses {
 impl Seat {
     /// Waits for a turn, and opens the wire where it is not. Cancel-safe.
     pub(super) async fn turn(&self, reason: For) -> Result<Turn<'_>, DeviceError> {
-        let bus = &*self.bus;
+        let (bus, began) = (&*self.bus, Instant::now());
         let _waiting = (reason == For::Command).then(|| Urgent::new(&bus.urgent));
         let mut wire = loop {
             let wire = bus.wire.lock().await;
@@ -88,7 +97,21 @@ impl Seat {
         };
         match wire.as_mut() {
             Some(wire) => wire.turn_to(&self.tape),
-            None => *wire = Some(Wire::open(&bus.config, &self.tape).await?),
+            None => {
+                // A server that can't be reached takes its time: once for all who wait.
+                let failed = bus.failed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                if let Some((_, error)) = failed.filter(|(at, _)| *at >= began) {
+                    return Err(error);
+                }
+                match Wire::open(&bus.config, &self.tape).await {
+                    Ok(opened) => *wire = Some(opened),
+                    Err(error) => {
+                        let mut failed = bus.failed.lock().unwrap_or_else(PoisonError::into_inner);
+                        *failed = Some((Instant::now(), error.clone()));
+                        return Err(error);
+                    }
+                }
+            }
         }
         Ok(Turn { bus, wire })
     }
@@ -124,6 +147,18 @@ impl Turn<'_> {
     /// When the last answer came.
     pub(super) fn heard(&self) -> Option<Timestamp> {
         self.wire.as_ref().map(Wire::heard)
+    }
+
+    /// A device's life begins: whether the line echoes is what the life before knew, where that is known.
+    pub(super) fn begin(mut self, echoes: Option<bool>) {
+        if let (Some(wire), Some(echoes)) = (self.wire.as_mut(), echoes) {
+            wire.set_echoes(echoes);
+        }
+    }
+
+    /// Whether the line echoes, as far as it is known.
+    pub(super) fn echoes(&self) -> Option<bool> {
+        self.wire.as_ref().map(Wire::echoes)
     }
 
     /// See [`Wire::ask`].

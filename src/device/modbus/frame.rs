@@ -67,18 +67,10 @@ pub(super) fn tcp(transaction: u16, unit: u8, pdu: &[u8]) -> Vec<u8> {
 
 /// Takes whole TCP frames off the front until one is the answer. An error says that what comes is no Modbus.
 pub(super) fn take_tcp(bytes: &mut Vec<u8>, transaction: u16, unit: u8, request: &Request) -> Result<Found, String> {
-    while let Some(&[t0, t1, p0, p1, l0, l1]) = bytes.first_chunk::<HEAD>() {
-        let length = usize::from(u16::from_be_bytes([l0, l1]));
-        if [p0, p1] != [0, 0] || !(2..=LONGEST).contains(&length) {
-            return Err("what it sends is not Modbus TCP: is it framing = \"rtu\"?".to_owned());
-        }
-        if bytes.len() < HEAD + length {
-            break;
-        }
-        let frame: Vec<u8> = bytes.drain(..HEAD + length).skip(HEAD).collect();
+    while let Some((number, frame)) = split_tcp(bytes)? {
         let Some((from, pdu)) = frame.split_first() else { continue };
         // What has another number answers what was given up.
-        if u16::from_be_bytes([t0, t1]) == transaction
+        if number == transaction
             && *from == unit
             && let Some(answer) = request.answer(pdu)
         {
@@ -86,6 +78,31 @@ pub(super) fn take_tcp(bytes: &mut Vec<u8>, transaction: u16, unit: u8, request:
         }
     }
     Ok(Found::Nothing)
+}
+
+/// Takes whole TCP frames off the front until one has this number. An error says that what comes is no Modbus.
+pub(super) fn ends_tcp(bytes: &mut Vec<u8>, transaction: u16) -> Result<bool, String> {
+    while let Some((number, _)) = split_tcp(bytes)? {
+        if number == transaction {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Takes the first TCP frame off the front once it is whole: its number, and what is behind the head.
+fn split_tcp(bytes: &mut Vec<u8>) -> Result<Option<(u16, Vec<u8>)>, String> {
+    if let Some(&[t0, t1, p0, p1, l0, l1]) = bytes.first_chunk::<HEAD>() {
+        let length = usize::from(u16::from_be_bytes([l0, l1]));
+        if [p0, p1] != [0, 0] || !(2..=LONGEST).contains(&length) {
+            return Err("what it sends is not Modbus TCP: is it framing = \"rtu\"?".to_owned());
+        }
+        if bytes.len() >= HEAD + length {
+            let frame = bytes.drain(..HEAD + length).skip(HEAD).collect();
+            return Ok(Some((u16::from_be_bytes([t0, t1]), frame)));
+        }
+    }
+    Ok(None)
 }
 
 /// CRC-16/MODBUS.

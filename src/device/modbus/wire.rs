@@ -2,7 +2,11 @@
 //!
 //! An answer on a line says neither what it answers nor when that was asked. So what is there before a question is
 //! thrown away, an answer counts only with the unit, function and length that were asked for, and one that was given up
-//! has the turnaround to pass. Noise before and behind an answer is survived (`frame`).
+//! has the turnaround to pass. Noise before and behind an answer is survived (`frame`). On some lines what is said comes
+//! back, and the answer to a write of one register is the same again: reads tell whether it is such a line.
+//!
+//! Behind a server there may be a line on which it waits for a slave longer than we do: the next question waits for the
+//! end of the one before, which has a number.
 
 use std::future::Future;
 use std::time::Duration;
@@ -25,6 +29,9 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// More than the longest frame with noise around it; what is more is noise.
 const MOST_BYTES: usize = 4096;
+
+/// How many times `timeout` more a server may wait for a slave, before the next question is asked.
+const HOLD: u32 = 2;
 
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +59,10 @@ pub(super) struct Wire {
     /// A question is under way, whose answer may come until then.
     owed_until: Option<Instant>,
     transaction: u16,
+    /// By TCP: the server is still at that one, as far as we know until then.
+    held_until: Option<Instant>,
+    /// Whether what is said comes back.
+    echoes: bool,
 }
 
 #[derive(Debug)]
@@ -73,13 +84,32 @@ impl Wire {
             (Some(settings), _) => Way::Port(Port::open(&settings, &Tape::idle()).await?),
             (None, address) => Way::Stream(connect(address.as_deref().unwrap_or_default()).await?),
         };
-        let (bus, tape, now) = (bus.clone(), tape.clone(), Instant::now());
-        Ok(Wire { way, bus, tape, heard: time::now(), quiet_until: now, owed_until: None, transaction: 0 })
+        Ok(Wire {
+            way,
+            bus: bus.clone(),
+            tape: tape.clone(),
+            heard: time::now(),
+            quiet_until: Instant::now(),
+            owed_until: None,
+            transaction: 0,
+            held_until: None,
+            echoes: false,
+        })
     }
 
     /// It is this device's turn.
     pub(super) fn turn_to(&mut self, tape: &Tape) {
         self.tape = tape.clone();
+    }
+
+    /// Whether what is said comes back.
+    pub(super) fn echoes(&self) -> bool {
+        self.echoes
+    }
+
+    /// Says so.
+    pub(super) fn set_echoes(&mut self, echoes: bool) {
+        self.echoes = echoes;
     }
 
     /// When the last answer came.
@@ -116,7 +146,13 @@ impl Wire {
             sleep_until(self.quiet_until).await;
             return Ok(Vec::new());
         }
-        let found = self.listen(unit, request, end + self.bus.timeout.0).await;
+        let until = end + self.bus.timeout.0;
+        // Until its end is known, it may be under way.
+        self.held_until = is_tcp.then(|| until + self.bus.timeout.0 * HOLD);
+        let found = self.listen(unit, request, &frame, until).await;
+        if !matches!(found, Err(Trouble::Silence(_))) {
+            self.held_until = None;
+        }
         self.owed_until = None;
         // What comes behind an answer that was given up, or was damaged, has its time to pass.
         let pause = if matches!(found, Err(Trouble::Silence(_) | Trouble::Damaged)) && !is_tcp {
@@ -132,8 +168,11 @@ impl Wire {
         }
     }
 
-    async fn listen(&mut self, unit: u8, request: &Request, until: Instant) -> Result<Answer, Trouble> {
+    async fn listen(&mut self, unit: u8, request: &Request, said: &[u8], until: Instant) -> Result<Answer, Trouble> {
         let (mut bytes, mut count) = (Vec::new(), 0);
+        let is_read = matches!(request, Request::Read { .. });
+        // What is looked for first.
+        let mut echo = (!self.bus.is_modbus_tcp() && (is_read || self.echoes)).then_some(said);
         let mut chunk = [0; 512];
         loop {
             let Ok(more) = timeout_at(until, self.way.read(&mut chunk, &self.tape)).await else {
@@ -144,13 +183,24 @@ impl Wire {
             self.heard = at.unwrap_or_else(|| self.tape.heard(more));
             count += more.len();
             bytes.extend_from_slice(more);
+            if let Some(said) = echo
+                && let Some(at) = bytes.windows(said.len()).position(|part| part == said)
+            {
+                bytes.drain(..at + said.len());
+                (echo, self.echoes) = (None, true);
+            }
             let found = if self.bus.is_modbus_tcp() {
                 frame::take_tcp(&mut bytes, self.transaction, unit, request).map_err(|text| self.way.lost(&text))?
+            } else if echo.is_some() && !is_read {
+                Found::Nothing
             } else {
                 frame::find_rtu(&bytes, unit, request)
             };
             match found {
-                Found::Answer(answer) => return Ok(answer),
+                Found::Answer(answer) => {
+                    self.echoes &= echo.is_none();
+                    return Ok(answer);
+                }
                 Found::Damaged => return Err(Trouble::Damaged),
                 Found::Nothing => drop(bytes.drain(..bytes.len().saturating_sub(MOST_BYTES))),
             }
@@ -163,11 +213,16 @@ impl Wire {
             self.quiet_until = self.quiet_until.max(until);
         }
         sleep_until(self.quiet_until).await;
+        if let Some(player) = self.tape.player() {
+            // What the board read until the line was free is on no tape; when it was, is.
+            if let (Some(held), Some((_, sent))) = (self.held_until.take(), player.next_sent()) {
+                sleep_until(sent.min(held)).await;
+            }
+            return Ok(());
+        }
+        self.pass_held().await?;
         if let Way::Port(port) = &self.way {
             port.forget_input()?;
-        }
-        if let Way::Tape = self.way {
-            return Ok(());
         }
         let mut chunk = [0; 512];
         while let Some(more) = self.way.read(&mut chunk, &self.tape).now_or_never() {
@@ -177,6 +232,24 @@ impl Wire {
                 self.way = Way::Stream(connect(address).await?);
             }
         }
+        Ok(())
+    }
+}
+
+impl Wire {
+    /// Waits for the end of the question that the server may still be at.
+    async fn pass_held(&mut self) -> Result<(), Trouble> {
+        let Some(until) = self.held_until else { return Ok(()) };
+        let (mut bytes, mut chunk) = (Vec::new(), [0; 512]);
+        while let Ok(more) = timeout_at(until, self.way.read(&mut chunk, &self.tape)).await {
+            // A connection that ends is made anew behind this.
+            let Ok((more, _)) = more else { break };
+            bytes.extend_from_slice(chunk.get(..more).unwrap_or_default());
+            if frame::ends_tcp(&mut bytes, self.transaction).map_err(|text| self.way.lost(&text))? {
+                break;
+            }
+        }
+        self.held_until = None;
         Ok(())
     }
 }

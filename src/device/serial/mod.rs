@@ -11,6 +11,7 @@
 mod config;
 mod discover;
 mod ear;
+#[cfg(feature = "desk")]
 mod examine;
 mod frame;
 mod framing;
@@ -31,10 +32,14 @@ use self::frame::Framer;
 use self::framing::Framing;
 use self::life::Life;
 use self::request::{Poll, Question};
-use super::decode::{Check, Decoder, From, Keys, Mark, Slot, Undecodable};
+#[cfg(feature = "desk")]
+use super::Finding;
+#[cfg(feature = "desk")]
+use super::decode::From;
+use super::decode::{Check, Decoder, Keys, Mark, Slot, Undecodable};
 use super::port::{self, Port};
 use super::template::Template;
-use super::{Built, DeviceError, DeviceIo, Driver, Finding, Kind, Run, Shape, Spec};
+use super::{Built, DeviceError, DeviceIo, Driver, Kind, Run, Shape, Spec};
 use crate::model::{self, Fault, PointName, Value};
 
 /// Sensors and actuators on a serial port.
@@ -69,6 +74,7 @@ struct Reader {
     /// Only from answers to this poll.
     poll: Option<String>,
     /// Where in the frame it stands.
+    #[cfg(feature = "desk")]
     from: Option<From>,
 }
 
@@ -144,7 +150,13 @@ fn make(spec: Spec) -> Result<(Serial, Vec<Shape>), Vec<Fault>> {
         shapes.push(Shape { writable: is_writable, value_type, holds: false });
         // A point that is only written takes nothing from a frame.
         if keys.from.is_some() || !is_writable {
-            readers.push(Reader { name, when, poll: keys.poll, from: keys.from.clone() });
+            readers.push(Reader {
+                name,
+                when,
+                poll: keys.poll,
+                #[cfg(feature = "desk")]
+                from: keys.from.clone(),
+            });
             places.push((keys.from, value_type));
         }
     }
@@ -172,6 +184,7 @@ impl Driver for Serial {
         vec![PathBuf::from(&self.config.port)]
     }
 
+    #[cfg(feature = "desk")]
     fn examine(&self, bytes: &[u8]) -> Option<Vec<Finding>> {
         Some(self.look_into(bytes))
     }

@@ -1,15 +1,26 @@
 //! One file of the kernel's: its value, in the kernel's own scale.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use regex_lite::Regex;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::retry_on_intr;
 
-use super::find::{Beside, find};
+use super::find::{Beside, find, trimmed};
 use crate::device::access;
 use crate::model::{Fault, Value, ValueType};
+
+/// So long a driver may say that it has no value yet. The longest first conversion of the kernel's drivers for thermometers is half of this (tmp108 and its kin: 27 to 35 ms; the slow
+/// resolutions of others: half a second).
+const CONVERSION: Duration = Duration::from_secs(1);
+
+/// What the kernel calls a 1-Wire bus, but for its number.
+const BUS: &str = "w1_bus_master";
 
 /// A file, and how its text is read.
 #[derive(Debug)]
@@ -19,6 +30,8 @@ pub(super) struct Attribute {
     pattern: Option<Regex>,
     /// The text is the value, whatever it looks like.
     text: bool,
+    /// The value is on or off.
+    switch: bool,
 }
 
 impl Attribute {
@@ -33,7 +46,8 @@ impl Attribute {
         if pattern.as_ref().is_some_and(|pattern| pattern.captures_len() != 2) {
             return Err(Fault::at("pattern", "expected one group, such as \"t=(-?[0-9]+)\""));
         }
-        Ok(Attribute { path, matches, pattern, text: value_type == Some(ValueType::Text) })
+        let is = |wanted| value_type == Some(wanted);
+        Ok(Attribute { path, matches, pattern, text: is(ValueType::Text), switch: is(ValueType::Bool) })
     }
 
     /// The file, as it is called now.
@@ -45,7 +59,7 @@ impl Attribute {
         let path = self.path()?;
         let text = text(&path)?;
         let text = match &self.pattern {
-            None => text.trim(),
+            None => trimmed(&text),
             Some(pattern) => pattern
                 .captures(&text)
                 .and_then(|captures| captures.get(1))
@@ -54,6 +68,9 @@ impl Attribute {
         };
         if self.text {
             return Ok(Value::text(text));
+        }
+        if self.switch && most_of_led(&path).is_some() {
+            return Ok(number(text).map_or_else(|| Value::text(text), |raw| Value::Bool(raw.as_f64() != Some(0.0))));
         }
         Ok(match number(text) {
             Some(raw) if self.pattern.is_none() => meaning(&path, raw),
@@ -65,11 +82,20 @@ impl Attribute {
     pub(super) fn write(&self, value: &Value) -> Result<(), String> {
         let path = self.path()?;
         let text = match value {
-            Value::Bool(on) => u8::from(*on).to_string(),
+            // How bright that is, the LED's driver knows: 1 is on of one that is a line, and dark of most others.
+            Value::Bool(true) => most_of_led(&path).unwrap_or_else(|| "1".to_owned()),
+            Value::Bool(false) => "0".to_owned(),
             other => other.to_string(),
         };
         put(&path, &text)
     }
+}
+
+/// The brightness of an LED that is on.
+fn most_of_led(path: &Path) -> Option<String> {
+    let is_led = path.file_name().is_some_and(|name| name == "brightness");
+    let most = is_led.then(|| fs::read_to_string(path.with_file_name("max_brightness")).ok()).flatten()?;
+    Some(most.trim().to_owned()).filter(|most| most.parse::<u32>().is_ok())
 }
 
 /// What a number means. Of Industrial I/O, `…_raw` is worth (raw + offset) × scale, which stand beside it for the channel,
@@ -117,18 +143,50 @@ fn number(text: &str) -> Option<Value> {
     whole.or_else(|| text.parse::<f64>().ok().filter(|number| number.is_finite()).map(Value::Float))
 }
 
-/// The text of a file of the kernel's.
+/// The text of a file of the kernel's. A driver that has no value yet, since its chip converts, says so: it is asked again.
 pub(super) fn text(path: &Path) -> Result<String, String> {
-    fs::read_to_string(path).map_err(|error| refusal(path, &error))
+    let _turn = turn(path);
+    let end = Instant::now() + CONVERSION;
+    loop {
+        match fs::read_to_string(path) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < end => wait(),
+            read => return read.map_err(|error| refusal(path, &error)),
+        }
+    }
+}
+
+/// The bus of a file of 1-Wire, for who asks it alone, until it is dropped. It does one thing at a time anyway; and who waits for it
+/// in the kernel's driver of thermometers (w1_therm, Linux 6.12) and is stopped meanwhile spins there, on a board of one core
+/// for ever.
+fn turn(path: &Path) -> Option<File> {
+    let path = path.canonicalize().ok()?;
+    let is_bus = |folder: &&Path| folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(BUS));
+    let bus = File::open(path.ancestors().skip(1).find(is_bus)?).ok()?;
+    // Where it can't be locked, it is asked as others do.
+    retry_on_intr(|| flock(&bus, FlockOperation::LockExclusive)).ok().map(|()| bus)
+}
+
+/// A moment, in a thread that waits for the kernel.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "in a thread of its own, and neither udev nor a conversion has another sign"
+)]
+pub(super) fn wait() {
+    thread::sleep(Duration::from_millis(20));
 }
 
 /// Writes all of it at once, as the kernel wants it.
 pub(super) fn put(path: &Path, text: &str) -> Result<(), String> {
+    let _turn = turn(path);
     fs::write(path, text).map_err(|error| match error.raw_os_error() {
         Some(libc::EROFS) => format!(
             "{} is read-only for the service: its drop-in sysfs-gpio.conf opens /sys (docs/SERVICE.md)",
             path.display()
         ),
+        // A channel of PWM that drives an LED, a converter whose buffer runs.
+        Some(libc::EBUSY) => {
+            format!("{}: what it is for is in use by a driver of the kernel, or another program", path.display())
+        }
         _ => refusal(path, &error),
     })
 }
@@ -187,6 +245,58 @@ mod tests {
         let text =
             Attribute::new(root.path().join("in_temp_raw"), BTreeMap::new(), None, Some(ValueType::Text)).unwrap();
         assert_eq!(text.read(), Ok(Value::text("300")));
+    }
+
+    #[test]
+    fn a_led_that_is_on_is_as_bright_as_it_can_be() {
+        let root = tree(&[
+            ("red/brightness", "0\n"),
+            ("red/max_brightness", "1\n"),
+            ("white/brightness", "0\n"),
+            ("white/max_brightness", "255\n"),
+            ("relay/enable", "0\n"),
+        ]);
+        for (file, expected) in [("red/brightness", "1"), ("white/brightness", "255"), ("relay/enable", "1")] {
+            let path = root.path().join(file);
+            let attribute = Attribute::new(path.clone(), BTreeMap::new(), None, Some(ValueType::Bool)).unwrap();
+            for (on, text) in [(true, expected), (false, "0")] {
+                attribute.write(&Value::Bool(on)).unwrap();
+                assert_eq!(fs::read_to_string(&path).unwrap(), text, "{file}");
+                let found = attribute.read().unwrap();
+                assert_eq!(found.convert(ValueType::Bool), Ok(Value::Bool(on)), "{file}");
+            }
+        }
+        // Somebody else dimmed it: on it is.
+        let path = root.path().join("white/brightness");
+        fs::write(&path, "7\n").unwrap();
+        let read = |wanted| Attribute::new(path.clone(), BTreeMap::new(), None, wanted).unwrap().read();
+        assert_eq!(read(Some(ValueType::Bool)), Ok(Value::Bool(true)));
+        assert_eq!(read(None), Ok(Value::Int(7)));
+    }
+
+    #[test]
+    fn a_bus_of_1_wire_is_asked_by_one_at_a_time() {
+        let root = tree(&[("devices/w1_bus_master1/28-01/temperature", "21500\n"), ("hwmon0/name", "w1_slave_temp\n")]);
+        let link = root.path().join("28-01");
+        std::os::unix::fs::symlink(root.path().join("devices/w1_bus_master1/28-01"), &link).unwrap();
+        let other = turn(&link.join("temperature")).expect("it is on a bus");
+        let (answer, answers) = std::sync::mpsc::channel();
+        let path = link.join("temperature");
+        let reader = thread::spawn(move || answer.send(text(&path)).unwrap());
+        assert!(answers.recv_timeout(Duration::from_millis(50)).is_err(), "two at a time");
+        drop(other);
+        assert_eq!(answers.recv().unwrap(), Ok("21500\n".to_owned()));
+        reader.join().unwrap();
+        // Nothing else waits for anybody.
+        assert!(turn(&root.path().join("hwmon0/name")).is_none());
+    }
+
+    #[test]
+    fn a_text_of_the_device_tree_ends_before_its_nul() {
+        let root = tree(&[("model", "Raspberry Pi 3 Model B Rev 1.2\0"), ("temp", "21500\n\0")]);
+        let read = |file| Attribute::new(root.path().join(file), BTreeMap::new(), None, None).unwrap().read();
+        assert_eq!(read("model"), Ok(Value::text("Raspberry Pi 3 Model B Rev 1.2")));
+        assert_eq!(read("temp"), Ok(Value::Int(21500)));
     }
 
     #[test]

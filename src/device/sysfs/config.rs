@@ -29,7 +29,7 @@ pub(super) struct Config {
 pub(super) struct PointConfig {
     /// The file, from `/` on; `*` and `?` stand for what the kernel numbers. Of PWM: the folder of the chip.
     pub path: PathBuf,
-    /// What files beside it must hold, by their names, so that one is found of several.
+    /// What files beside it must hold, as a whole or as one of their lines, by their names, so that one is found of several.
     #[serde(default, rename = "match")]
     pub matches: BTreeMap<String, String>,
     /// Where in the text the value stands: the first group of this pattern, in the syntax of the crate `regex-lite`.

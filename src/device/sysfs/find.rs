@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
+use crate::device::pattern::fits;
+
 /// More files than this are not told apart by a person either.
 const MOST: usize = 1000;
 
@@ -25,7 +27,7 @@ pub(super) fn find(path: &Path, matches: &BTreeMap<String, String>, beside: Besi
     };
     let holds = |path: &PathBuf| {
         let text = |file: &String| fs::read_to_string(folder(path).join(file)).unwrap_or_default();
-        matches.iter().all(|(file, wanted)| text(file).trim() == wanted)
+        matches.iter().all(|(file, wanted)| says(&text(file), wanted))
     };
     let (found, others): (Vec<PathBuf>, Vec<PathBuf>) = named.into_iter().partition(holds);
     match found.as_slice() {
@@ -35,7 +37,7 @@ pub(super) fn find(path: &Path, matches: &BTreeMap<String, String>, beside: Besi
             let held = others.iter().take(LISTED).map(|path| {
                 let files = matches.keys().map(|file| {
                     let text = fs::read_to_string(folder(path).join(file)).unwrap_or_default();
-                    format!("{file} = {:?}", text.trim())
+                    format!("{file} = {:?}", trimmed(&text))
                 });
                 format!("{} has {}", path.display(), files.collect::<Vec<_>>().join(", "))
             });
@@ -51,6 +53,17 @@ pub(super) fn find(path: &Path, matches: &BTreeMap<String, String>, beside: Besi
             ))
         }
     }
+}
+
+/// Whether a file has this text, as a whole or as one of its lines: `uevent` has several. Of the device tree's files each text
+/// ends with a NUL instead, and `compatible` has several of them.
+fn says(text: &str, wanted: &str) -> bool {
+    trimmed(text) == wanted || text.split(['\n', '\0']).any(|line| line.trim() == wanted && !line.is_empty())
+}
+
+/// Without what surrounds the text.
+pub(super) fn trimmed(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_whitespace() || c == '\0')
 }
 
 /// Where the files are that tell one from another.
@@ -89,46 +102,10 @@ fn named(path: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Whether a name fits a pattern: `*` stands for any characters, `?` for one.
-fn fits(pattern: &str, name: &str) -> bool {
-    let mut rest = pattern.chars();
-    match rest.next() {
-        None => name.is_empty(),
-        Some('*') => {
-            let mut tails = name.char_indices().map(|(at, _)| at).chain([name.len()]);
-            tails.any(|at| name.get(at..).is_some_and(|tail| fits(rest.as_str(), tail)))
-        }
-        Some(wanted) => {
-            let mut characters = name.chars();
-            characters.next().is_some_and(|found| wanted == '?' || wanted == found)
-                && fits(rest.as_str(), characters.as_str())
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::device::testing::tree;
-
-    #[test]
-    fn a_pattern_stands_for_what_the_kernel_numbers() {
-        for (pattern, name, expected) in [
-            ("hwmon*", "hwmon0", true),
-            ("hwmon*", "hwmon", true),
-            ("hwmon?", "hwmon12", false),
-            ("iio:device?", "iio:device0", true),
-            ("*_input", "temp1_input", true),
-            ("*_input", "temp1_label", false),
-            ("t*1*t", "temp1_input", true),
-            ("*", "", true),
-            ("?", "", false),
-            ("28-*", "28-0316ä", true),
-            ("28-?", "28-ä", true),
-        ] {
-            assert_eq!(fits(pattern, name), expected, "{pattern} {name}");
-        }
-    }
 
     #[test]
     fn one_file_is_found_by_what_stands_beside_it() {
@@ -141,6 +118,11 @@ mod tests {
             ("hwmon2/name", "lm75\n"),
             ("hwmon2/device/serial", "8\n"),
             ("hwmon2/temp1_input", "22000\n"),
+            ("pwmchip0/device/uevent", "DRIVER=pwm-gpio\nOF_NAME=pwm-fan\nOF_COMPATIBLE_0=pwm-gpio\n"),
+            ("pwmchip1/device/uevent", "DRIVER=pwm-gpio\nOF_NAME=pwm-valve\nOF_COMPATIBLE_0=pwm-gpio\n"),
+            ("pwmchip0/device/of_node/name", "pwm-fan\0"),
+            ("pwmchip1/device/of_node/name", "pwm-valve\0"),
+            ("pwmchip0/device/of_node/compatible", "maker,fan\0pwm-gpio\0"),
         ]);
         let matching = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
             pairs.iter().map(|(file, text)| ((*file).to_owned(), (*text).to_owned())).collect()
@@ -157,6 +139,17 @@ mod tests {
             Ok("/hwmon2/temp1_input".to_owned())
         );
         assert_eq!(look("hwmon*", &[("name", "cpu_thermal")], Beside::Within), Ok("/hwmon0".to_owned()));
+        // A line of several, and texts of the device tree.
+        for pair in [
+            ("device/uevent", "OF_NAME=pwm-valve"),
+            ("device/of_node/name", "pwm-valve"),
+            ("device/uevent", "DRIVER=pwm-gpio\nOF_NAME=pwm-valve\nOF_COMPATIBLE_0=pwm-gpio"),
+        ] {
+            assert_eq!(look("pwmchip*", &[pair], Beside::Within), Ok("/pwmchip1".to_owned()), "{pair:?}");
+        }
+        for pair in [("device/of_node/compatible", "pwm-gpio"), ("device/of_node/compatible", "maker,fan")] {
+            assert_eq!(look("pwmchip*", &[pair], Beside::Within), Ok("/pwmchip0".to_owned()), "{pair:?}");
+        }
         assert_eq!(look("hwmon1/temp1_input", &[], Beside::It), Ok("/hwmon1/temp1_input".to_owned()));
         assert_eq!(look("hwmon9/temp1_input", &[], Beside::It), Err("there is no /hwmon9/temp1_input".to_owned()));
         assert_eq!(

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use self::attribute::Attribute;
 use self::config::{Config, PointConfig};
@@ -195,6 +195,24 @@ fn ask(
     Some(spawn_blocking(move || question(&asked.0)))
 }
 
+/// How often it is tried to ask a file that is being asked.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Asks once nobody else does, and waits for the answer: for so long in all. The error is [`BUSY`] where it was not asked.
+async fn ask_in_turn(
+    source: &Arc<Source>,
+    patience: Duration,
+    question: impl FnOnce(&Source) -> Result<Value, String> + Clone + Send + 'static,
+) -> Result<Value, String> {
+    let end = Instant::now() + patience;
+    loop {
+        match ask(source, question.clone()) {
+            None if Instant::now() + PAUSE < end => sleep(PAUSE).await,
+            asked => return answered(asked, patience).await,
+        }
+    }
+}
+
 /// Ends being busy, also by a panic.
 struct Busy(Arc<Source>);
 
@@ -290,7 +308,7 @@ impl Sysfs {
     async fn open_outputs(&self, io: &mut DeviceIo) -> Result<(), DeviceError> {
         let mut values = Vec::new();
         for (name, source) in self.points.iter().filter(|(_, source)| source.output) {
-            let value = answered(ask(source, Source::open), PATIENCE).await;
+            let value = ask_in_turn(source, PATIENCE, Source::open).await;
             values.push((name.clone(), value.map_err(|text| DeviceError::Open(format!("point `{name}`: {text}")))?));
         }
         io.opened(values).await;
@@ -319,10 +337,11 @@ impl Sysfs {
             // What could not begin in time does not begin behind its answer.
             let given_up = Arc::new(AtomicBool::new(false));
             let over = Arc::clone(&given_up);
-            let asked = ask(&source, move |source| {
+            // It may be looked at just now, as it is from time to time.
+            let answer = ask_in_turn(&source, WRITE_PATIENCE, move |source| {
                 if over.load(Ordering::Acquire) { Err("it came too late".to_owned()) } else { source.write(&value) }
-            });
-            let answer = answered(asked, WRITE_PATIENCE).await;
+            })
+            .await;
             given_up.store(true, Ordering::Release);
             match answer {
                 Ok(value) => done.push((name, value)),

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use super::attribute::{put, text};
+use super::attribute::{put, text, wait};
 use super::config::Pwm;
 use super::find::{Beside, find};
 use crate::model::Value;
@@ -101,9 +100,4 @@ fn ask(channel: &Path, what: &str) -> Result<u64, String> {
     let path = channel.join(what);
     let text = text(&path)?;
     text.trim().parse().map_err(|_| format!("{} holds {:?}, which is no number", path.display(), text.trim()))
-}
-
-#[expect(clippy::disallowed_methods, reason = "in a thread of its own, and udev has no other sign")]
-fn wait() {
-    thread::sleep(Duration::from_millis(20));
 }

@@ -1,6 +1,7 @@
 //! The driver with files that look like the kernel's; with the kernel's own it runs in tests/lab.
 
 use std::fs;
+use std::time::Duration;
 
 use crate::device::testing::{Rig, bad, faults, good, tree};
 use crate::model::{Answer, Value, WriteError};
@@ -104,11 +105,6 @@ async fn a_file_that_hangs_costs_one_thread_and_no_other_point() {
     hang(&file);
     let point = |name: &str| format!("[device.board.point.{name}]\npath = \"{{root}}/{name}\"\n");
     let text = device(root.path(), &(point("a") + &point("b")));
-    let source = |path: &std::path::Path| {
-        let attribute = super::Attribute::new(path.to_owned(), std::collections::BTreeMap::new(), None, None).unwrap();
-        let (what, every, busy) = (super::What::File(attribute), std::time::Duration::from_secs(1), false.into());
-        std::sync::Arc::new(super::Source { what, every, output: false, busy })
-    };
     let hanging = source(&file);
     let asked = super::ask(&hanging, super::Source::read);
     assert!(asked.is_some() && super::ask(&hanging, super::Source::read).is_none());
@@ -124,6 +120,39 @@ async fn a_file_that_hangs_costs_one_thread_and_no_other_point() {
     }
     assert!(super::ask(&hanging, |_| Ok(Value::Int(1))).is_some());
     fs::remove_file(&file).unwrap();
+}
+
+/// A source of this file.
+fn source(path: &std::path::Path) -> std::sync::Arc<super::Source> {
+    let attribute = super::Attribute::new(path.to_owned(), std::collections::BTreeMap::new(), None, None).unwrap();
+    let (what, every, busy) = (super::What::File(attribute), Duration::from_secs(1), false.into());
+    std::sync::Arc::new(super::Source { what, every, output: false, busy })
+}
+
+#[tokio::test]
+async fn who_writes_a_file_that_is_looked_at_waits_for_that() {
+    let root = tree(&[("brightness", "0")]);
+    let source = source(&root.path().join("brightness"));
+    let (let_go, held) = std::sync::mpsc::channel::<()>();
+    let looking = super::ask(&source, move |source| {
+        held.recv().unwrap();
+        source.read()
+    });
+    let write = super::ask_in_turn(&source, Duration::from_secs(60), |source| source.write(&Value::Int(7)));
+    // Only who waits for its turn gets it.
+    let (written, ()) = tokio::join!(write, async {
+        tokio::task::yield_now().await;
+        let_go.send(()).unwrap();
+    });
+    assert_eq!(written, Ok(Value::Int(7)));
+    assert_eq!(looking.unwrap().await.unwrap(), Ok(Value::Int(0)));
+    // A file that never answers is given up, and was not written.
+    let (let_go, held) = std::sync::mpsc::channel::<()>();
+    let hanging = super::ask(&source, move |source| held.recv().map_err(|error| error.to_string()).and(source.read()));
+    let late = super::ask_in_turn(&source, Duration::from_millis(20), |source| source.write(&Value::Int(9))).await;
+    assert_eq!(late, Err(super::BUSY.to_owned()));
+    let_go.send(()).unwrap();
+    assert_eq!(hanging.unwrap().await.unwrap(), Ok(Value::Int(7)));
 }
 
 #[tokio::test]

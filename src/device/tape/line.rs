@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use serde_json::{Map, Value as Json};
 
-use crate::model::{BootId, DeviceName, Limit, PointName, Timestamp, Value, time};
+#[cfg(feature = "desk")]
+use crate::model::time;
+use crate::model::{BootId, DeviceName, Limit, PointName, Timestamp, Value};
 
 /// The one format there is. What a later one changes, this program can't know.
 pub(super) const FORMAT: u64 = 1;
@@ -62,6 +64,7 @@ pub enum What {
 }
 
 impl What {
+    #[cfg(feature = "desk")]
     /// Whether nothing of the driver's life is behind this.
     pub(super) fn is_an_end(&self) -> bool {
         matches!(self, What::Lost(_) | What::End(_))
@@ -92,8 +95,12 @@ pub struct Seed {
     pub held: Vec<u8>,
     /// Whether the next frame is left out. `None`: as the config says.
     pub skip: Option<bool>,
-    /// A late answer may come, with so many bytes of data.
-    pub owed: Option<usize>,
+    /// Questions that may still be answered late, oldest first, in the bytes of their protocol.
+    pub owed: Vec<Vec<u8>>,
+    /// A question that was answered. Empty: none is known.
+    pub known: Vec<u8>,
+    /// Whether what is said comes back. `None`: nobody knows.
+    pub echoes: Option<bool>,
     /// On which side of their limits points are.
     pub places: Vec<(PointName, Limit)>,
 }
@@ -111,6 +118,7 @@ impl Head {
         )
     }
 
+    #[cfg(feature = "desk")]
     fn read(line: &str) -> Result<Self, String> {
         let no_recording = || "it is no recording of `sluicegate record`".to_owned();
         let line = object(line).map_err(|_| no_recording())?;
@@ -173,6 +181,7 @@ impl Event {
         line + "}"
     }
 
+    #[cfg(feature = "desk")]
     /// The CRC-32 that it has, if it is the end.
     pub fn end(&self) -> Option<u32> {
         match self.what {
@@ -183,17 +192,15 @@ impl Event {
 
     /// Whether this line is the end.
     pub fn is_end(line: &str) -> bool {
-        Event::read(line).is_ok_and(|event| event.end().is_some())
+        object(line).is_ok_and(|line| line.contains_key("end"))
     }
 
     /// How many events this line says were missed.
     pub fn missed(line: &str) -> u64 {
-        match Event::read(line) {
-            Ok(Event { what: What::Missed(count), .. }) => count,
-            _ => 0,
-        }
+        object(line).ok().and_then(|line| line.get("missed")?.as_u64()).unwrap_or_default()
     }
 
+    #[cfg(feature = "desk")]
     /// Reads a line.
     ///
     /// # Errors
@@ -245,7 +252,14 @@ impl Seed {
             parts.push(format!(r#""held":{}"#, hex(&self.held)));
         }
         parts.extend(self.skip.map(|skip| format!(r#""skip":{skip}"#)));
-        parts.extend(self.owed.map(|owed| format!(r#""owed":{owed}"#)));
+        if !self.owed.is_empty() {
+            let owed: Vec<String> = self.owed.iter().map(|owed| hex(owed)).collect();
+            parts.push(format!(r#""owed":[{}]"#, owed.join(",")));
+        }
+        if !self.known.is_empty() {
+            parts.push(format!(r#""known":{}"#, hex(&self.known)));
+        }
+        parts.extend(self.echoes.map(|echoes| format!(r#""echoes":{echoes}"#)));
         for (point, place) in &self.places {
             let place = match place {
                 Limit::Normal => "normal",
@@ -258,14 +272,19 @@ impl Seed {
         format!("{{{}}}", parts.join(","))
     }
 
+    #[cfg(feature = "desk")]
     fn read(body: &Map<String, Json>) -> Result<Self, String> {
         let mut seed = Seed::default();
         for key in body.keys() {
             match (key.as_str(), key.strip_prefix("limit:")) {
                 ("held", _) => seed.held = unhex(body, key)?,
-                ("skip", _) => seed.skip = Some(body.get(key).and_then(Json::as_bool).ok_or("`skip` is no bool")?),
+                ("known", _) => seed.known = unhex(body, key)?,
+                ("skip", _) => seed.skip = Some(truth(body, key)?),
+                ("echoes", _) => seed.echoes = Some(truth(body, key)?),
                 ("owed", _) => {
-                    seed.owed = Some(number(body, key)?.try_into().map_err(|_| "`owed` is no count of bytes")?);
+                    let owed = body.get(key).and_then(Json::as_array).ok_or("`owed` is no list")?;
+                    let owed = owed.iter().map(|owed| base16ct::mixed::decode_vec(owed.as_str()?).ok());
+                    seed.owed = owed.collect::<Option<_>>().ok_or("`owed` is not bytes in hexadecimal digits")?;
                 }
                 (_, Some(name)) => {
                     let place = match string(body, key)? {
@@ -283,6 +302,7 @@ impl Seed {
     }
 }
 
+#[cfg(feature = "desk")]
 /// Reads a recording.
 ///
 /// # Errors
@@ -305,6 +325,7 @@ pub fn read(text: &str) -> Result<(Head, Vec<Event>), String> {
     }
 }
 
+#[cfg(feature = "desk")]
 /// The CRC-32 of lines as they stand in the file.
 pub fn sum<'a>(lines: impl Iterator<Item = &'a str>) -> u32 {
     let mut sum = crc32fast::Hasher::new();
@@ -349,6 +370,7 @@ fn valued(point: &PointName, value: &Value) -> String {
     format!(r#"{{"point":"{point}","{name}":{}}}"#, text(&value.to_string()))
 }
 
+#[cfg(feature = "desk")]
 fn point_and_value(body: &Json) -> Result<(PointName, Value), String> {
     let body = body.as_object().ok_or("expected an object with `point` and its value")?;
     let name = point(string(body, "point")?)?;
@@ -376,22 +398,32 @@ fn object(line: &str) -> Result<Map<String, Json>, String> {
     }
 }
 
+#[cfg(feature = "desk")]
 fn string<'a>(line: &'a Map<String, Json>, key: &str) -> Result<&'a str, String> {
     line.get(key).and_then(Json::as_str).ok_or_else(|| format!("expected `{key}`, a text"))
 }
 
+#[cfg(feature = "desk")]
+fn truth(line: &Map<String, Json>, key: &str) -> Result<bool, String> {
+    line.get(key).and_then(Json::as_bool).ok_or_else(|| format!("expected `{key}`, true or false"))
+}
+
+#[cfg(feature = "desk")]
 fn number(line: &Map<String, Json>, key: &str) -> Result<u64, String> {
     line.get(key).and_then(Json::as_u64).ok_or_else(|| format!("expected `{key}`, a whole number"))
 }
 
+#[cfg(feature = "desk")]
 fn point(name: &str) -> Result<PointName, String> {
     PointName::new(name).map_err(|error| error.to_string())
 }
 
+#[cfg(feature = "desk")]
 fn unhex(line: &Map<String, Json>, key: &str) -> Result<Vec<u8>, String> {
     base16ct::mixed::decode_vec(string(line, key)?).map_err(|_| format!("`{key}` is not bytes in hexadecimal digits"))
 }
 
+#[cfg(feature = "desk")]
 /// Seconds; a century is more than any recording has.
 fn duration(line: &Map<String, Json>, key: &str) -> Result<Duration, String> {
     let found = line.get(key).and_then(Json::as_f64).filter(|seconds| (0.0..4e9).contains(seconds));
@@ -401,6 +433,7 @@ fn duration(line: &Map<String, Json>, key: &str) -> Result<Duration, String> {
     time.ok_or_else(|| format!("expected `{key}`, a number of seconds"))
 }
 
+#[cfg(feature = "desk")]
 fn date(line: &Map<String, Json>, key: &str) -> Result<Option<Duration>, String> {
     /// 2200: a date that no clock shows and no text can hold is not to be reckoned with.
     const LATEST: Duration = Duration::from_secs(7_258_118_400);

@@ -10,7 +10,9 @@
 //! Recording never holds the device back: what whoever records does not take in time is missed, and said to be.
 
 mod line;
+#[cfg_attr(not(feature = "desk"), path = "no_player.rs")]
 mod player;
+#[cfg(feature = "desk")]
 #[cfg(test)]
 mod tests;
 
@@ -21,9 +23,12 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 
+#[cfg(feature = "desk")]
 use self::line::digits;
-pub use self::line::{Event, Head, read, sum};
+pub use self::line::{Event, Head};
 pub(super) use self::line::{Report, Seed, What};
+#[cfg(feature = "desk")]
+pub use self::line::{read, sum};
 use self::player::Player;
 use super::DeviceError;
 use crate::model::{DeviceName, PointName, Timestamp, Value, time};
@@ -45,6 +50,7 @@ pub struct Tape(Arc<Inner>);
 #[derive(Debug)]
 enum Inner {
     Board(Board),
+    #[cfg(feature = "desk")]
     Desk(Player),
     Idle,
 }
@@ -171,6 +177,7 @@ impl Drop for Recording {
 
 impl Tape {
     /// A tape that plays a recording, from now on.
+    #[cfg(feature = "desk")]
     pub fn play(head: Head, events: Vec<Event>) -> Self {
         Tape(Arc::new(Inner::Desk(Player::new(head, events))))
     }
@@ -178,6 +185,7 @@ impl Tape {
     /// The player, on the desk.
     pub fn player(&self) -> Option<&Player> {
         match &*self.0 {
+            #[cfg(feature = "desk")]
             Inner::Desk(player) => Some(player),
             _ => None,
         }
@@ -210,6 +218,7 @@ impl Tape {
     /// A life of the driver begins with this. The result is with what it begins: on the desk, with what is on the tape.
     pub(super) async fn begin(&self, seed: Seed) -> Seed {
         match &*self.0 {
+            #[cfg(feature = "desk")]
             Inner::Desk(player) => player.begin().await,
             _ => {
                 self.begin_on_board(&seed);
@@ -240,6 +249,7 @@ impl Tape {
     /// The driver's life ended by itself.
     pub(super) fn ended(&self, why: &DeviceError) {
         match &*self.0 {
+            #[cfg(feature = "desk")]
             Inner::Desk(player) => player.ended(why),
             _ => self.note_now(|| What::Lost(why.to_string())),
         }
@@ -248,6 +258,7 @@ impl Tape {
     /// On the desk: waits until the driver's life ended on the board. Cancel-safe.
     pub(super) async fn lost(&self) -> DeviceError {
         match &*self.0 {
+            #[cfg(feature = "desk")]
             Inner::Desk(player) => player.lost().await,
             _ => std::future::pending().await,
         }

@@ -21,7 +21,9 @@ fn events() -> Vec<Event> {
     let seed = Seed {
         held: b"$GP".to_vec(),
         skip: Some(true),
-        owed: Some(4),
+        owed: vec![vec![3, 0, 0, 0, 2], vec![6, 0, 1, 0, 7]],
+        known: vec![3, 0, 0, 0, 1],
+        echoes: Some(true),
         places: vec![(point("a"), Limit::High), (point("b"), Limit::Normal)],
     };
     let values = vec![

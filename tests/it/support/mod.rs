@@ -34,7 +34,7 @@ pub(crate) use esp::{Esp, Obeys};
 pub(crate) use flash::Flash;
 pub(crate) use gate::Gate;
 pub(crate) use mischievous::Mischievous;
-pub(crate) use modbus::{Faults, Line, tcp_slave};
+pub(crate) use modbus::{Faults, Line, take_time, tcp_slave};
 pub(crate) use observer::{Heard, Observer, publish, publish_bytes, publish_lines, publish_lines_with, publish_with};
 pub(crate) use proxy::Proxy;
 pub(crate) use pty::Pty;

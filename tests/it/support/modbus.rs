@@ -36,6 +36,12 @@ pub(crate) struct Faults {
     pub(crate) noise: bool,
     /// Answers to writes are lost.
     pub(crate) deaf_to_writes: bool,
+    /// Answers to writes come so much later.
+    pub(crate) late_writes: Option<Duration>,
+    /// Slaves say nothing to a question for one of these registers, as some do where they have none.
+    pub(crate) ignored: BTreeSet<u16>,
+    /// What the agent says comes back to it first, as on a pair whose receiver stays on.
+    pub(crate) echo: bool,
     /// How long an answer takes at this rate, besides 2 ms for the slave; without it, no time.
     pub(crate) baud_rate: Option<u32>,
 }
@@ -73,6 +79,8 @@ pub(crate) struct Line {
 #[derive(Debug)]
 struct Shared {
     faults: Faults,
+    /// So many questions are refused yet, by exception 2.
+    refusals: usize,
     record: Vec<Carried>,
     /// The agent's end; `None`: pulled out.
     agent: Option<File>,
@@ -101,7 +109,8 @@ impl Line {
         }
         let (master, path) = pty();
         std::os::unix::fs::symlink(path, link).unwrap();
-        let shared = Shared { faults: Faults::default(), record: Vec::new(), agent: Some(master), over: false };
+        let shared =
+            Shared { faults: Faults::default(), refusals: 0, record: Vec::new(), agent: Some(master), over: false };
         let shared = Arc::new(Mutex::new(shared));
         let carrier = std::thread::spawn({
             let shared = Arc::clone(&shared);
@@ -118,6 +127,11 @@ impl Line {
     /// From now on the line does this.
     pub(crate) fn set(&self, faults: Faults) {
         self.shared.lock().unwrap().faults = faults;
+    }
+
+    /// The next questions are refused, each by exception 2, whatever they ask for.
+    pub(crate) fn refuse(&self, count: usize) {
+        self.shared.lock().unwrap().refusals = count;
     }
 
     /// All that went over it so far.
@@ -224,7 +238,7 @@ fn carry(shared: &Mutex<Shared>, slaves: &mut [(u8, File)]) {
                 drop(shared);
                 heard.clear();
                 due.clear();
-                pause(Duration::from_millis(1));
+                take_time(Duration::from_millis(1));
                 continue;
             };
             due.sort_by_key(|(at, _)| *at);
@@ -236,12 +250,20 @@ fn carry(shared: &Mutex<Shared>, slaves: &mut [(u8, File)]) {
             faults
         };
         let Some(request) = take_request(&mut heard) else {
-            pause(Duration::from_micros(300));
+            take_time(Duration::from_micros(300));
             continue;
         };
         let asked = Instant::now();
         note(shared, true, &request, "");
         let unit = request[0];
+        if faults.echo {
+            due.push((asked, request.clone()));
+        }
+        let is_read = (1..=4).contains(&request[1]);
+        let word = |at: usize| u16::from_be_bytes([request[at], request[at + 1]]);
+        if is_read && (0..word(4)).any(|offset| faults.ignored.contains(&(word(2) + offset))) {
+            continue;
+        }
         for (other, slave) in slaves.iter_mut() {
             if (*other == unit || unit == 0) && !faults.dead.contains(other) {
                 slave.write_all(&request).unwrap();
@@ -252,6 +274,15 @@ fn carry(shared: &Mutex<Shared>, slaves: &mut [(u8, File)]) {
             continue;
         };
         let mut answer = answer_of(slave, &request);
+        let is_refused = is_read && {
+            let mut shared = shared.lock().unwrap();
+            let is_refused = shared.refusals > 0;
+            shared.refusals = shared.refusals.saturating_sub(1);
+            is_refused
+        };
+        if is_refused {
+            answer = with_crc(vec![unit, request[1] | 0x80, 2]);
+        }
         let on_line = faults.baud_rate.map_or(Duration::ZERO, |rate| {
             let bytes = u32::try_from(request.len() + answer.len()).unwrap();
             Duration::from_millis(2) + Duration::from_secs(1) * (11 * bytes) / rate
@@ -264,6 +295,9 @@ fn carry(shared: &Mutex<Shared>, slaves: &mut [(u8, File)]) {
         let fate = if faults.deaf_to_writes && is_write {
             answer.clear();
             "lost"
+        } else if let Some(late) = faults.late_writes.filter(|_| is_write) {
+            at += late;
+            "late"
         } else if nth(faults.late.map(|(every, _)| every)) {
             at += faults.late.unwrap().1;
             "late"
@@ -285,6 +319,15 @@ fn carry(shared: &Mutex<Shared>, slaves: &mut [(u8, File)]) {
         note(shared, false, &whole, fate);
         due.push((at, answer));
     }
+}
+
+/// With the check of Modbus behind it (MODBUS over Serial Line V1.02, 6.2.2), as the standard computes it.
+fn with_crc(mut frame: Vec<u8>) -> Vec<u8> {
+    let crc = frame.iter().fold(0xffffu16, |crc, byte| {
+        (0..8).fold(crc ^ u16::from(*byte), |crc, _| if crc & 1 == 1 { (crc >> 1) ^ 0xa001 } else { crc >> 1 })
+    });
+    frame.extend(crc.to_le_bytes());
+    frame
 }
 
 fn note(shared: &Mutex<Shared>, is_request: bool, bytes: &[u8], fate: &'static str) {
@@ -324,8 +367,8 @@ fn read_into(file: &mut File, bytes: &mut Vec<u8>) {
     }
 }
 
-/// A moment in which others go on.
-fn pause(time: Duration) {
+/// Time in which others go on: what a slave takes, not what a test waits for.
+pub(crate) fn take_time(time: Duration) {
     let nothing: &mut [PollFd<'_>] = &mut [];
     poll(nothing, Some(&Timespec::try_from(time).unwrap())).ok();
 }

@@ -1,17 +1,19 @@
-//! What was counted, on flash: one file for each device, `totals/<device>` in the state directory.
+//! Totals that outlive power cuts, on flash: one file for each device, `totals/<device>` in the state directory.
 //!
-//! Two slots of 4 KiB, each a CRC-32 in hex, a space and a line of JSON: `{"version":1,"serial":7,"totals":{"water":4711}}`.
+//! Two slots of 4 KiB, each a CRC-32 in hex, a space and a line of JSON: `{"version":1,"serial":7,"totals":{"water":4711.0}}`.
 //! They are written by turns and synced, so a power cut in the middle of a write leaves the other one; the whole one with
 //! the greater serial counts.
 //!
-//! Every call blocks.
+//! Calls of [`Totals`] block, those of [`Flash`] don't.
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::disk::Disk;
+use super::{DeviceError, DeviceIo};
+use crate::disk::{Disk, Folder};
 use crate::model::{DeviceName, PointName};
 
 /// A block of most file systems and flashes: what tears one slot leaves the other one.
@@ -22,18 +24,87 @@ const FOLDER: &str = "totals";
 /// Of the format.
 const VERSION: u32 = 1;
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The totals of a device, for one who must not wait for the flash. Where there is no state directory they are kept nowhere.
+#[derive(Debug, Default)]
+pub(super) struct Flash {
+    totals: Option<Arc<Mutex<Totals>>>,
+    /// Why they could not be saved last.
+    trouble: Option<String>,
+}
+
+impl Flash {
+    /// The totals of before. What is damaged is logged, and begins at 0.
+    ///
+    /// # Errors
+    /// When the folder can't be used, or a later version wrote the file.
+    pub(super) async fn load(io: &DeviceIo) -> Result<Self, DeviceError> {
+        let Some(folder) = io.held().folder().map(Folder::new) else { return Ok(Flash::default()) };
+        let device = io.device().clone();
+        let opened = tokio::task::spawn_blocking(move || Totals::open(Box::new(folder), &device)).await;
+        match opened.map_err(|error| DeviceError::Panic(error.to_string()))? {
+            Ok((totals, told)) => {
+                if let Some(told) = told {
+                    tracing::error!(DEVICE = %io.device(), "{told}");
+                }
+                Ok(Flash { totals: Some(Arc::new(Mutex::new(totals))), trouble: None })
+            }
+            Err(error) => Err(DeviceError::Open(format!("the totals can't be read: {error}"))),
+        }
+    }
+
+    /// What is on flash for a point; `None`: nothing was ever counted.
+    pub(super) fn of(&self, point: &PointName) -> Option<f64> {
+        self.totals.as_ref().and_then(|totals| locked(totals).of(point))
+    }
+
+    /// Whether nothing was ever counted, as far as can be known.
+    pub(super) fn is_new(&self, point: &PointName) -> bool {
+        self.totals.as_ref().is_none_or(|totals| locked(totals).is_new(point))
+    }
+
+    /// Whether the last save was refused.
+    #[cfg_attr(not(feature = "gpio"), allow(dead_code))]
+    pub(super) fn is_refused(&self) -> bool {
+        self.trouble.is_some()
+    }
+
+    /// Puts totals on flash, outside the runtime's threads. That it fails is logged once.
+    ///
+    /// # Errors
+    /// Why the flash does not take them.
+    pub(super) async fn save(&mut self, io: &DeviceIo, all: BTreeMap<PointName, f64>) -> Result<(), String> {
+        let Some(totals) = self.totals.clone() else { return Ok(()) };
+        let saved = tokio::task::spawn_blocking(move || locked(&totals).save(&all)).await;
+        let saved = saved.map_err(|error| error.to_string()).and_then(|saved| saved.map_err(|error| error.to_string()));
+        match (&self.trouble, &saved) {
+            (None, Err(text)) => {
+                tracing::error!(DEVICE = %io.device(), "the totals can't be saved, and are stale as long: {text}");
+            }
+            (Some(_), Ok(())) => tracing::info!(DEVICE = %io.device(), "the totals can be saved again"),
+            _ => {}
+        }
+        self.trouble = saved.clone().err();
+        saved
+    }
+}
+
+fn locked(totals: &Mutex<Totals>) -> MutexGuard<'_, Totals> {
+    // Whole after each statement, so a panic elsewhere has not broken it.
+    totals.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Saved {
     version: u32,
     /// Counts the writes.
     serial: u64,
-    /// Pulses by point.
-    totals: BTreeMap<PointName, u64>,
+    /// By point.
+    totals: BTreeMap<PointName, f64>,
 }
 
 /// The totals of a device.
 #[derive(Debug)]
-pub(super) struct Totals {
+struct Totals {
     disk: Box<dyn Disk>,
     file: String,
     saved: Saved,
@@ -48,7 +119,7 @@ impl Totals {
     ///
     /// # Errors
     /// When the folder can't be used, or a later version wrote the file: it is left alone.
-    pub(super) fn open(mut disk: Box<dyn Disk>, device: &DeviceName) -> io::Result<(Self, Option<String>)> {
+    fn open(mut disk: Box<dyn Disk>, device: &DeviceName) -> io::Result<(Self, Option<String>)> {
         let file = format!("{FOLDER}/{device}");
         let known = disk.list(FOLDER)?.iter().any(|name| *name == device.as_str());
         if !known {
@@ -74,12 +145,12 @@ impl Totals {
     }
 
     /// What is on flash for a point; `None`: nothing was ever counted.
-    pub(super) fn of(&self, point: &PointName) -> Option<u64> {
+    fn of(&self, point: &PointName) -> Option<f64> {
         self.saved.totals.get(point).copied()
     }
 
     /// Whether nothing was ever counted, as far as can be known.
-    pub(super) fn is_new(&self, point: &PointName) -> bool {
+    fn is_new(&self, point: &PointName) -> bool {
         self.of(point).is_none() && !self.is_lost
     }
 
@@ -87,7 +158,7 @@ impl Totals {
     ///
     /// # Errors
     /// When the flash does not take them: those of before are there.
-    pub(super) fn save(&mut self, totals: &BTreeMap<PointName, u64>) -> io::Result<()> {
+    fn save(&mut self, totals: &BTreeMap<PointName, f64>) -> io::Result<()> {
         let mut next = self.saved.clone();
         next.totals.extend(totals.iter().map(|(point, total)| (point.clone(), *total)));
         if next.totals == self.saved.totals && self.unsure.is_none() {
@@ -153,7 +224,8 @@ mod tests {
         totals
     }
 
-    fn save(totals: &mut Totals, total: u64) -> io::Result<()> {
+    fn save(totals: &mut Totals, total: u32) -> io::Result<()> {
+        let total = f64::from(total);
         totals.save(&BTreeMap::from([(point(), total)]))
     }
 
@@ -163,8 +235,8 @@ mod tests {
         let mut totals = open(&disk);
         assert_eq!(totals.of(&point()), None);
         save(&mut totals, 7).unwrap();
-        totals.save(&BTreeMap::from([(PointName::new("gas").unwrap(), 1)])).unwrap();
-        assert_eq!(open(&disk).of(&point()), Some(7));
+        totals.save(&BTreeMap::from([(PointName::new("gas").unwrap(), 1.0)])).unwrap();
+        assert_eq!(open(&disk).of(&point()), Some(7.0));
     }
 
     #[test]
@@ -184,10 +256,10 @@ mod tests {
         save(&mut totals, 7).unwrap();
         disk.set_failing(Some(Failing::ReadOnly));
         assert!(save(&mut totals, 8).is_err());
-        assert_eq!(totals.of(&point()), Some(7));
+        assert_eq!(totals.of(&point()), Some(7.0));
         disk.set_failing(None);
         save(&mut totals, 9).unwrap();
-        assert_eq!(open(&disk).of(&point()), Some(9));
+        assert_eq!(open(&disk).of(&point()), Some(9.0));
     }
 
     #[test]
@@ -217,7 +289,7 @@ mod tests {
             let (mut counted, mut durable) = (0, 0);
             for (fuse, mut chance) in cuts {
                 let mut totals = open(&disk);
-                let found = totals.of(&point()).unwrap_or(0);
+                let found = totals.of(&point()).unwrap_or(0.0) as u32;
                 prop_assert!((durable..=counted).contains(&found), "{durable} <= {found} <= {counted}");
                 (counted, durable) = (found, found);
                 disk.set_fuse(Some(fuse));

@@ -1,0 +1,288 @@
+//! Points made of points of other devices: sums, differences, means, the smallest and the largest one, integrals over time.
+//!
+//! A source counts as it comes in, before its report rules. What is made of several is made a moment after one of them
+//! changed, since points of one poll come one behind the other. It is `bad` once a source can't be believed or its device is
+//! away, and `stale` once a source is.
+//!
+//! An integral is kept as a counter's total is (`device/totals.rs`): saved before it is reported, so a power cut costs at most what
+//! came since the last report. Time in which the source was not known is left out, and the next report is `stale`, as is
+//! the first one after a start.
+
+mod config;
+mod formula;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{Instant, sleep_until};
+
+use self::config::{POINT_KEYS, PointConfig};
+use self::formula::{Formula, Integral, Made, Source};
+use super::totals::Flash;
+use super::{Ask, Built, DeviceError, DeviceIo, Driver, Kind, Run, Shape, Spec, Write, WriteError};
+use crate::model::{
+    DeviceName, DeviceState, DeviceStates, Fault, PointKey, PointName, Quality, Reading, Timestamp, Value, ValueType,
+    time,
+};
+
+/// Derived points.
+pub(super) const KIND: Kind = Kind {
+    name: "derived",
+    summary: "points made of others: sum, difference, mean, smallest, largest, and integrals that outlive power cuts",
+    sample: include_str!("sample.toml"),
+    device_keys: || &[],
+    point_keys: || POINT_KEYS,
+    build,
+    discover: |_| {},
+};
+
+/// Points of one poll come one behind the other: what is made of several waits so long for the others.
+const TOGETHER: Duration = Duration::from_millis(50);
+
+#[derive(Debug)]
+struct Derived {
+    points: Vec<(PointName, PointConfig)>,
+}
+
+fn build(spec: Spec) -> Result<Built, Vec<Fault>> {
+    let (mut faults, mut points, mut shapes) = (Vec::new(), Vec::new(), Vec::new());
+    for point in spec.points {
+        match PointConfig::read(&point.table, &point.declaration) {
+            Ok(keys) => {
+                let value_type = point.declaration.value_type.or(Some(ValueType::Float));
+                shapes.push(Shape { writable: keys.settable, value_type, holds: true });
+                points.push((point.name, keys));
+            }
+            Err(found) => faults.extend(found.into_iter().map(|fault| fault.under(&["point", point.name.as_str()]))),
+        }
+    }
+    if faults.is_empty() { Ok(Built { driver: Arc::new(Derived { points }), points: shapes }) } else { Err(faults) }
+}
+
+impl Driver for Derived {
+    fn run<'a>(&'a self, io: &'a mut DeviceIo) -> Run<'a, ()> {
+        Box::pin(self.life(io))
+    }
+
+    fn reads(&self) -> Vec<(&PointName, &'static str, &PointKey)> {
+        self.points.iter().flat_map(|(name, keys)| keys.of.iter().map(move |of| (name, keys.key, of))).collect()
+    }
+
+    fn probe(&self) -> Run<'_, String> {
+        Box::pin(async { Ok("nothing to open".to_owned()) })
+    }
+}
+
+/// What is known now.
+#[derive(Debug)]
+struct Book {
+    /// By the places of the points, and of their sources.
+    sources: Vec<Vec<Source>>,
+    /// By the places of the points.
+    integrals: BTreeMap<usize, Integral>,
+    /// When they are saved and reported next.
+    due: BTreeMap<usize, Instant>,
+    /// Points of which a source has changed.
+    changed: BTreeSet<usize>,
+    /// When what changed is told.
+    tell_at: Option<Instant>,
+    /// When the newest of their values was taken.
+    taken: Option<Timestamp>,
+    /// Devices that are there.
+    online: BTreeSet<DeviceName>,
+}
+
+impl Derived {
+    async fn life(&self, io: &mut DeviceIo) -> Result<(), DeviceError> {
+        let mut live = io.others().listen();
+        let mut states = io.states();
+        let mut flash = Flash::default();
+        if self.integrals().next().is_some() {
+            flash = Flash::load(io).await?;
+        }
+        let now = Instant::now();
+        let mut book = Book {
+            sources: self.points.iter().map(|(_, keys)| vec![Source::Unknown; keys.of.len()]).collect(),
+            integrals: self
+                .integrals()
+                .map(|(place, name, _)| (place, Integral::from(flash.of(name).unwrap_or_default())))
+                .collect(),
+            due: self.integrals().map(|(place, _, keys)| (place, now + keys.every)).collect(),
+            changed: BTreeSet::new(),
+            tell_at: None,
+            taken: None,
+            online: BTreeSet::new(),
+        };
+        // What they are is told below: nobody knows what was missed.
+        io.opened(Vec::new()).await;
+        io.online();
+        for (place, name, _) in self.integrals() {
+            let value = Value::Float(book.integrals[&place].total);
+            if flash.is_new(name) { io.report(name, &value).await } else { io.report_stale(name, &value).await }
+        }
+        self.meet(&mut book, &states.borrow_and_update());
+        self.recall(&mut book, io);
+        loop {
+            let due = book.due.values().min().copied().into_iter().chain(book.tell_at).min();
+            let mut is_end = false;
+            tokio::select! {
+                biased;
+                ask = io.next() => match ask {
+                    Ask::Write(write) => self.write(io, write, &mut book, &mut flash).await,
+                    Ask::Stop => is_end = true,
+                },
+                reading = live.recv() => match reading {
+                    Ok(reading) => self.hear(&mut book, &reading),
+                    Err(RecvError::Lagged(_)) => self.recall(&mut book, io),
+                    // The sender is in `io` as well.
+                    Err(RecvError::Closed) => is_end = true,
+                },
+                // It ends with the gateway.
+                Ok(()) = states.changed() => self.meet(&mut book, &states.borrow_and_update()),
+                () = at(due) => {}
+            }
+            if is_end || book.tell_at.is_some_and(|at| at <= Instant::now()) {
+                self.tell(io, &mut book).await;
+            }
+            self.save(io, &mut book, &mut flash, is_end).await;
+            if is_end {
+                return Ok(());
+            }
+        }
+    }
+
+    fn integrals(&self) -> impl Iterator<Item = (usize, &PointName, &PointConfig)> {
+        let all = self.points.iter().enumerate().map(|(place, (name, keys))| (place, name, keys));
+        all.filter(|(_, _, keys)| keys.formula == Formula::Integral)
+    }
+
+    /// Takes what came in last of all sources: at the start, and where some was missed.
+    fn recall(&self, book: &mut Book, io: &DeviceIo) {
+        for of in self.points.iter().flat_map(|(_, keys)| &keys.of) {
+            if let Some(reading) = io.others().of(of) {
+                self.hear(book, &reading);
+            }
+        }
+    }
+
+    /// A value came in. Of a device that is away it is an old one.
+    fn hear(&self, book: &mut Book, reading: &Reading) {
+        if book.online.contains(&reading.device) {
+            self.set(book, Source::of(reading), reading.timestamp, |of| {
+                of.0 == reading.device && of.1 == reading.point
+            });
+        }
+    }
+
+    /// Devices have come and gone.
+    fn meet(&self, book: &mut Book, states: &DeviceStates) {
+        let online = states.iter().filter(|(_, state)| **state == DeviceState::Online);
+        let online: BTreeSet<DeviceName> = online.map(|(device, _)| device.clone()).collect();
+        for gone in std::mem::replace(&mut book.online, online.clone()).difference(&online) {
+            self.set(book, Source::Lost, time::now(), |of| of.0 == *gone);
+        }
+    }
+
+    fn set(&self, book: &mut Book, source: Source, at: Timestamp, is: impl Fn(&PointKey) -> bool) {
+        for (place, ((_, keys), known)) in self.points.iter().zip(&mut book.sources).enumerate() {
+            for (_, known) in keys.of.iter().zip(known).filter(|(of, _)| is(of)) {
+                *known = source;
+                if let Some(integral) = book.integrals.get_mut(&place) {
+                    integral.count(source, at.uptime, keys.per);
+                } else {
+                    book.changed.insert(place);
+                    book.tell_at.get_or_insert(Instant::now() + TOGETHER);
+                    book.taken = book.taken.filter(|taken| taken.uptime > at.uptime).or(Some(at));
+                }
+            }
+        }
+    }
+
+    /// Reports what changed.
+    async fn tell(&self, io: &mut DeviceIo, book: &mut Book) {
+        book.tell_at = None;
+        let at = book.taken.take().unwrap_or_else(time::now);
+        for place in std::mem::take(&mut book.changed) {
+            let (Some((name, keys)), Some(sources)) = (self.points.get(place), book.sources.get(place)) else {
+                continue;
+            };
+            match keys.formula.make(sources) {
+                Made::Nothing => {}
+                Made::Bad => io.report_bad(name).await,
+                Made::Is(value, Quality::Good) => io.report_at(name, &Value::Float(value), at).await,
+                Made::Is(value, _) => io.report_stale(name, &Value::Float(value)).await,
+            }
+        }
+    }
+
+    /// Saves and reports the integrals whose time has come, or all of them at the end.
+    async fn save(&self, io: &mut DeviceIo, book: &mut Book, flash: &mut Flash, is_end: bool) {
+        let now = Instant::now();
+        let due: Vec<usize> =
+            book.due.iter().filter(|(_, due)| is_end || **due <= now).map(|(place, _)| *place).collect();
+        if due.is_empty() {
+            return;
+        }
+        let mut totals = BTreeMap::new();
+        for (place, name, keys) in self.integrals() {
+            if let Some(integral) = book.integrals.get_mut(&place) {
+                integral.advance(time::uptime(), keys.per);
+                totals.insert(name.clone(), integral.total);
+            }
+        }
+        let saved = flash.save(io, totals).await;
+        for place in due {
+            let (Some((name, keys)), Some(integral)) = (self.points.get(place), book.integrals.get_mut(&place)) else {
+                continue;
+            };
+            let value = Value::Float(integral.total);
+            if integral.take_hole() || saved.is_err() {
+                io.report_stale(name, &value).await;
+            } else {
+                io.report(name, &value).await;
+            }
+            let next = book.due.get(&place).map_or(now, |due| *due + keys.every);
+            book.due.insert(place, next.max(now));
+        }
+    }
+
+    /// Sets integrals, on flash first.
+    async fn write(&self, io: &mut DeviceIo, write: Write, book: &mut Book, flash: &mut Flash) {
+        let places = write.values.iter().map(|(name, value)| {
+            let place = self.integrals().find(|(_, known, _)| *known == name).map(|(place, ..)| place);
+            place.zip(value.as_f64().filter(|total| total.is_finite())).ok_or_else(|| format!("`{value}` is no number"))
+        });
+        let begun = places.collect::<Result<Vec<_>, _>>().map_err(WriteError::Failed);
+        let places = match begun.and_then(|places| io.begin(&write).map(|()| places)) {
+            Ok(places) => places,
+            Err(error) => return io.answer(write, Err(error)).await,
+        };
+        let totals = write.values.iter().zip(&places).map(|((name, _), (_, total))| (name.clone(), *total)).collect();
+        let result = match flash.save(io, totals).await {
+            Ok(()) => {
+                for (place, total) in places {
+                    if let (Some(integral), Some((_, keys))) = (book.integrals.get_mut(&place), self.points.get(place))
+                    {
+                        integral.advance(time::uptime(), keys.per);
+                        integral.total = total;
+                    }
+                }
+                Ok(write.values.clone())
+            }
+            Err(text) => Err(WriteError::Unknown(format!("the total could not be saved: {text}"))),
+        };
+        io.answer(write, result).await;
+    }
+}
+
+/// Waits until then; for ever without.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
