@@ -69,6 +69,27 @@ enum Command {
     Try {
         /// The device's name in the config.
         device: String,
+        /// Instead, play this recording to its driver; no device is touched. Needs the feature `desk`, which programs built for
+        /// boards do not have.
+        #[arg(long, value_name = "FILE")]
+        from: Option<PathBuf>,
+    },
+    /// Record what goes between a device and the running gateway, for `try --from`: a line each, until Ctrl-C.
+    Record {
+        /// The device's name in the config.
+        device: String,
+        /// End by itself after this time.
+        #[arg(long = "for", value_name = "TIME")]
+        length: Option<crate::model::Span>,
+    },
+    /// Show how one frame of a serial device is read, step by step, and where it fails. Needs the feature `desk`, which
+    /// programs built for boards do not have.
+    Decode {
+        /// The device's name in the config.
+        device: String,
+        /// The bytes in hexadecimal digits; `-`: from the standard input.
+        #[arg(required = true, value_name = "HEX", allow_hyphen_values = true)]
+        bytes: Vec<String>,
     },
     /// Ask the running gateway how it is.
     Status,
@@ -142,10 +163,29 @@ pub fn main() -> ExitCode {
         },
         Command::Reload => run(reload(&sources), UNAVAILABLE),
         Command::WatchClock => run(watch_clock(), UNAVAILABLE),
+        #[cfg(not(feature = "desk"))]
+        Command::Try { from: Some(_), .. } | Command::Decode { .. } => {
+            eprintln!(
+                "sluicegate: this program was built for a board, without the feature `desk`: take one that was built with it, as `cargo build` does, and the same config"
+            );
+            ExitCode::from(UNAVAILABLE)
+        }
         command => match config::load(&sources) {
             Ok(config) => {
-                log::start(if matches!(command, Command::Run) { arguments.log } else { Level::ERROR }, sources.unit());
+                let level = match command {
+                    Command::Run => arguments.log,
+                    #[cfg(feature = "desk")]
+                    // Each frame that its driver can't read is told there: that is what the desk is for.
+                    Command::Try { from: Some(_), .. } => Level::DEBUG,
+                    _ => Level::ERROR,
+                };
+                log::start(level, sources.unit());
                 let broken = if matches!(command, Command::Run) { SOFTWARE } else { UNAVAILABLE };
+                // On the desk no time passes but that of the recording.
+                #[cfg(feature = "desk")]
+                if let Command::Try { from: Some(_), .. } = command {
+                    return run_at(Pace::Desk, act(command, config, sources, handed), broken);
+                }
                 run(act(command, config, sources, handed), broken)
             }
             Err(errors) if matches!(command, Command::Run) => {
@@ -220,10 +260,27 @@ fn list_kinds(kind: Option<&str>) -> ExitCode {
     }
 }
 
+/// By which clock a task runs.
+enum Pace {
+    /// The board's.
+    Board,
+    /// One that stands while there is something to do, and is at the next timer then.
+    #[cfg(feature = "desk")]
+    Desk,
+}
+
 /// Runs it to its end. `broken` is the exit status of an error.
 fn run(task: impl Future<Output = anyhow::Result<ExitCode>>, broken: u8) -> ExitCode {
-    // Two threads: one may wait for a slow disk or name server while the other carries readings.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    run_at(Pace::Board, task, broken)
+}
+
+fn run_at(pace: Pace, task: impl Future<Output = anyhow::Result<ExitCode>>, broken: u8) -> ExitCode {
+    let runtime = match pace {
+        // Two threads: one may wait for a slow disk or name server while the other carries readings.
+        Pace::Board => tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build(),
+        #[cfg(feature = "desk")]
+        Pace::Desk => tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build(),
+    };
     let result = runtime.context("no runtime").and_then(|runtime| {
         let result = runtime.block_on(task);
         // All that must end has ended. A name server that does not answer keeps its thread for a minute and more, and
@@ -303,7 +360,37 @@ async fn act(command: Command, config: Config, sources: Sources, handed: Handed)
             }
             Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(UNAVAILABLE) })
         }
-        Command::Try { device } => {
+        #[cfg(feature = "desk")]
+        Command::Try { device, from: Some(file) } => {
+            agent::replay(config, &device, &file, say).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Record { device, length } => {
+            let mut failed = None;
+            let keep = |line: &str| match writeln!(std::io::stdout(), "{line}") {
+                Ok(()) => true,
+                Err(error) => {
+                    failed = Some(error);
+                    false
+                }
+            };
+            agent::record_device(config, &device, length, keep).await?;
+            // Where nobody reads any more it is enough; a file that is full is none.
+            match failed.filter(|error| error.kind() != std::io::ErrorKind::BrokenPipe) {
+                Some(error) => Err(error).context("the recording can't be written"),
+                None => Ok(ExitCode::SUCCESS),
+            }
+        }
+        #[cfg(feature = "desk")]
+        Command::Decode { device, bytes } => {
+            let mut text = bytes.join(" ");
+            if text == "-" {
+                text = std::io::read_to_string(std::io::stdin()).context("the standard input can't be read")?;
+            }
+            let good = agent::decode(config, &device, &text, |line| _ = say(line))?;
+            Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(UNAVAILABLE) })
+        }
+        Command::Try { device, .. } => {
             agent::try_device(config, &device, say).await?;
             Ok(ExitCode::SUCCESS)
         }
@@ -329,6 +416,8 @@ async fn act(command: Command, config: Config, sources: Sources, handed: Handed)
             agent::dump_queue(&config, lane, say).await?;
             Ok(ExitCode::SUCCESS)
         }
+        #[cfg(not(feature = "desk"))]
+        Command::Decode { .. } => Ok(ExitCode::from(UNAVAILABLE)),
         Command::Discover { .. }
         | Command::ListKinds { .. }
         | Command::PrintConfig

@@ -30,6 +30,10 @@ INPUTS = ["src", "Cargo.toml", "Cargo.lock"]
 # options is smaller. A stripped program has no use for `backtrace`, which would find no names.
 STD = ["-Zbuild-std=std,panic_unwind", "-Zbuild-std-features=panic-unwind,optimize_for_size"]
 
+# All kinds of devices, and not `desk`: what was recorded is replayed, and frames are decoded, where there is a whole build.
+# Cargo.toml's defaults are for that one.
+FEATURES = ["--no-default-features", "--features", "gpio,modbus,serial"]
+
 
 @dataclasses.dataclass
 class Target:
@@ -157,7 +161,7 @@ def key(target):
     files = [file for name in INPUTS for file in sorted([ROOT / name, *(ROOT / name).rglob("*")]) if file.is_file()]
     text = "".join(f"{file.relative_to(ROOT)} {hashlib.sha256(file.read_bytes()).hexdigest()}\n" for file in files)
     text += json.dumps(tomllib.loads((ROOT / ".cargo/config.toml").read_text())["target"].get(target.name))
-    text += compilers(target) + "".join(map(inspect.getsource, (environment, options, cargo, make))) + " ".join(STD)
+    text += compilers(target) + "".join(map(inspect.getsource, (environment, options, cargo, make))) + " ".join(STD + FEATURES)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -194,7 +198,7 @@ def environment(target, folder, strip):
 
 def options(target, flags):
     """What cargo is told of the target."""
-    return ["--locked", *STD, "--target", target.name, "--config", f"target.{target.name}.rustflags={flags!r}"]
+    return ["--locked", *STD, *FEATURES, "--target", target.name, "--config", f"target.{target.name}.rustflags={flags!r}"]
 
 
 def cargo(target, folder, word, *words, strip=True, root=ROOT):

@@ -19,6 +19,9 @@ _sluicegate() {
             sluicegate,check)
                 cmd="sluicegate__subcmd__check"
                 ;;
+            sluicegate,decode)
+                cmd="sluicegate__subcmd__decode"
+                ;;
             sluicegate,discover)
                 cmd="sluicegate__subcmd__discover"
                 ;;
@@ -33,6 +36,9 @@ _sluicegate() {
                 ;;
             sluicegate,queue)
                 cmd="sluicegate__subcmd__queue"
+                ;;
+            sluicegate,record)
+                cmd="sluicegate__subcmd__record"
                 ;;
             sluicegate,reload)
                 cmd="sluicegate__subcmd__reload"
@@ -52,6 +58,9 @@ _sluicegate() {
             sluicegate__subcmd__help,check)
                 cmd="sluicegate__subcmd__help__subcmd__check"
                 ;;
+            sluicegate__subcmd__help,decode)
+                cmd="sluicegate__subcmd__help__subcmd__decode"
+                ;;
             sluicegate__subcmd__help,discover)
                 cmd="sluicegate__subcmd__help__subcmd__discover"
                 ;;
@@ -66,6 +75,9 @@ _sluicegate() {
                 ;;
             sluicegate__subcmd__help,queue)
                 cmd="sluicegate__subcmd__help__subcmd__queue"
+                ;;
+            sluicegate__subcmd__help,record)
+                cmd="sluicegate__subcmd__help__subcmd__record"
                 ;;
             sluicegate__subcmd__help,reload)
                 cmd="sluicegate__subcmd__help__subcmd__reload"
@@ -89,7 +101,7 @@ _sluicegate() {
 
     case "${cmd}" in
         sluicegate)
-            opts="-h -V --config --instance --log --help --version run check discover try status reload queue list-kinds print-config watch-clock help"
+            opts="-h -V --config --instance --log --help --version run check discover try record decode status reload queue list-kinds print-config watch-clock help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -116,6 +128,32 @@ _sluicegate() {
             ;;
         sluicegate__subcmd__check)
             opts="-h -V --devices --broker --config --instance --log --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --instance)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sluicegate__subcmd__decode)
+            opts="-h -V --config --instance --log --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -187,7 +225,7 @@ _sluicegate() {
             return 0
             ;;
         sluicegate__subcmd__help)
-            opts="run check discover try status reload queue list-kinds print-config watch-clock help"
+            opts="run check discover try record decode status reload queue list-kinds print-config watch-clock help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -201,6 +239,20 @@ _sluicegate() {
             return 0
             ;;
         sluicegate__subcmd__help__subcmd__check)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sluicegate__subcmd__help__subcmd__decode)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -271,6 +323,20 @@ _sluicegate() {
             return 0
             ;;
         sluicegate__subcmd__help__subcmd__queue)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sluicegate__subcmd__help__subcmd__record)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -436,6 +502,36 @@ _sluicegate() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        sluicegate__subcmd__record)
+            opts="-h -V --for --config --instance --log --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --for)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --instance)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         sluicegate__subcmd__reload)
             opts="-h -V --config --instance --log --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -515,12 +611,16 @@ _sluicegate() {
             return 0
             ;;
         sluicegate__subcmd__try)
-            opts="-h -V --config --instance --log --help --version"
+            opts="-h -V --from --config --instance --log --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

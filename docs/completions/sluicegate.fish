@@ -33,6 +33,8 @@ complete -c sluicegate -n "__fish_sluicegate_needs_command" -f -a "run" -d 'Run 
 complete -c sluicegate -n "__fish_sluicegate_needs_command" -f -a "check" -d 'Check the config, and what it names'
 complete -c sluicegate -n "__fish_sluicegate_needs_command" -f -a "discover" -d 'Show what this board has, as config to paste: GPIO lines, serial ports, sensors'
 complete -c sluicegate -n "__fish_sluicegate_needs_command" -f -a "try" -d 'Show what a device would publish, live'
+complete -c sluicegate -n "__fish_sluicegate_needs_command" -f -a "record" -d 'Record what goes between a device and the running gateway, for `try --from`: a line each, until Ctrl-C'
+complete -c sluicegate -n "__fish_sluicegate_needs_command" -f -a "decode" -d 'Show how one frame of a serial device is read, step by step, and where it fails. Needs the feature `desk`, which programs built for boards do not have'
 complete -c sluicegate -n "__fish_sluicegate_needs_command" -f -a "status" -d 'Ask the running gateway how it is'
 complete -c sluicegate -n "__fish_sluicegate_needs_command" -f -a "reload" -d 'Make the running gateway read its config again, and take over what changed'
 complete -c sluicegate -n "__fish_sluicegate_needs_command" -f -a "queue" -d 'Show what waits for the broker, or print it'
@@ -62,11 +64,23 @@ complete -c sluicegate -n "__fish_sluicegate_using_subcommand discover" -l insta
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand discover" -l log -d 'How much is logged: error, warn, info, debug or trace' -r
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand discover" -s h -l help -d 'Print help'
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand discover" -s V -l version -d 'Print version'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand try" -l from -d 'Instead, play this recording to its driver; no device is touched. Needs the feature `desk`, which programs built for boards do not have' -r -F
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand try" -l config -d 'Read this config file instead of the standard places' -r -F
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand try" -l instance -d 'The gateway that sluicegate@NAME.service runs: with /etc/sluicegate/NAME.toml and a state of its own' -r
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand try" -l log -d 'How much is logged: error, warn, info, debug or trace' -r
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand try" -s h -l help -d 'Print help'
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand try" -s V -l version -d 'Print version'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand record" -l for -d 'End by itself after this time' -r
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand record" -l config -d 'Read this config file instead of the standard places' -r -F
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand record" -l instance -d 'The gateway that sluicegate@NAME.service runs: with /etc/sluicegate/NAME.toml and a state of its own' -r
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand record" -l log -d 'How much is logged: error, warn, info, debug or trace' -r
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand record" -s h -l help -d 'Print help'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand record" -s V -l version -d 'Print version'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand decode" -l config -d 'Read this config file instead of the standard places' -r -F
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand decode" -l instance -d 'The gateway that sluicegate@NAME.service runs: with /etc/sluicegate/NAME.toml and a state of its own' -r
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand decode" -l log -d 'How much is logged: error, warn, info, debug or trace' -r
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand decode" -s h -l help -d 'Print help'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand decode" -s V -l version -d 'Print version'
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand status" -l config -d 'Read this config file instead of the standard places' -r -F
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand status" -l instance -d 'The gateway that sluicegate@NAME.service runs: with /etc/sluicegate/NAME.toml and a state of its own' -r
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand status" -l log -d 'How much is logged: error, warn, info, debug or trace' -r
@@ -101,14 +115,16 @@ complete -c sluicegate -n "__fish_sluicegate_using_subcommand watch-clock" -l in
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand watch-clock" -l log -d 'How much is logged: error, warn, info, debug or trace' -r
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand watch-clock" -s h -l help -d 'Print help'
 complete -c sluicegate -n "__fish_sluicegate_using_subcommand watch-clock" -s V -l version -d 'Print version'
-complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try status reload queue list-kinds print-config watch-clock help" -f -a "run" -d 'Run the gateway'
-complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try status reload queue list-kinds print-config watch-clock help" -f -a "check" -d 'Check the config, and what it names'
-complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try status reload queue list-kinds print-config watch-clock help" -f -a "discover" -d 'Show what this board has, as config to paste: GPIO lines, serial ports, sensors'
-complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try status reload queue list-kinds print-config watch-clock help" -f -a "try" -d 'Show what a device would publish, live'
-complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try status reload queue list-kinds print-config watch-clock help" -f -a "status" -d 'Ask the running gateway how it is'
-complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try status reload queue list-kinds print-config watch-clock help" -f -a "reload" -d 'Make the running gateway read its config again, and take over what changed'
-complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try status reload queue list-kinds print-config watch-clock help" -f -a "queue" -d 'Show what waits for the broker, or print it'
-complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try status reload queue list-kinds print-config watch-clock help" -f -a "list-kinds" -d 'List the kinds of devices'
-complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try status reload queue list-kinds print-config watch-clock help" -f -a "print-config" -d 'Print the config as it is understood, with all layers and defaults'
-complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try status reload queue list-kinds print-config watch-clock help" -f -a "watch-clock" -d 'What sluicegate-clock.service runs: wait until a time service has set the clock, and tell the gateway'
-complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try status reload queue list-kinds print-config watch-clock help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try record decode status reload queue list-kinds print-config watch-clock help" -f -a "run" -d 'Run the gateway'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try record decode status reload queue list-kinds print-config watch-clock help" -f -a "check" -d 'Check the config, and what it names'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try record decode status reload queue list-kinds print-config watch-clock help" -f -a "discover" -d 'Show what this board has, as config to paste: GPIO lines, serial ports, sensors'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try record decode status reload queue list-kinds print-config watch-clock help" -f -a "try" -d 'Show what a device would publish, live'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try record decode status reload queue list-kinds print-config watch-clock help" -f -a "record" -d 'Record what goes between a device and the running gateway, for `try --from`: a line each, until Ctrl-C'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try record decode status reload queue list-kinds print-config watch-clock help" -f -a "decode" -d 'Show how one frame of a serial device is read, step by step, and where it fails. Needs the feature `desk`, which programs built for boards do not have'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try record decode status reload queue list-kinds print-config watch-clock help" -f -a "status" -d 'Ask the running gateway how it is'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try record decode status reload queue list-kinds print-config watch-clock help" -f -a "reload" -d 'Make the running gateway read its config again, and take over what changed'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try record decode status reload queue list-kinds print-config watch-clock help" -f -a "queue" -d 'Show what waits for the broker, or print it'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try record decode status reload queue list-kinds print-config watch-clock help" -f -a "list-kinds" -d 'List the kinds of devices'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try record decode status reload queue list-kinds print-config watch-clock help" -f -a "print-config" -d 'Print the config as it is understood, with all layers and defaults'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try record decode status reload queue list-kinds print-config watch-clock help" -f -a "watch-clock" -d 'What sluicegate-clock.service runs: wait until a time service has set the clock, and tell the gateway'
+complete -c sluicegate -n "__fish_sluicegate_using_subcommand help; and not __fish_seen_subcommand_from run check discover try record decode status reload queue list-kinds print-config watch-clock help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 
 use super::queue::{LaneLine, show as show_record};
 use super::reload::Ask;
+use crate::device::Tapes;
 use crate::model::{DeviceState, DeviceStates, GatewayId, Lane, Number, Reading, Record, time};
 use crate::queue::{self, Look, Queue};
 use crate::service::control::{Asker, Control, Question};
@@ -41,6 +42,8 @@ pub(super) struct Answers {
     pub(super) queue_config: watch::Receiver<queue::Config>,
     pub(super) queue_folder: PathBuf,
     pub(super) live: broadcast::Sender<Reading>,
+    /// What the devices say can be recorded here.
+    pub(super) tapes: Tapes,
     /// Who wants the config to be read again.
     pub(super) reloads: mpsc::Sender<Ask>,
 }
@@ -87,6 +90,7 @@ impl Answers {
                 let Ok(reloaded) = answer.await else { return Ok(()) };
                 asker.line(&serde_json::to_string(&reloaded).map_err(std::io::Error::other)?).await
             }
+            Question::Record { device } => self.record(&mut asker, &device).await,
             Question::Try { device } => {
                 let mut live = self.live.subscribe();
                 loop {
@@ -106,6 +110,26 @@ impl Answers {
                 }
             }
         }
+    }
+
+    /// What goes between a device and its driver, until the asker or the device ends it.
+    async fn record(&self, asker: &mut Asker, device: &str) -> std::io::Result<()> {
+        let mut recording = match self.tapes.record(device) {
+            Ok(recording) => recording,
+            Err(text) => return asker.line(&json!({ "error": text }).to_string()).await,
+        };
+        loop {
+            let line = tokio::select! {
+                line = recording.next() => line,
+                () = asker.gone() => None,
+            };
+            let Some(line) = line else { break };
+            asker.line(&line).await?;
+        }
+        for line in recording.finish() {
+            asker.line(&line).await?;
+        }
+        Ok(())
     }
 
     /// The records that wait: those on flash, read in a thread of their own, and then those in RAM.

@@ -20,7 +20,7 @@ use crate::task::TaskSet;
 ///
 /// # Errors
 /// When the config has no such device.
-pub async fn try_device(config: Config, name: &str, mut line: impl FnMut(&str) -> bool) -> anyhow::Result<()> {
+pub async fn try_device(config: Config, name: &str, mut line: impl FnMut(&str) -> bool + Send) -> anyhow::Result<()> {
     let known: Vec<String> = config.devices.iter().map(|device| device.plan.device.to_string()).collect();
     let path = control_path(&config);
     let Some(device) = config.devices.into_iter().find(|device| device.plan.device.as_str() == name) else {

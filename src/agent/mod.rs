@@ -6,11 +6,14 @@
 mod answers;
 mod check;
 mod clock;
+#[cfg(feature = "desk")]
+mod desk;
 mod devices;
 mod handed;
 mod kernel_clock;
 mod looker;
 mod queue;
+mod record;
 mod reload;
 mod state;
 mod watchdog;
@@ -37,10 +40,13 @@ use answers::Answers;
 pub use check::{check_broker, check_devices, check_rights};
 use clock::Clock;
 pub use clock::watch_clock;
+#[cfg(feature = "desk")]
+pub use desk::{decode, replay};
 use devices::{Devices, Views};
 pub use handed::Handed;
 pub use looker::try_device;
 pub use queue::{dump_queue, show_queue};
+pub use record::record_device;
 use reload::{CHANGES, Reload};
 pub use reload::{Reloaded, ask_to_reload};
 use state::State;
@@ -173,7 +179,7 @@ pub async fn run(config: Config, sources: Sources, handed: Handed, stop: Cancell
 
     // Devices, each with a channel of its own in both directions.
     let supervisor = Supervisor::new(held, stop_devices.clone());
-    let states = supervisor.states();
+    let (states, tapes) = (supervisor.states(), supervisor.tapes());
     let (answers_tx, answers_rx) = mpsc::channel(ANSWERS);
     let Views { routes, guards, points, kinds } = Views::of(&config.devices);
     let mut devices = Devices::new(supervisor, answers_tx);
@@ -272,6 +278,7 @@ pub async fn run(config: Config, sources: Sources, handed: Handed, stop: Cancell
         queue_config: queue_config_seen,
         queue_folder: queue::folder(&config.gateway.state_directory),
         live,
+        tapes,
         reloads,
     };
     let mut asked = TaskSet::new();

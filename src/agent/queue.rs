@@ -77,7 +77,7 @@ impl std::fmt::Display for Age {
 ///
 /// # Errors
 /// When no gateway runs, and none left a queue.
-pub async fn show_queue(config: &Config, mut say: impl FnMut(&str) -> bool) -> anyhow::Result<()> {
+pub async fn show_queue(config: &Config, mut say: impl FnMut(&str) -> bool + Send) -> anyhow::Result<()> {
     #[derive(Deserialize)]
     struct Status {
         queue: std::collections::BTreeMap<String, LaneLine>,
@@ -115,7 +115,11 @@ pub async fn show_queue(config: &Config, mut say: impl FnMut(&str) -> bool) -> a
 ///
 /// # Errors
 /// When no gateway runs, and none left a queue.
-pub async fn dump_queue(config: &Config, lane: Option<Lane>, mut say: impl FnMut(&str) -> bool) -> anyhow::Result<()> {
+pub async fn dump_queue(
+    config: &Config,
+    lane: Option<Lane>,
+    mut say: impl FnMut(&str) -> bool + Send,
+) -> anyhow::Result<()> {
     let question = Question::Records { lane: lane.map(|lane| lane.to_string()) };
     if control::ask(&control_path(config), &question, &mut say).await.is_ok() {
         return Ok(());

@@ -10,13 +10,19 @@ use crate::model::{Bucket, PointName, Rate, Timestamp};
 /// The device's `max_rate`: a second's readings at once. What does not fit waits, one value for each point.
 #[derive(Debug)]
 pub(super) struct Allowance {
+    rate: Rate,
     bucket: Bucket,
     waiting: BTreeMap<PointName, (Cooked, Timestamp)>,
 }
 
 impl Allowance {
     pub(super) fn new(rate: Rate) -> Self {
-        Allowance { bucket: Bucket::new(rate, Duration::from_secs(1)), waiting: BTreeMap::new() }
+        Allowance { rate, bucket: Bucket::new(rate, Duration::from_secs(1)), waiting: BTreeMap::new() }
+    }
+
+    /// As at the start, but for what waits.
+    pub(super) fn refill(&mut self) {
+        self.bucket = Bucket::new(self.rate, Duration::from_secs(1));
     }
 
     /// What to send now, and whether an older value was replaced for it.

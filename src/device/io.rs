@@ -1,5 +1,7 @@
 //! What a driver has of the gateway: readings out, writes in, whether the device answers.
 
+mod handover;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::allowance::Allowance;
 use super::others::Others;
 use super::point::{Cooked, Rules};
+use super::tape::{Report, Seed, Tape};
 use super::{DeviceError, Held, Write, WriteError};
 use crate::model::{
     Answer, Arrival, Cause, DeviceName, DeviceState, DeviceStates, PointName, Rate, Reading, Timestamp, Value, event,
@@ -31,10 +34,19 @@ pub struct DeviceIo {
     others: Others,
     stop: CancellationToken,
     allowance: Allowance,
+    tape: Tape,
+    /// What the driver's life begins with, of the one before.
+    seed: Seed,
+    /// The driver handed over by itself.
+    handed: bool,
+    #[cfg(feature = "serial")]
+    port: Option<super::port::Port>,
     /// Readings on their way to the intake, oldest first.
     ready: VecDeque<(PointName, Cooked, Timestamp, Option<Cause>)>,
     /// The write that the driver has in hand, and whether it began.
     open: Option<(u32, bool)>,
+    /// Its values as they came, where they go on tape.
+    taken: Option<Vec<(PointName, Value)>>,
     /// Readings the driver could not hand over, waiting to be told.
     lost: BTreeMap<Option<PointName>, u64>,
     /// When losses are told next, at the earliest.
@@ -73,6 +85,7 @@ impl DeviceIo {
         #[cfg(feature = "modbus")] buses: super::modbus::Buses,
         others: Others,
         stop: CancellationToken,
+        tape: Tape,
     ) -> Self {
         DeviceIo {
             device,
@@ -87,8 +100,14 @@ impl DeviceIo {
             others,
             stop,
             allowance: Allowance::new(max_rate),
+            tape,
+            seed: Seed::default(),
+            handed: false,
+            #[cfg(feature = "serial")]
+            port: None,
             ready: VecDeque::new(),
             open: None,
+            taken: None,
             lost: BTreeMap::new(),
             tell_at: Duration::ZERO,
             awake_until: Duration::ZERO,
@@ -131,6 +150,7 @@ impl DeviceIo {
     /// The device answers. Cheap when it is known already.
     pub fn online(&mut self) {
         if !self.is_online() {
+            self.put_on_tape(time::now(), &|| Report::Online);
             self.set_state(DeviceState::Online);
         }
     }
@@ -138,6 +158,7 @@ impl DeviceIo {
     /// The device says of itself that it is away, or was silent for too long; the way to it stays open. Its next values
     /// are news.
     pub fn offline(&mut self, why: &str) {
+        self.put_on_tape(time::now(), &|| Report::Offline(why.to_owned()));
         if self.is_online() {
             tracing::warn!(MESSAGE_ID = event::DEVICE_OFFLINE, DEVICE = %self.device, "device {} offline: {why}", self.device);
         }
@@ -198,12 +219,13 @@ impl DeviceIo {
 
     /// A raw value came in now. Becomes a reading where the point's rules say so. Waits while the gateway is busy,
     /// which holds back the bus behind it.
-    pub async fn report(&mut self, point: &PointName, raw: &Value) {
-        self.report_at(point, raw, time::now()).await;
+    pub fn report<'a>(&'a mut self, point: &'a PointName, raw: &'a Value) -> impl Future<Output = ()> + Send + 'a {
+        self.report_at(point, raw, time::now())
     }
 
     /// A raw value that was taken at this moment: an edge that the kernel dated.
     pub async fn report_at(&mut self, point: &PointName, raw: &Value, at: Timestamp) {
+        self.put_on_tape(at, &|| Report::Value(point.clone(), raw.clone()));
         let cooked = self.rules_of(point).and_then(|rules| rules.offer(raw, at));
         self.show(point, at);
         if let Some(cooked) = cooked {
@@ -212,8 +234,17 @@ impl DeviceIo {
     }
 
     /// A raw value that was right once, and that nobody can confirm. Always a reading, but where it is only part of one.
-    pub async fn report_stale(&mut self, point: &PointName, raw: &Value) {
-        let at = time::now();
+    pub fn report_stale<'a>(
+        &'a mut self,
+        point: &'a PointName,
+        raw: &'a Value,
+    ) -> impl Future<Output = ()> + Send + 'a {
+        self.report_stale_at(point, raw, time::now())
+    }
+
+    /// The same of this moment.
+    pub(super) async fn report_stale_at(&mut self, point: &PointName, raw: &Value, at: Timestamp) {
+        self.put_on_tape(at, &|| Report::Stale(point.clone(), raw.clone()));
         let cooked = self.rules_of(point).and_then(|rules| rules.offer_stale(raw, at));
         self.show(point, at);
         if let Some(cooked) = cooked {
@@ -222,8 +253,13 @@ impl DeviceIo {
     }
 
     /// The device gave something that is no value of this point.
-    pub async fn report_bad(&mut self, point: &PointName) {
-        let at = time::now();
+    pub fn report_bad<'a>(&'a mut self, point: &'a PointName) -> impl Future<Output = ()> + Send + 'a {
+        self.report_bad_at(point, time::now())
+    }
+
+    /// The same of this moment.
+    pub async fn report_bad_at(&mut self, point: &PointName, at: Timestamp) {
+        self.put_on_tape(at, &|| Report::Bad(point.clone()));
         let cooked = self.rules_of(point).and_then(|rules| rules.offer_bad(at));
         self.show(point, at);
         if let Some(cooked) = cooked {
@@ -254,8 +290,18 @@ impl DeviceIo {
     }
 
     /// An output was set to this raw value. Always a reading, whatever the point's rules say.
-    pub async fn output(&mut self, point: &PointName, raw: &Value, cause: Cause) {
-        let at = time::now();
+    pub fn output<'a>(
+        &'a mut self,
+        point: &'a PointName,
+        raw: &'a Value,
+        cause: Cause,
+    ) -> impl Future<Output = ()> + Send + 'a {
+        self.output_at(point, raw, cause, time::now())
+    }
+
+    /// The same at this moment.
+    pub(super) async fn output_at(&mut self, point: &PointName, raw: &Value, cause: Cause, at: Timestamp) {
+        self.put_on_tape(at, &|| Report::Output(point.clone(), raw.clone()));
         let Some(cooked) = self.rules_of(point).map(|rules| {
             let cooked = rules.cook(raw);
             rules.send(cooked, at.uptime)
@@ -299,6 +345,10 @@ impl DeviceIo {
         }
     }
 
+    pub(super) fn stop_token(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
     /// Waits until the device is to stop, for what can't take writes. Cancel-safe.
     pub fn stopped(&self) -> impl Future<Output = ()> + use<> {
         self.stop.clone().cancelled_owned()
@@ -311,6 +361,7 @@ impl DeviceIo {
 
     /// Takes a write over: its values become raw ones. What can't be done is answered here.
     fn accept(&mut self, mut write: Write) -> Option<Write> {
+        let values = self.tape.takes_writes().then(|| write.values.clone());
         let refusal = if time::uptime() > write.deadline {
             Some(WriteError::Expired)
         } else {
@@ -329,6 +380,7 @@ impl DeviceIo {
         };
         let Some(error) = refusal else {
             self.open = Some((write.ticket, false));
+            self.taken = values;
             return Some(write);
         };
         self.tell(Answer::Ended { ticket: write.ticket, result: Err(error) });
@@ -344,6 +396,7 @@ impl DeviceIo {
             return Err(WriteError::Expired);
         }
         self.open = Some((write.ticket, true));
+        self.put_write_on_tape(write.timeout);
         self.tell(Answer::Began { ticket: write.ticket });
         Ok(())
     }
@@ -517,6 +570,7 @@ impl DeviceIo {
 /// However a device ends, a write that it has, and those that wait for it, get their answers.
 impl Drop for DeviceIo {
     fn drop(&mut self) {
+        self.tape.stop();
         let error = DeviceError::Lost("it was stopped".to_owned());
         if self.open.is_some() {
             self.settle(&error);

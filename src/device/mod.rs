@@ -12,7 +12,7 @@
 //! the entry in [`KINDS`]. One that brings crates of its own is a feature besides (`Cargo.toml`), so that a build may
 //! leave it out.
 
-// What only such a kind needs (`access`, `discover`, `held`) is dead code where a build leaves it out.
+// What only such a kind needs (`access`, `decode`, `held` and others) is dead code where a build leaves it out.
 #[cfg_attr(not(all(feature = "gpio", feature = "serial")), allow(dead_code))]
 mod access;
 mod allowance;
@@ -38,11 +38,15 @@ mod point;
 #[cfg(any(feature = "modbus", feature = "serial"))]
 #[cfg_attr(not(feature = "serial"), allow(dead_code))]
 mod port;
+#[cfg(feature = "desk")]
+mod replay;
 #[cfg(feature = "serial")]
 mod serial;
 mod sim;
 mod supervisor;
 mod sysfs;
+#[cfg_attr(not(all(feature = "modbus", feature = "serial")), allow(dead_code))]
+mod tape;
 #[cfg_attr(not(feature = "serial"), allow(dead_code))]
 mod template;
 #[cfg(test)]
@@ -61,6 +65,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::link;
+#[cfg(feature = "desk")]
+use crate::model::Value;
 use crate::model::{Declaration, DeviceName, Fault, GatewayId, PointKey, PointName, Rate, ValueType, read};
 
 pub use crate::model::{Write, WriteError};
@@ -71,6 +77,9 @@ pub use io::{Ask, DeviceIo};
 pub use modbus::{Scan, Units, scan};
 pub use point::{Config as PointRulesConfig, Rules};
 pub use supervisor::{Plan, Supervisor, Wiring};
+pub use tape::{Event, Head, Recording, Tape, Tapes};
+#[cfg(feature = "desk")]
+pub use tape::{read as read_recording, sum};
 
 /// Every kind there is.
 pub const KINDS: &[&Kind] = &[
@@ -156,6 +165,25 @@ pub struct Shape {
     pub holds: bool,
 }
 
+/// What a look at one frame finds, in its order.
+#[cfg(feature = "desk")]
+#[derive(Debug, Clone, PartialEq)]
+pub enum Finding {
+    /// A step that was taken.
+    Step(String),
+    /// The raw value of a point, and where it stands.
+    Value {
+        /// Which point.
+        point: PointName,
+        /// The bytes, or what the decoder knows them by.
+        place: String,
+        /// What stands there.
+        raw: Value,
+    },
+    /// What went wrong, and where.
+    Fault(String),
+}
+
 /// A future that a driver returns.
 pub type Run<'a, T> = Pin<Box<dyn Future<Output = Result<T, DeviceError>> + Send + 'a>>;
 
@@ -193,6 +221,17 @@ pub trait Driver: Send + Sync + 'static {
 
     /// The connection that it is made of, where it is one: what its files hold may change, and then it is made anew.
     fn link(&self) -> Option<&link::Config> {
+        None
+    }
+
+    /// Whether it speaks in bytes through a port, which are recorded, and played to it. Of any other one what it reports is.
+    fn is_of_bytes(&self) -> bool {
+        false
+    }
+
+    /// How these bytes are read, step by step, touching nothing. `None`: it has no frames.
+    #[cfg(feature = "desk")]
+    fn examine(&self, _bytes: &[u8]) -> Option<Vec<Finding>> {
         None
     }
 

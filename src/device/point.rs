@@ -496,6 +496,16 @@ impl Rules {
         self.held.take().into_iter().chain(part)
     }
 
+    /// On which side of its limits the last good value was; `None`: there was none, or no limits are set.
+    pub fn place(&self) -> Option<Limit> {
+        self.place
+    }
+
+    /// Says on which side of its limits it was.
+    pub fn set_place(&mut self, place: Limit) {
+        self.place = Some(place);
+    }
+
     /// Forgets what was sent, so that the next value is: the device was away.
     pub fn reset(&mut self) {
         self.sent = None;

@@ -12,6 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::others::Others;
 use super::point::{Config as PointRulesConfig, Rules};
+#[cfg(feature = "desk")]
+use super::replay::Replay;
+use super::tape::{Tape, Tapes};
 use super::{DeviceError, DeviceIo, Driver, Held};
 use crate::model::{Answer, Arrival, DeviceName, DeviceState, DeviceStates, Point, Rate, Write, event, time};
 use crate::task::{self, TaskSet};
@@ -58,6 +61,10 @@ pub struct Supervisor {
     buses: super::modbus::Buses,
     others: Others,
     stop: CancellationToken,
+    tapes: Tapes,
+    /// On the desk: what is played to the device.
+    #[cfg(feature = "desk")]
+    played: Option<Tape>,
     /// Those that were started; what has ended is gone from here by itself.
     drivers: Mutex<Vec<Weak<dyn Driver>>>,
 }
@@ -72,8 +79,22 @@ impl Supervisor {
             buses: super::modbus::Buses::default(),
             others: Others::default(),
             stop,
+            tapes: Tapes::default(),
+            #[cfg(feature = "desk")]
+            played: None,
             drivers: Mutex::default(),
         }
+    }
+
+    /// A supervisor for one device, whose driver hears what is on this tape, and reaches nothing else.
+    #[cfg(feature = "desk")]
+    pub fn on_desk(tape: Tape, stop: CancellationToken) -> Self {
+        Supervisor { played: Some(tape), ..Supervisor::new(Held::nothing(), stop) }
+    }
+
+    /// For who wants to record a device.
+    pub fn tapes(&self) -> Tapes {
+        self.tapes.clone()
     }
 
     /// The states of all devices, as they change.
@@ -95,6 +116,15 @@ impl Supervisor {
             .into_iter()
             .map(|(point, config, holds)| (point.name.clone(), Rules::new(point, config, holds)))
             .collect();
+        let is_of_bytes = plan.driver.is_of_bytes();
+        let (tape, driver) = (self.tapes.thread(&plan.device, plan.kind, is_of_bytes), plan.driver);
+        #[cfg(feature = "desk")]
+        let (tape, driver) = match &self.played {
+            None => (tape, driver),
+            Some(tape) if is_of_bytes => (tape.clone(), driver),
+            // What such a driver does is on no wire, and it might switch something: what it said is played.
+            Some(tape) => (tape.clone(), Arc::new(Replay) as Arc<dyn Driver>),
+        };
         let mut io = DeviceIo::new(
             plan.device.clone(),
             rules,
@@ -108,10 +138,11 @@ impl Supervisor {
             self.buses.clone(),
             self.others.clone(),
             stop.clone(),
+            tape,
         );
         io.set_state(DeviceState::Starting);
-        self.drivers().push(Arc::downgrade(&plan.driver));
-        tasks.spawn(format!("device-{}", plan.device), supervise(plan.driver, io));
+        self.drivers().push(Arc::downgrade(&driver));
+        tasks.spawn(format!("device-{}", plan.device), supervise(driver, io));
         stop
     }
 }
@@ -149,17 +180,44 @@ impl std::fmt::Debug for Supervisor {
     }
 }
 
+/// Puts on tape that a driver ended.
+fn ended(tape: &Tape, error: DeviceError) -> DeviceError {
+    tape.ended(&error);
+    error
+}
+
 async fn supervise(driver: Arc<dyn Driver>, mut io: DeviceIo) {
+    let stop = io.stop_token();
     let mut pause = FIRST_PAUSE;
     let mut away: Option<Duration> = None;
     loop {
+        let tape = io.tape().clone();
+        let begun = tokio::select! {
+            // On the board it never waits, and a driver is run at least once.
+            biased;
+            () = io.begin_life() => true,
+            () = stop.cancelled() => false,
+        };
+        if !begun {
+            break;
+        }
         let started = time::uptime();
-        let life = AssertUnwindSafe(driver.run(&mut io)).catch_unwind().await;
+        let life = AssertUnwindSafe(async {
+            tokio::select! {
+                biased;
+                ended = driver.run(&mut io) => ended.map_err(|error| (error, false)),
+                // On the desk, where it ended on the board by what is on no tape.
+                error = tape.lost() => Err((error, true)),
+            }
+        });
+        let life = life.catch_unwind().await;
         let error = match life {
             Ok(Ok(())) if io.stopping() => break,
-            Ok(Ok(())) => DeviceError::Lost("the driver ended by itself".to_owned()),
-            Ok(Err(error)) => error,
-            Err(panic) => DeviceError::Panic(task::panic_message(panic.as_ref())),
+            Ok(Ok(())) if io.hands_over().await => continue,
+            Ok(Ok(())) => ended(&tape, DeviceError::Lost("the driver ended by itself".to_owned())),
+            Ok(Err((error, true))) => error,
+            Ok(Err((error, false))) => ended(&tape, error),
+            Err(panic) => ended(&tape, DeviceError::Panic(task::panic_message(panic.as_ref()))),
         };
         let was_online = io.is_online();
         io.settle(&error);
@@ -174,7 +232,9 @@ async fn supervise(driver: Arc<dyn Driver>, mut io: DeviceIo) {
         if was_online && now.saturating_sub(started) >= STEADY {
             pause = FIRST_PAUSE;
         }
-        if io.refuse_for(pause, &error).await {
+        // On the desk the tape says when it begins again.
+        let wait = if tape.player().is_some() { Duration::ZERO } else { pause };
+        if io.refuse_for(wait, &error).await {
             break;
         }
         pause = (pause * 2).min(LONGEST_PAUSE);

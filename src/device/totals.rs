@@ -63,6 +63,7 @@ impl Flash {
     }
 
     /// Whether the last save was refused.
+    #[cfg_attr(not(feature = "gpio"), allow(dead_code))]
     pub(super) fn is_refused(&self) -> bool {
         self.trouble.is_some()
     }

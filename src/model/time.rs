@@ -75,8 +75,23 @@ pub fn boot() -> BootId {
     })
 }
 
+/// The clock on which a recording is replayed: it shows what the board's did. As process-wide as those it stands in for.
+#[cfg(feature = "desk")]
+static STAND_IN: OnceLock<Box<dyn Fn() -> Timestamp + Send + Sync>> = OnceLock::new();
+
+/// Puts a clock in the place of the board's, for good; a second one is ignored. Only for a process that does nothing but
+/// replay.
+#[cfg(feature = "desk")]
+pub fn stand_in(clock: impl Fn() -> Timestamp + Send + Sync + 'static) {
+    STAND_IN.get_or_init(|| Box::new(clock));
+}
+
 /// Now, by both clocks.
 pub fn now() -> Timestamp {
+    #[cfg(feature = "desk")]
+    if let Some(clock) = STAND_IN.get() {
+        return clock();
+    }
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let synced = wall >= Duration::from_secs(BELIEVED_FROM.load(Ordering::Relaxed).into());
@@ -107,6 +122,10 @@ fn seconds(date: Duration) -> u32 {
 
 /// `CLOCK_BOOTTIME`: time since boot, suspend included. It never steps.
 pub fn uptime() -> Duration {
+    #[cfg(feature = "desk")]
+    if let Some(clock) = STAND_IN.get() {
+        return clock().uptime;
+    }
     read(ClockId::CLOCK_BOOTTIME)
 }
 

@@ -1,4 +1,4 @@
-//! The control socket: how `sluicegate status`, `try` and `reload` ask the daemon.
+//! The control socket: how `sluicegate status`, `try`, `record` and `reload` ask the daemon.
 //!
 //! One question a connection, a line of JSON; the answer is lines, until the daemon closes. Who may write to the
 //! socket may ask: it is 0660, for the user and the group of the service.
@@ -6,11 +6,14 @@
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::time::{Instant, sleep_until};
 
 /// A question is short; what is longer is none.
 const MAX_QUESTION: u64 = 4096;
@@ -19,8 +22,8 @@ const MAX_QUESTION: u64 = 4096;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the daemon can be asked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "ask", rename_all = "kebab-case", deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "ask", rename_all = "kebab-case")]
 pub enum Question {
     /// How it is: one line.
     Status,
@@ -34,8 +37,31 @@ pub enum Question {
         /// Which device.
         device: String,
     },
+    /// What goes between a device and its driver, from the driver's next start on: a line each, until the asker says no more.
+    Record {
+        /// Which device.
+        device: String,
+    },
     /// To read its config again: one line, once the new one is in use or was refused.
     Reload,
+}
+
+impl Question {
+    /// Reads what was asked. By hand: derived code would be ten times as large.
+    fn read(line: &str) -> Option<Self> {
+        let question: serde_json::Map<String, Value> = serde_json::from_str(line).ok()?;
+        let text = |key: &str| question.get(key).and_then(Value::as_str).map(str::to_owned);
+        let (read, key) = match question.get("ask")?.as_str()? {
+            "status" => (Question::Status, None),
+            "reload" => (Question::Reload, None),
+            "records" => (Question::Records { lane: text("lane") }, Some("lane")),
+            "try" => (Question::Try { device: text("device")? }, Some("device")),
+            "record" => (Question::Record { device: text("device")? }, Some("device")),
+            _ => return None,
+        };
+        // What a later program asks besides is not what would be answered.
+        question.keys().all(|known| known == "ask" || Some(known.as_str()) == key).then_some(read)
+    }
 }
 
 /// The daemon's end.
@@ -99,7 +125,7 @@ impl Asker {
         let mut line = String::new();
         let mut reader = BufReader::new((&mut self.stream).take(MAX_QUESTION));
         tokio::time::timeout(PATIENCE, reader.read_line(&mut line)).await.map_err(|_| io::ErrorKind::TimedOut)??;
-        serde_json::from_str(&line).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+        Question::read(&line).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
     /// Waits until the asker has gone, or says more than its one question. Cancel-safe.
@@ -123,15 +149,76 @@ impl Asker {
 ///
 /// # Errors
 /// When there is no daemon, or it goes away.
-pub async fn ask(path: &Path, question: &Question, mut line: impl FnMut(&str) -> bool) -> io::Result<()> {
-    let mut stream = UnixStream::connect(path).await?;
-    let text = serde_json::to_string(question).map_err(io::Error::other)?;
-    stream.write_all(format!("{text}\n").as_bytes()).await?;
-    let mut lines = BufReader::new(stream).lines();
-    while let Some(next) = lines.next_line().await? {
-        if !line(&next) {
-            break;
+pub async fn ask(path: &Path, question: &Question, mut line: impl FnMut(&str) -> bool + Send) -> io::Result<()> {
+    talk(path, question, pin!(std::future::pending()), &mut line).await
+}
+
+/// The same; at the `end` the daemon is told that it is enough, and finishes what it says.
+///
+/// # Errors
+/// When there is no daemon, it goes away, or does not finish.
+pub async fn ask_until(
+    path: &Path,
+    question: &Question,
+    end: impl Future<Output = ()> + Send,
+    mut line: impl FnMut(&str) -> bool + Send,
+) -> io::Result<()> {
+    talk(path, question, pin!(end), &mut line).await
+}
+
+/// One piece of code for all who ask.
+fn talk<'a>(
+    path: &'a Path,
+    question: &'a Question,
+    mut end: Pin<&'a mut (dyn Future<Output = ()> + Send + 'a)>,
+    line: &'a mut (dyn FnMut(&str) -> bool + Send + 'a),
+) -> Pin<Box<dyn Future<Output = io::Result<()>> + Send + 'a>> {
+    Box::pin(async move {
+        let mut stream = UnixStream::connect(path).await?;
+        let text = serde_json::to_string(question).map_err(io::Error::other)?;
+        stream.write_all(format!("{text}\n").as_bytes()).await?;
+        let (answer, mut asking) = stream.into_split();
+        let mut lines = BufReader::new(answer).lines();
+        let mut deadline = None;
+        loop {
+            let next = tokio::select! {
+                next = lines.next_line() => next?,
+                () = &mut end, if deadline.is_none() => {
+                    asking.shutdown().await?;
+                    deadline = Some(Instant::now() + PATIENCE);
+                    continue;
+                }
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+            };
+            match next {
+                Some(next) if line(&next) => {}
+                _ => return Ok(()),
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_is_read_as_it_was_meant() {
+        let device = || "gps".to_owned();
+        for question in [
+            Question::Status,
+            Question::Reload,
+            Question::Records { lane: None },
+            Question::Records { lane: Some("alarm".to_owned()) },
+            Question::Try { device: device() },
+            Question::Record { device: device() },
+        ] {
+            assert_eq!(Question::read(&serde_json::to_string(&question).unwrap()), Some(question));
+        }
+        for text in ["", "{}", "[]", r#"{"ask":"else"}"#, r#"{"ask":"try"}"#, r#"{"ask":"status","more":1}"#] {
+            assert_eq!(Question::read(text), None, "{text}");
         }
     }
-    Ok(())
 }

@@ -12,6 +12,7 @@ mod command_kills;
 mod command_payloads;
 mod commands;
 mod delivery;
+mod desk;
 mod documents;
 mod flash;
 mod full;

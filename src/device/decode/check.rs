@@ -96,6 +96,39 @@ impl Check {
         found.eq_ignore_ascii_case(&self.spell(covered)) && (self.is_hex || found == self.spell(covered))
     }
 
+    /// What it expects of a frame, and what it finds, for people.
+    #[cfg(feature = "desk")]
+    pub(in crate::device) fn explain(&self, frame: &[u8]) -> String {
+        let name = match &self.how {
+            How::Crc(crc) => crc.name(),
+            How::Xor => "xor",
+            How::Sum(None) => "sum",
+            How::Sum(Some(Complement::One)) => "sum, complement of one",
+            How::Sum(Some(Complement::Two)) => "sum, complement of two",
+        };
+        let ranges = self.ranges(frame.len(), None);
+        let parts = ranges.and_then(|(covered, stands)| {
+            let expected = self.spell(frame.get(covered.clone())?);
+            Some((covered, expected, frame.get(stands.clone())?, stands))
+        });
+        let Some((covered, expected, found, stands)) = parts else {
+            return format!("check: {name}: the frame is too short for it, it has {} bytes", frame.len());
+        };
+        let show = |bytes: &[u8]| match self.is_hex {
+            true => format!("`{}`", bytes.escape_ascii()),
+            false => base16ct::lower::encode_string(bytes),
+        };
+        let verdict = if self.holds(frame) { "right" } else { "wrong" };
+        format!(
+            "check: {name} of bytes {} to {}: expected {}, found {} at byte {}: {verdict}",
+            covered.start,
+            covered.end - 1,
+            show(&expected),
+            show(found),
+            stands.start
+        )
+    }
+
     /// What of a frame it covers: that is the message, for decoders of text.
     pub(in crate::device) fn covered<'a>(&self, frame: &'a [u8]) -> &'a [u8] {
         self.ranges(frame.len(), None).and_then(|(covered, _)| frame.get(covered)).unwrap_or(frame)

@@ -29,6 +29,13 @@ pub(super) struct Crc {
 }
 
 impl Crc {
+    /// Its name in the catalogue.
+    #[cfg(feature = "desk")]
+    pub(super) fn name(&self) -> &'static str {
+        let rows = CATALOGUE.lines().filter_map(|row| row.split_once(' '));
+        rows.map(|(name, _)| name).find(|name| Crc::named(name).as_ref() == Some(self)).unwrap_or("crc")
+    }
+
     /// The one of this name: `CRC-16/MODBUS`, or only `modbus` where no other one has that behind its stroke.
     pub(super) fn named(name: &str) -> Option<Self> {
         let name = name.to_ascii_uppercase();

@@ -97,19 +97,48 @@ impl Field {
         }
     }
 
-    /// The value there. `Absent`: the frame is too short for it.
-    pub(super) fn read(&self, frame: &[u8]) -> Slot {
+    /// Where it stands in a frame and what there is, for people.
+    #[cfg(feature = "desk")]
+    pub(in crate::device) fn describe(&self, frame: &[u8]) -> String {
+        let form = match self.form {
+            Form::Number(number) => number.name(),
+            Form::Digits => "digits".to_owned(),
+            Form::Hex => "hex".to_owned(),
+            Form::Text => "text".to_owned(),
+            Form::Bytes => "bytes".to_owned(),
+        };
+        let order = match self.order {
+            Order::Big => String::new(),
+            order => format!(" {order:?}").to_lowercase(),
+        };
+        let bits = self.bits.map(|Bits { first, last }| format!(" bits {first}..{last}")).unwrap_or_default();
+        let minus = if self.minus == 0 { String::new() } else { format!(" minus {:#04x}", self.minus) };
+        let (at, what) = (self.at, format!("{form}{order}{bits}{minus}"));
+        match self.find(frame) {
+            Some((start, found)) => {
+                format!("at {start} {} ({what})", base16ct::lower::encode_string(found))
+            }
+            None => format!("at {at} ({what})"),
+        }
+    }
+
+    /// The bytes that it is made of, and where they begin.
+    fn find<'a>(&self, frame: &'a [u8]) -> Option<(usize, &'a [u8])> {
         let size = match self.form {
             Form::Number(number) => Some(number.size()),
             _ => self.size,
         };
-        let start = place(self.at, frame.len());
-        let Some(found) = start.and_then(|start| match size {
+        let start = place(self.at, frame.len())?;
+        let found = match size {
             Some(size) => frame.get(start..start.checked_add(size)?),
             None => frame.get(start..).filter(|rest| !rest.is_empty()),
-        }) else {
-            return Slot::Absent;
         };
+        found.map(|found| (start, found))
+    }
+
+    /// The value there. `Absent`: the frame is too short for it.
+    pub(super) fn read(&self, frame: &[u8]) -> Slot {
+        let Some((_, found)) = self.find(frame) else { return Slot::Absent };
         let found: Vec<u8> = found.iter().map(|byte| byte.wrapping_sub(self.minus)).collect();
         self.value(&found).map_or(Slot::Bad, Slot::Value)
     }

@@ -30,9 +30,11 @@ impl Noise {
         let new = self.last.is_none_or(|last| now.uptime.saturating_sub(last) > EPISODE);
         self.count = if new { 1 } else { self.count + 1 };
         self.last = Some(now.uptime);
+        let start = frame.get(..40).unwrap_or(frame).escape_ascii();
         if new {
-            let start = frame.get(..40).unwrap_or(frame).escape_ascii();
             tracing::warn!(DEVICE = %io.device(), "a {} can't be read: {error} (`{start}`)", self.what);
+        } else {
+            tracing::debug!(DEVICE = %io.device(), "another {} can't be read: {error} (`{start}`)", self.what);
         }
     }
 

@@ -77,6 +77,18 @@ impl Number {
         fits.then_some(Number { form, size })
     }
 
+    /// Its name, as it is read.
+    #[cfg(feature = "desk")]
+    pub(super) fn name(self) -> String {
+        let form = match self.form {
+            Form::Unsigned => "u",
+            Form::Signed => "s",
+            Form::Float => "f",
+            Form::Bcd => "bcd",
+        };
+        format!("{form}{}", 8 * self.size)
+    }
+
     /// How many bytes it has.
     pub(in crate::device) fn size(self) -> usize {
         self.size

@@ -18,6 +18,8 @@ use super::config;
 use super::pdu::Request;
 use super::wire::{Trouble, Wire};
 use crate::device::DeviceError;
+use crate::device::tape::Tape;
+use crate::model::Timestamp;
 
 /// The buses that are in use. All clones are one.
 #[derive(Debug, Clone, Default)]
@@ -40,6 +42,7 @@ pub(super) struct Bus {
 #[derive(Debug)]
 pub(super) struct Seat {
     bus: Arc<Bus>,
+    tape: Tape,
     lost: watch::Receiver<Option<DeviceError>>,
 }
 
@@ -58,8 +61,8 @@ pub(super) enum For {
 }
 
 impl Buses {
-    /// A place on this bus.
-    pub(super) fn join(&self, config: &config::Bus) -> Seat {
+    /// A place on this bus, for the device of this tape.
+    pub(super) fn join(&self, config: &config::Bus, tape: &Tape) -> Seat {
         let mut buses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         buses.retain(|bus| bus.strong_count() > 0);
         let known = buses.iter().filter_map(Weak::upgrade).find(|bus| bus.config == *config);
@@ -75,7 +78,7 @@ impl Buses {
             buses.push(Arc::downgrade(&bus));
             bus
         });
-        Seat { lost: bus.lost.subscribe(), bus }
+        Seat { lost: bus.lost.subscribe(), tape: tape.clone(), bus }
     }
 }
 
@@ -92,18 +95,21 @@ impl Seat {
             drop(wire);
             yield_now().await;
         };
-        if wire.is_none() {
-            // A server that can't be reached takes its time: once for all who wait.
-            let failed = bus.failed.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            if let Some((_, error)) = failed.filter(|(at, _)| *at >= began) {
-                return Err(error);
-            }
-            match Wire::open(&bus.config).await {
-                Ok(opened) => *wire = Some(opened),
-                Err(error) => {
-                    let mut failed = bus.failed.lock().unwrap_or_else(PoisonError::into_inner);
-                    *failed = Some((Instant::now(), error.clone()));
+        match wire.as_mut() {
+            Some(wire) => wire.turn_to(&self.tape),
+            None => {
+                // A server that can't be reached takes its time: once for all who wait.
+                let failed = bus.failed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                if let Some((_, error)) = failed.filter(|(at, _)| *at >= began) {
                     return Err(error);
+                }
+                match Wire::open(&bus.config, &self.tape).await {
+                    Ok(opened) => *wire = Some(opened),
+                    Err(error) => {
+                        let mut failed = bus.failed.lock().unwrap_or_else(PoisonError::into_inner);
+                        *failed = Some((Instant::now(), error.clone()));
+                        return Err(error);
+                    }
                 }
             }
         }
@@ -136,6 +142,23 @@ impl Turn<'_> {
             None => Err(gone()),
         };
         self.told(ready)
+    }
+
+    /// When the last answer came.
+    pub(super) fn heard(&self) -> Option<Timestamp> {
+        self.wire.as_ref().map(Wire::heard)
+    }
+
+    /// A device's life begins: whether the line echoes is what the life before knew, where that is known.
+    pub(super) fn begin(mut self, echoes: Option<bool>) {
+        if let (Some(wire), Some(echoes)) = (self.wire.as_mut(), echoes) {
+            wire.set_echoes(echoes);
+        }
+    }
+
+    /// Whether the line echoes, as far as it is known.
+    pub(super) fn echoes(&self) -> Option<bool> {
+        self.wire.as_ref().map(Wire::echoes)
     }
 
     /// See [`Wire::ask`].

@@ -380,7 +380,8 @@ mod tests {
                 let wide = layout.encoding == Encoding::F32 || layout.encoding == Encoding::F64;
                 if wide {
                     let (was, is) = (value.as_f64().unwrap(), back.as_f64().unwrap());
-                    prop_assert!((was - is).abs() <= 1e-7 * was.abs(), "{was} {is}");
+                    // Half a step to the next `f32`, and half a one to its shortest form.
+                    prop_assert!((was - is).abs() <= f64::from(f32::EPSILON) * was.abs(), "{was} {is}");
                 } else {
                     prop_assert_eq!(back.as_f64(), value.as_f64());
                 }

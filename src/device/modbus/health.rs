@@ -11,6 +11,7 @@ use super::pdu::Table;
 use super::plan::Block;
 use super::wire::Trouble;
 use crate::device::DeviceIo;
+use crate::device::tape::Seed;
 use crate::model::Value;
 
 /// So many sound answers end an episode of damaged ones.
@@ -51,19 +52,30 @@ pub(super) struct Health {
 }
 
 impl Health {
-    /// Nothing was asked yet.
-    pub(super) fn new(now: Instant) -> Self {
+    /// Nothing was asked yet, but for what the life before did.
+    pub(super) fn new(now: Instant, seed: &Seed) -> Self {
+        let known = match Request::of_pdu(&seed.known) {
+            Some(Request::Read { table, address, .. }) => Some((table, address)),
+            _ => None,
+        };
         Health {
             silent: 0,
-            owed: Vec::new(),
+            owed: seed.owed.iter().filter_map(|pdu| Request::of_pdu(pdu)).collect(),
             not_before: now,
             pause: FIRST_PAUSE,
-            known: None,
+            known,
             damaged: 0,
             sound: 0,
             trouble: BTreeMap::new(),
             outputs: BTreeMap::new(),
         }
+    }
+
+    /// What the next life has to know, which somebody records.
+    pub(super) fn seed(&self) -> Seed {
+        let known = self.known.map(|(table, address)| Request::Read { table, address, count: 1 }.pdu());
+        let owed = self.owed.iter().map(Request::pdu).collect();
+        Seed { owed, known: known.unwrap_or_default(), ..Seed::default() }
     }
 
     /// What has to be asked before anything else, so that no late answer is taken for another one's.

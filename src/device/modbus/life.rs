@@ -1,4 +1,8 @@
 //! One life of a slave: what is asked when, and what the answers become.
+//!
+//! A life that somebody records begins with what its predecessor hands over: what may still be answered late, where a
+//! question that tells is asked, and whether the line echoes. All else it finds out anew, so a replay does as well. What
+//! others on the bus leave behind, such as a server that is still busy, only delays what is sent, and that is on tape.
 
 use std::pin::pin;
 
@@ -11,7 +15,9 @@ use super::pdu::{Exception, Request};
 use super::plan::Block;
 use super::polls::Polls;
 use super::wire::Trouble;
+use crate::device::tape::{Seed, Tape};
 use crate::device::{Ask, DeviceError, DeviceIo};
+use crate::model::{Timestamp, time};
 
 /// How often a question is asked whose answer came damaged.
 pub(super) const ATTEMPTS: u32 = 3;
@@ -19,17 +25,18 @@ pub(super) const ATTEMPTS: u32 = 3;
 impl Modbus {
     pub(super) async fn life(&self, io: &mut DeviceIo) -> Result<(), DeviceError> {
         let buses = io.buses().clone();
-        let mut seat = buses.join(&self.config.bus);
+        let (tape, seed) = (io.tape().clone(), io.take_seed());
+        let mut seat = buses.join(&self.config.bus, &tape);
         // A server that swallows what is sent holds nobody up for long.
         tokio::select! {
-            turn = seat.turn(For::Poll) => drop(turn?),
+            turn = seat.turn(For::Poll) => turn?.begin(seed.echoes),
             () = io.stopped() => return Ok(()),
         }
         // What the outputs behind a slave are, its polls say.
         io.opened(Vec::new()).await;
         let now = Instant::now();
         let mut polls = Polls::new(&self.spots, self.config.limits(), now);
-        let mut health = Health::new(now);
+        let mut health = Health::new(now, &seed);
         // Nobody answers for all slaves, and one that is only written is not asked.
         if polls.is_empty() {
             io.online();
@@ -41,11 +48,20 @@ impl Modbus {
                 continue;
             }
             let next = polls.next().map(|(place, due)| (place, due.max(health.not_before)));
+            let next = self.next_on(&tape, &polls, &health).or(next);
             let ask = tokio::select! {
                 biased;
                 ask = io.next() => Some(ask),
                 error = seat.lost() => return Err(error),
-                () = at(next.map(|(_, due)| due)) => None,
+                () = tape.wanted() => {
+                    let echoes = tokio::select! {
+                        turn = seat.turn(For::Poll) => turn?.echoes(),
+                        () = io.stopped() => break,
+                    };
+                    io.begin_anew(Seed { echoes, ..health.seed() });
+                    break;
+                }
+                () = turn(next.map(|(_, due)| due), &tape) => None,
             };
             match (ask, next) {
                 (Some(Ask::Stop), _) => break,
@@ -62,6 +78,17 @@ impl Modbus {
         }
         seat.leave().await;
         Ok(())
+    }
+
+    /// On the desk, the question that was asked next, and when.
+    fn next_on(&self, tape: &Tape, polls: &Polls, health: &Health) -> Option<(usize, Instant)> {
+        let (sent, due) = tape.player()?.next_sent()?;
+        let asks = |block: &Block| {
+            let request = health.probe((block.table, block.address)).unwrap_or_else(|| block.request());
+            let asked = [&[self.config.unit][..], &request.pdu()].concat();
+            sent.windows(asked.len()).any(|part| part == asked)
+        };
+        Some((polls.next_of(asks)?, due))
     }
 
     /// Reads one block, or asks a silent slave whether it is there. What the gateway wanted meanwhile is the result.
@@ -95,6 +122,7 @@ impl Modbus {
                 }
             }
         };
+        let came = turn.heard().unwrap_or_else(time::now);
         drop(turn);
         self.heard(io, health, damaged);
         // Of several, the slave was away.
@@ -113,7 +141,8 @@ impl Modbus {
         if probe.is_some() {
             if let Some(block) = ignored.and_then(|question| polls.ignored(&question, &self.spots)) {
                 for point in &block.points {
-                    self.report_bad(io, health, *point, "the slave answers others, and not this".to_owned()).await;
+                    self.report_bad(io, health, *point, "the slave answers others, and not this".to_owned(), came)
+                        .await;
                 }
             }
             return Ok(asked);
@@ -123,7 +152,7 @@ impl Modbus {
                 polls.answered(place);
                 health.read(&block);
                 for point in &block.points {
-                    self.report(io, health, *point, &block, &data).await;
+                    self.report(io, health, *point, &block, &data, came).await;
                 }
             }
             Err(Trouble::Refused(exception)) => {
@@ -134,7 +163,7 @@ impl Modbus {
                     Some(block)
                 };
                 for point in refused.iter().flat_map(|block| &block.points) {
-                    self.report_bad(io, health, *point, exception.to_string()).await;
+                    self.report_bad(io, health, *point, exception.to_string(), came).await;
                 }
             }
             Err(_) => {}
@@ -157,7 +186,15 @@ impl Modbus {
         }
     }
 
-    async fn report(&self, io: &mut DeviceIo, health: &mut Health, index: usize, block: &Block, data: &[u8]) {
+    async fn report(
+        &self,
+        io: &mut DeviceIo,
+        health: &mut Health,
+        index: usize,
+        block: &Block,
+        data: &[u8],
+        came: Timestamp,
+    ) {
         let (Some(point), Some(Some(spot))) = (self.points.get(index), self.spots.get(index)) else { return };
         let start = usize::from(spot.address.saturating_sub(block.address));
         match point.value(block.table, data, start) {
@@ -168,19 +205,30 @@ impl Modbus {
                 if point.keys.write && health.outputs.get(&index) != Some(&value) && io.found(&point.name, &value) {
                     health.outputs.insert(index, value.clone());
                 }
-                io.report(&point.name, &value).await;
+                io.report_at(&point.name, &value, came).await;
             }
-            None => self.report_bad(io, health, index, format!("no {:?}", point.layout.encoding).to_lowercase()).await,
+            None => {
+                let why = format!("no {:?}", point.layout.encoding).to_lowercase();
+                self.report_bad(io, health, index, why, came).await;
+            }
         }
     }
 
-    async fn report_bad(&self, io: &mut DeviceIo, health: &mut Health, index: usize, why: String) {
+    async fn report_bad(&self, io: &mut DeviceIo, health: &mut Health, index: usize, why: String, came: Timestamp) {
         let Some(point) = self.points.get(index) else { return };
         if health.trouble.get(&index) != Some(&why) {
             tracing::warn!(DEVICE = %io.device(), POINT = %point.name, "{} at {} {} can't be read: {why}", point.name, point.keys.table, point.keys.address);
             health.trouble.insert(index, why);
         }
-        io.report_bad(&point.name).await;
+        io.report_bad_at(&point.name, came).await;
+    }
+}
+
+/// Waits until a question is due, and on the desk until it is its turn as well.
+async fn turn(due: Option<Instant>, tape: &Tape) {
+    at(due).await;
+    if let Some(player) = tape.player() {
+        player.clear_of_writes().await;
     }
 }
 

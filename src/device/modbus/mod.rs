@@ -102,6 +102,10 @@ impl Driver for Modbus {
         self.config.bus.port.iter().map(PathBuf::from).collect()
     }
 
+    fn is_of_bytes(&self) -> bool {
+        true
+    }
+
     fn probe(&self) -> Run<'_, String> {
         Box::pin(async {
             if let Some(settings) = self.config.bus.settings() {

@@ -33,6 +33,12 @@ impl Table {
             Table::Input => 4,
         }
     }
+
+    fn of_function(function: u8) -> Option<Self> {
+        [Table::Coil, Table::Discrete, Table::Holding, Table::Input]
+            .into_iter()
+            .find(|table| table.function() == function)
+    }
 }
 
 impl fmt::Display for Table {
@@ -150,6 +156,16 @@ impl Request {
             }
         }
         pdu
+    }
+
+    /// What these bytes ask, as far as it tells what answers it: any write is as good as another.
+    pub(super) fn of_pdu(pdu: &[u8]) -> Option<Self> {
+        let &[function, a, b, c, d, ..] = pdu else { return None };
+        let (address, count) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+        Some(match Table::of_function(function) {
+            Some(table) => Request::Read { table, address, count },
+            None => Request::Set { address, registers: vec![count], many: false },
+        })
     }
 
     /// How many bytes the answer has, unit and checks apart.

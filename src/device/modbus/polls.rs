@@ -54,6 +54,12 @@ impl Polls {
         self.0.iter().enumerate().map(|(place, poll)| (place, poll.due)).min_by_key(|(_, due)| *due)
     }
 
+    /// The one of these whose turn is next.
+    pub(super) fn next_of(&self, is: impl Fn(&Block) -> bool) -> Option<usize> {
+        let of = self.0.iter().enumerate().filter(|(_, poll)| is(&poll.block));
+        of.min_by_key(|(_, poll)| poll.due).map(|(place, _)| place)
+    }
+
     /// What is asked there, and the points that it reads.
     pub(super) fn block(&self, place: usize) -> Option<Block> {
         self.0.get(place).map(|poll| poll.block.clone())

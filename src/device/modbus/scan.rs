@@ -9,6 +9,7 @@ use super::pdu::{Request, Table};
 use super::wire::{Trouble, Wire};
 use crate::device::DeviceError;
 use crate::device::port::{self, Parity};
+use crate::device::tape::Tape;
 use crate::model::Span;
 
 /// Where to look, and for whom.
@@ -72,7 +73,7 @@ pub async fn scan(scan: &Scan, mut say: impl FnMut(&str)) -> Result<(), DeviceEr
     ));
     let mut found = 0;
     for (name, bus) in buses {
-        let mut wire = Wire::open(&bus).await?;
+        let mut wire = Wire::open(&bus, &Tape::idle()).await?;
         for unit in units.clone() {
             let what = match wire.ask(unit, &QUESTION).await {
                 Ok(data) => format!("holding register 0 is 0x{}", base16ct::lower::encode_string(&data)),

@@ -21,6 +21,8 @@ use super::frame::{self, Found};
 use super::pdu::{Answer, Exception, Request};
 use crate::device::DeviceError;
 use crate::device::port::Port;
+use crate::device::tape::Tape;
+use crate::model::{Timestamp, time};
 
 /// For a server in the same building, over a VPN as well.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
@@ -49,6 +51,9 @@ pub(super) enum Trouble {
 pub(super) struct Wire {
     way: Way,
     bus: Bus,
+    /// Of the device whose turn it is.
+    tape: Tape,
+    heard: Timestamp,
     /// Nobody speaks before.
     quiet_until: Instant,
     /// A question is under way, whose answer may come until then.
@@ -64,23 +69,52 @@ pub(super) struct Wire {
 enum Way {
     Port(Port),
     Stream(TcpStream),
+    /// On the desk.
+    Tape,
 }
 
 impl Wire {
-    pub(super) async fn open(bus: &Bus) -> Result<Self, DeviceError> {
+    pub(super) async fn open(bus: &Bus, tape: &Tape) -> Result<Self, DeviceError> {
+        if let Some(player) = tape.player() {
+            player.opened().await;
+        }
         let way = match (bus.settings(), &bus.address) {
-            (Some(settings), _) => Way::Port(Port::open(&settings).await?),
+            _ if tape.player().is_some() => Way::Tape,
+            // The tape is not the port's: several devices share it, and each has its own.
+            (Some(settings), _) => Way::Port(Port::open(&settings, &Tape::idle()).await?),
             (None, address) => Way::Stream(connect(address.as_deref().unwrap_or_default()).await?),
         };
         Ok(Wire {
             way,
             bus: bus.clone(),
+            tape: tape.clone(),
+            heard: time::now(),
             quiet_until: Instant::now(),
             owed_until: None,
             transaction: 0,
             held_until: None,
             echoes: false,
         })
+    }
+
+    /// It is this device's turn.
+    pub(super) fn turn_to(&mut self, tape: &Tape) {
+        self.tape = tape.clone();
+    }
+
+    /// Whether what is said comes back.
+    pub(super) fn echoes(&self) -> bool {
+        self.echoes
+    }
+
+    /// Says so.
+    pub(super) fn set_echoes(&mut self, echoes: bool) {
+        self.echoes = echoes;
+    }
+
+    /// When the last answer came.
+    pub(super) fn heard(&self) -> Timestamp {
+        self.heard
     }
 
     pub(super) async fn close(self) {
@@ -95,10 +129,16 @@ impl Wire {
         let pdu = request.pdu();
         let is_tcp = self.bus.is_modbus_tcp();
         self.transaction = self.transaction.wrapping_add(1);
+        // On the board others on the connection have numbers in between.
+        let sent = self.tape.player().filter(|_| is_tcp).and_then(|player| player.next_sent());
+        if let Some(&[high, low, ..]) = sent.as_ref().map(|(sent, _)| sent.as_slice()) {
+            self.transaction = u16::from_be_bytes([high, low]);
+        }
         let frame = if is_tcp { frame::tcp(self.transaction, unit, &pdu) } else { frame::rtu(unit, &pdu) };
         let sent = self.bus.time_of(frame.len());
         self.owed_until = Some(Instant::now() + sent + self.bus.timeout.0);
-        self.way.write(&frame).await?;
+        self.tape.said(&frame);
+        self.way.write(&frame, &self.tape).await?;
         let end = Instant::now() + sent;
         if unit == 0 && !is_tcp {
             self.owed_until = None;
@@ -135,10 +175,12 @@ impl Wire {
         let mut echo = (!self.bus.is_modbus_tcp() && (is_read || self.echoes)).then_some(said);
         let mut chunk = [0; 512];
         loop {
-            let Ok(more) = timeout_at(until, self.way.read(&mut chunk)).await else {
+            let Ok(more) = timeout_at(until, self.way.read(&mut chunk, &self.tape)).await else {
                 return Err(Trouble::Silence(count));
             };
-            let more = chunk.get(..more?).unwrap_or_default();
+            let (more, at) = more?;
+            let more = chunk.get(..more).unwrap_or_default();
+            self.heard = at.unwrap_or_else(|| self.tape.heard(more));
             count += more.len();
             bytes.extend_from_slice(more);
             if let Some(said) = echo
@@ -171,12 +213,19 @@ impl Wire {
             self.quiet_until = self.quiet_until.max(until);
         }
         sleep_until(self.quiet_until).await;
+        if let Some(player) = self.tape.player() {
+            // What the board read until the line was free is on no tape; when it was, is.
+            if let (Some(held), Some((_, sent))) = (self.held_until.take(), player.next_sent()) {
+                sleep_until(sent.min(held)).await;
+            }
+            return Ok(());
+        }
         self.pass_held().await?;
         if let Way::Port(port) = &self.way {
             port.forget_input()?;
         }
         let mut chunk = [0; 512];
-        while let Some(more) = self.way.read(&mut chunk).now_or_never() {
+        while let Some(more) = self.way.read(&mut chunk, &self.tape).now_or_never() {
             if let Err(error) = more {
                 // A server ends a connection on which it has heard nothing for long: nothing was asked yet.
                 let Some(address) = self.bus.address.as_deref() else { return Err(Trouble::Lost(error)) };
@@ -192,9 +241,9 @@ impl Wire {
     async fn pass_held(&mut self) -> Result<(), Trouble> {
         let Some(until) = self.held_until else { return Ok(()) };
         let (mut bytes, mut chunk) = (Vec::new(), [0; 512]);
-        while let Ok(more) = timeout_at(until, self.way.read(&mut chunk)).await {
+        while let Ok(more) = timeout_at(until, self.way.read(&mut chunk, &self.tape)).await {
             // A connection that ends is made anew behind this.
-            let Ok(more) = more else { break };
+            let Ok((more, _)) = more else { break };
             bytes.extend_from_slice(chunk.get(..more).unwrap_or_default());
             if frame::ends_tcp(&mut bytes, self.transaction).map_err(|text| self.way.lost(&text))? {
                 break;
@@ -206,19 +255,33 @@ impl Wire {
 }
 
 impl Way {
-    async fn read(&mut self, chunk: &mut [u8]) -> Result<usize, DeviceError> {
+    /// How many bytes came, and from a tape, when.
+    async fn read(&mut self, chunk: &mut [u8], tape: &Tape) -> Result<(usize, Option<Timestamp>), DeviceError> {
         match self {
-            Way::Port(port) => port.read(chunk).await,
+            Way::Tape => match tape.player() {
+                Some(player) => {
+                    let (count, at) = player.read(chunk).await;
+                    Ok((count, Some(at)))
+                }
+                None => std::future::pending().await,
+            },
+            Way::Port(port) => Ok((port.read(chunk).await?, None)),
             Way::Stream(stream) => match stream.read(chunk).await {
                 Ok(0) => Err(self.lost("the server ended the connection")),
-                Ok(count) => Ok(count),
+                Ok(count) => Ok((count, None)),
                 Err(error) => Err(self.lost(&error.to_string())),
             },
         }
     }
 
-    async fn write(&mut self, bytes: &[u8]) -> Result<(), DeviceError> {
+    async fn write(&mut self, bytes: &[u8], tape: &Tape) -> Result<(), DeviceError> {
         match self {
+            Way::Tape => {
+                if let Some(player) = tape.player() {
+                    player.write(bytes).await;
+                }
+                Ok(())
+            }
             Way::Port(port) => port.write(bytes).await,
             Way::Stream(stream) => match timeout(CONNECT_PATIENCE, stream.write_all(bytes)).await {
                 Ok(Ok(())) => Ok(()),
@@ -231,7 +294,7 @@ impl Way {
     fn lost(&self, why: &str) -> DeviceError {
         let server = match self {
             Way::Stream(stream) => stream.peer_addr().map(|address| address.to_string()).unwrap_or_default(),
-            Way::Port(_) => String::new(),
+            Way::Port(_) | Way::Tape => String::new(),
         };
         DeviceError::Lost(format!("the connection to {server} is gone: {why}"))
     }

@@ -1,5 +1,7 @@
 //! Setting points: said once, read back, and told as it is known.
 
+use std::time::Duration;
+
 use tokio::time::{Instant, timeout};
 
 use super::bus::{For, Seat, Turn};
@@ -35,7 +37,7 @@ impl Modbus {
         let left = write.deadline.saturating_sub(time::uptime());
         let stopped = io.stopped();
         let turn = tokio::select! {
-            turn = timeout(left, self.turn(seat, io, health)) => turn.unwrap_or(Err((WriteError::Expired, None))),
+            turn = timeout(left, self.turn(seat, io, health, write.timeout)) => turn.unwrap_or(Err((WriteError::Expired, None))),
             () = stopped => Err((WriteError::Failed("the gateway ends".to_owned()), None)),
         };
         let mut turn = match turn.and_then(|turn| io.begin(&write).map(|()| turn).map_err(|error| (error, None))) {
@@ -77,6 +79,7 @@ impl Modbus {
         seat: &'a Seat,
         io: &mut DeviceIo,
         health: &mut Health,
+        time: Duration,
     ) -> Result<Turn<'a>, (WriteError, Option<DeviceError>)> {
         let failed = |error: DeviceError| (WriteError::Failed(error.to_string()), Some(error));
         let mut turn = seat.turn(For::Command).await.map_err(failed)?;
@@ -85,6 +88,7 @@ impl Modbus {
         }
         let place = self.points.first().map_or((Table::Holding, 0), |point| (point.keys.table, point.keys.address));
         let Some(probe) = health.probe(place) else { return Ok(turn) };
+        io.put_write_on_tape(time);
         match self.read(&mut turn, &probe).await.0 {
             Ok(_) | Err(Trouble::Refused(_)) => self.answered(io, health),
             Err(Trouble::Lost(error)) => return Err(failed(error)),

@@ -20,7 +20,9 @@ use tokio_serial::{ClearBuffer, DataBits, ErrorKind, SerialPort, SerialStream, S
 
 pub(super) use self::rivals::Rival;
 pub(super) use self::settings::{FlowControl, Parity, Rs485, Settings, baud_rate, bits};
+use super::tape::Tape;
 use super::{DeviceError, access};
+use crate::model::{Timestamp, time};
 
 /// A command of a few dozen bytes takes less at 300 baud; what takes longer is held back by the device.
 const WRITE_PATIENCE: Duration = Duration::from_secs(5);
@@ -31,13 +33,27 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 /// An open port.
 #[derive(Debug)]
 pub(super) struct Port {
-    stream: SerialStream,
+    /// `None`: on the desk, where the tape is all there is.
+    stream: Option<SerialStream>,
     path: String,
+    tape: Tape,
+    heard: Timestamp,
 }
 
 impl Port {
     /// Opens the port for us alone, outside the runtime's threads: setting the line of a USB adapter up can take long.
-    pub(super) async fn open(settings: &Settings) -> Result<Self, DeviceError> {
+    /// What goes through it is put on this tape, or comes from it.
+    pub(super) async fn open(settings: &Settings, tape: &Tape) -> Result<Self, DeviceError> {
+        let (path, tape) = (settings.port.clone(), tape.clone());
+        if let Some(player) = tape.player() {
+            player.opened().await;
+            return Ok(Port { stream: None, path, tape, heard: time::now() });
+        }
+        let stream = Self::stream(settings).await?;
+        Ok(Port { stream: Some(stream), path, tape, heard: time::now() })
+    }
+
+    async fn stream(settings: &Settings) -> Result<SerialStream, DeviceError> {
         let builder = tokio_serial::new(&settings.port, settings.baud_rate)
             .data_bits(match settings.data_bits {
                 5 => DataBits::Five,
@@ -67,7 +83,7 @@ impl Port {
         };
         let opened = tokio::task::spawn_blocking(open).await;
         match opened {
-            Ok(Ok(stream)) => Ok(Port { stream, path }),
+            Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) => {
                 let busy = matches!(error.kind(), ErrorKind::NoDevice);
                 let rivals = if busy { rivals(&path).await } else { Vec::new() };
@@ -82,16 +98,39 @@ impl Port {
 
     /// Waits for bytes. Cancel-safe.
     pub(super) async fn read(&mut self, chunk: &mut [u8]) -> Result<usize, DeviceError> {
-        match self.stream.read(chunk).await {
+        let Some(stream) = &mut self.stream else { return Ok(self.play(chunk).await) };
+        match stream.read(chunk).await {
             Ok(0) => Err(self.lost("the adapter was unplugged, or the far end closed it")),
-            Ok(count) => Ok(count),
+            Ok(count) => {
+                self.heard = self.tape.heard(chunk.get(..count).unwrap_or_default());
+                Ok(count)
+            }
             Err(error) => Err(self.lost(&error.to_string())),
         }
     }
 
+    async fn play(&mut self, chunk: &mut [u8]) -> usize {
+        let Some(player) = self.tape.player() else { return std::future::pending().await };
+        let (count, at) = player.read(chunk).await;
+        self.heard = at;
+        count
+    }
+
+    /// When the last bytes came; at first, when it was opened.
+    pub(super) fn heard(&self) -> Timestamp {
+        self.heard
+    }
+
     /// Hands bytes to the kernel; when they are out on the wire nobody says.
     pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<(), DeviceError> {
-        match timeout(WRITE_PATIENCE, self.stream.write_all(bytes)).await {
+        self.tape.said(bytes);
+        let Some(stream) = &mut self.stream else {
+            if let Some(player) = self.tape.player() {
+                player.write(bytes).await;
+            }
+            return Ok(());
+        };
+        match timeout(WRITE_PATIENCE, stream.write_all(bytes)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(self.lost(&error.to_string())),
             Err(_) => Err(self.lost("the device holds back what is sent to it (flow control)")),
@@ -100,24 +139,33 @@ impl Port {
 
     /// Drops what came and nobody read: it is no answer to what is asked next.
     pub(super) fn forget_input(&self) -> Result<(), DeviceError> {
-        self.stream.clear(ClearBuffer::Input).map_err(|error| self.lost(&error.to_string()))
+        let Some(stream) = &self.stream else { return Ok(()) };
+        stream.clear(ClearBuffer::Input).map_err(|error| self.lost(&error.to_string()))
     }
 
     /// Sets the line to another speed, once what was written is out.
     pub(super) async fn set_baud_rate(&mut self, baud_rate: u32) -> Result<(), DeviceError> {
-        let end = Instant::now() + WRITE_PATIENCE;
-        while self.stream.bytes_to_write().is_ok_and(|waiting| waiting > 0) && Instant::now() < end {
-            sleep(Duration::from_millis(5)).await;
-        }
-        self.stream.set_baud_rate(baud_rate).map_err(|error| self.lost(&error.to_string()))
+        self.sent(WRITE_PATIENCE).await;
+        self.tape.set_baud_rate(baud_rate);
+        let Some(stream) = &mut self.stream else { return Ok(()) };
+        stream.set_baud_rate(baud_rate).map_err(|error| self.lost(&error.to_string()))
     }
 
     /// Closes the port once what was written is out, within reason.
     pub(super) async fn close(self) {
-        let end = Instant::now() + CLOSE_PATIENCE;
-        while self.stream.bytes_to_write().is_ok_and(|waiting| waiting > 0) && Instant::now() < end {
+        self.sent(CLOSE_PATIENCE).await;
+    }
+
+    /// Waits until what was written is out, so long at most.
+    async fn sent(&self, patience: Duration) {
+        let end = Instant::now() + patience;
+        while self.is_busy() && Instant::now() < end {
             sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.stream.as_ref().is_some_and(|stream| stream.bytes_to_write().is_ok_and(|waiting| waiting > 0))
     }
 
     fn lost(&self, why: &str) -> DeviceError {
@@ -129,8 +177,10 @@ impl Drop for Port {
     /// The kernel would wait up to 30 s in `close` for bytes that the device does not take. Only where there are some:
     /// on a pseudo-terminal nothing waits, and clearing would take from the far end what it has not read yet.
     fn drop(&mut self) {
-        let stuck = self.stream.bytes_to_write().is_ok_and(|waiting| waiting > 0);
-        if stuck && let Err(error) = self.stream.clear(ClearBuffer::Output) {
+        if self.is_busy()
+            && let Some(stream) = &self.stream
+            && let Err(error) = stream.clear(ClearBuffer::Output)
+        {
             tracing::debug!("{} was gone before it was closed: {error}", self.path);
         }
     }
@@ -146,7 +196,7 @@ pub(super) async fn probe(settings: &Settings) -> Result<String, DeviceError> {
     if rivals.iter().any(Rival::is_gateway) {
         return Ok(format!("{port} is in use by the running gateway"));
     }
-    Port::open(settings).await?.close().await;
+    drop(Port::stream(settings).await?);
     let more: String = rivals.iter().map(|rival| format!("; {rival}")).collect();
     Ok(format!("{port} can be opened{more}"))
 }

@@ -24,7 +24,7 @@ impl<'a> Ear<'a> {
         Ear { serial, slots, valid_at: Instant::now(), noise: Noise::of("frame") }
     }
 
-    /// Reports what a frame has. `poll`: the name of the poll that it answers. False: it can't be read.
+    /// Reports what a frame has, that came at this moment. `poll`: the name of the poll that it answers. False: it can't be read.
     pub(super) async fn hear(
         &mut self,
         io: &mut DeviceIo,
@@ -46,7 +46,7 @@ impl<'a> Ear<'a> {
             match slot {
                 _ if !reader.wants(bytes, poll) => {}
                 Slot::Value(value) => io.report_at(&reader.name, value, now).await,
-                Slot::Bad => io.report_bad(&reader.name).await,
+                Slot::Bad => io.report_bad_at(&reader.name, now).await,
                 Slot::Absent => {}
             }
         }

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Serial;
@@ -13,6 +14,7 @@ use super::frame::{Frame, Framer};
 use super::port::Port;
 use super::request::{Poll, Question};
 use crate::device::decode::Mark;
+use crate::device::tape::{Seed, Tape};
 use crate::device::{Ask, DeviceError, DeviceIo, Write, WriteError};
 use crate::model::{Span, time};
 
@@ -66,12 +68,17 @@ enum Asker<'a> {
 }
 
 impl<'a> Life<'a> {
-    /// Begins with an open port.
-    pub(super) fn new(serial: &'a Serial, port: Port) -> Self {
+    /// Begins with an open port, and with what the life before handed over.
+    pub(super) fn new(serial: &'a Serial, port: Port, seed: &Seed) -> Self {
+        let mut framer = serial.framer();
+        if let Some(skip) = seed.skip {
+            framer.leave_out(skip);
+            framer.push(&seed.held, port.heard().uptime);
+        }
         Life {
             serial,
             port,
-            framer: serial.framer(),
+            framer,
             ear: Ear::new(serial),
             chunk: vec![0; CHUNK],
             waiting: None,
@@ -90,13 +97,15 @@ impl<'a> Life<'a> {
         let silence = self.serial.config.silence;
         let polls = &self.serial.polls;
         let mut due = vec![Instant::now(); polls.len()];
+        let tape = io.tape().clone();
         loop {
             if let Some(write) = self.waiting.take() {
                 self.write(io, write).await?;
             }
             let quiet = silence.map(|silence| self.ear.valid_at + silence.0);
             let pause = self.pause_due();
-            let next = due.iter().enumerate().min_by_key(|(_, due)| **due);
+            let next = due.iter().enumerate().min_by_key(|(_, due)| **due).map(|(place, due)| (place, *due));
+            let next = self.next_on(&tape).or(next);
             tokio::select! {
                 biased;
                 ask = io.next() => match ask {
@@ -112,11 +121,13 @@ impl<'a> Life<'a> {
                     self.read_on(io).await;
                 }
                 () = at(pause) => self.read_on(io).await,
+                // A frame that a pause ends is not cut in two.
+                () = tape.wanted(), if self.framer.due().is_none() => return self.hand_over(io).await,
                 () = at(quiet) => {
                     let silence = silence.unwrap_or(Span(Duration::ZERO));
                     return Err(DeviceError::Lost(format!("nothing valid received for {silence}")));
                 }
-                () = at(next.map(|(_, due)| *due)) => if let Some((place, _)) = next {
+                () = turn(next.map(|(_, due)| due), &tape) => if let Some((place, _)) = next {
                     let poll = &polls[place];
                     self.poll(io, poll).await?;
                     // One that was late is not made up for.
@@ -126,9 +137,29 @@ impl<'a> Life<'a> {
         }
     }
 
+    /// On the desk, the poll that was done next, and when.
+    fn next_on(&self, tape: &Tape) -> Option<(usize, Instant)> {
+        let player = tape.player().filter(|_| !self.serial.polls.is_empty())?;
+        let (sent, due) = player.next_sent()?;
+        let begins =
+            |poll: &Poll| poll.questions.first().is_some_and(|first| self.framer.pack(first.bytes.clone()) == sent);
+        Some((self.serial.polls.iter().position(begins)?, due))
+    }
+
+    /// Leaves the rest to another life, which somebody records: between two questions, with the bytes of a frame that has
+    /// begun.
+    async fn hand_over(mut self, io: &mut DeviceIo) -> Result<(), DeviceError> {
+        self.echoed().await?;
+        self.read_on(io).await;
+        let (held, skip) = self.framer.state();
+        io.begin_anew(Seed { held: held.to_vec(), skip: Some(skip), ..Seed::default() });
+        io.keep_port(self.port);
+        Ok(())
+    }
+
     /// Takes in what was read, without what is only an echo.
     fn push(&mut self, count: usize) {
-        let (bytes, now) = (&self.chunk[..count], time::uptime());
+        let (bytes, now) = (&self.chunk[..count], self.port.heard().uptime);
         if self.echo.is_empty() {
             self.framer.push(bytes, now);
         } else {
@@ -180,15 +211,16 @@ impl<'a> Life<'a> {
 
     /// Reports what nobody asked for.
     async fn read_on(&mut self, io: &mut DeviceIo) {
-        let now = time::now();
-        while let Some(frame) = self.framer.next(now.uptime) {
-            self.ear.hear(io, frame, None, now).await;
+        let (now, heard) = (time::uptime(), self.port.heard());
+        while let Some(frame) = self.framer.next(now) {
+            self.ear.hear(io, frame, None, heard).await;
         }
     }
 
     /// Does a poll, and again where it has no answer.
     async fn poll(&mut self, io: &mut DeviceIo, poll: &Poll) -> Result<(), DeviceError> {
         for _ in 0..=poll.retries {
+            self.let_write_go_first(io).await;
             if let Some(write) = self.waiting.take() {
                 self.write(io, write).await?;
             }
@@ -205,6 +237,17 @@ impl<'a> Life<'a> {
             io.offline(&format!("it did not answer {} polls in a row", self.failures));
         }
         Ok(())
+    }
+
+    /// On the desk: takes the write that went before the next attempt, by milliseconds perhaps.
+    async fn let_write_go_first(&mut self, io: &mut DeviceIo) {
+        let tape = io.tape().clone();
+        if let Some(player) = tape.player().filter(|_| self.waiting.is_none()) {
+            player.clear_of_writes().await;
+            if let Some(Ask::Write(write)) = io.next().now_or_never() {
+                self.waiting = Some(write);
+            }
+        }
     }
 
     /// Asks the questions of a poll, each once its predecessor is answered. True: all were answered.
@@ -287,9 +330,9 @@ impl<'a> Life<'a> {
 
     /// The answer to a question, if it has come.
     async fn answer(&mut self, io: &mut DeviceIo, question: &Question, asker: Asker<'_>) -> Option<End> {
-        let (mut end, now) = (None, time::now());
+        let (mut end, uptime, now) = (None, time::uptime(), self.port.heard());
         let has = |mark: &Option<Mark>, frame: &[u8]| mark.as_ref().is_some_and(|mark| mark.fits(frame));
-        while let Some(frame) = self.framer.next(now.uptime) {
+        while let Some(frame) = self.framer.next(uptime) {
             let Frame::Whole(bytes) = frame else {
                 self.ear.hear(io, frame, None, now).await;
                 continue;
@@ -417,6 +460,14 @@ impl<'a> Life<'a> {
             return Ok(Err(error));
         }
         Ok(Ok(()))
+    }
+}
+
+/// Waits until a question is due, and on the desk until it is its turn as well.
+async fn turn(due: Option<Instant>, tape: &Tape) {
+    at(due).await;
+    if let Some(player) = tape.player() {
+        player.clear().await;
     }
 }
 

@@ -11,6 +11,8 @@
 mod config;
 mod discover;
 mod ear;
+#[cfg(feature = "desk")]
+mod examine;
 mod frame;
 mod framing;
 mod life;
@@ -30,6 +32,10 @@ use self::frame::Framer;
 use self::framing::Framing;
 use self::life::Life;
 use self::request::{Poll, Question};
+#[cfg(feature = "desk")]
+use super::Finding;
+#[cfg(feature = "desk")]
+use super::decode::From;
 use super::decode::{Check, Decoder, Keys, Mark, Slot, Undecodable};
 use super::port::{self, Port};
 use super::template::Template;
@@ -67,6 +73,9 @@ struct Reader {
     when: Option<Mark>,
     /// Only from answers to this poll.
     poll: Option<String>,
+    /// Where in the frame it stands.
+    #[cfg(feature = "desk")]
+    from: Option<From>,
 }
 
 /// A point that is written.
@@ -141,7 +150,13 @@ fn make(spec: Spec) -> Result<(Serial, Vec<Shape>), Vec<Fault>> {
         shapes.push(Shape { writable: is_writable, value_type, holds: false });
         // A point that is only written takes nothing from a frame.
         if keys.from.is_some() || !is_writable {
-            readers.push(Reader { name, when, poll: keys.poll });
+            readers.push(Reader {
+                name,
+                when,
+                poll: keys.poll,
+                #[cfg(feature = "desk")]
+                from: keys.from.clone(),
+            });
             places.push((keys.from, value_type));
         }
     }
@@ -169,6 +184,15 @@ impl Driver for Serial {
         vec![PathBuf::from(&self.config.port)]
     }
 
+    #[cfg(feature = "desk")]
+    fn examine(&self, bytes: &[u8]) -> Option<Vec<Finding>> {
+        Some(self.look_into(bytes))
+    }
+
+    fn is_of_bytes(&self) -> bool {
+        true
+    }
+
     fn probe(&self) -> Run<'_, String> {
         Box::pin(async { port::probe(&self.config.settings()).await })
     }
@@ -176,13 +200,17 @@ impl Driver for Serial {
 
 impl Serial {
     async fn life(&self, io: &mut DeviceIo) -> Result<(), DeviceError> {
-        let port = Port::open(&self.config.settings()).await?;
+        let port = match io.take_port() {
+            Some(port) => port,
+            None => Port::open(&self.config.settings(), io.tape()).await?,
+        };
+        let seed = io.take_seed();
         // What the outputs behind the port are, nobody can say before they are written.
         io.opened(Vec::new()).await;
         if self.config.silence.is_none() && self.polls.is_empty() {
             io.online();
         }
-        Life::new(self, port).live(io).await
+        Life::new(self, port, &seed).live(io).await
     }
 
     /// For what the device says.

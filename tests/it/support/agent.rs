@@ -149,6 +149,14 @@ impl Agent {
         panic!("it ended without `{text}`: {printed}");
     }
 
+    /// Starts a command of the program, with its output to this file and its errors beside; [`signal`] ends it.
+    pub(crate) fn begin(folder: &Path, arguments: &[&str], output: &Path) -> Killed {
+        let errors = fs::File::create(output.with_extension("errors")).unwrap();
+        let output = fs::File::create(output).unwrap();
+        let mut command = command(Program::Tested, folder);
+        Killed(command.args(arguments).stdin(Stdio::null()).stdout(output).stderr(errors).spawn().unwrap())
+    }
+
     /// Runs a command of the program, whose output nobody reads; its exit status and errors.
     pub(crate) fn unread(folder: &Path, arguments: &[&str]) -> (ExitStatus, String) {
         let (reader, writer) = std::io::pipe().unwrap();

@@ -52,11 +52,11 @@ pub(super) enum Frame<'a> {
 }
 
 /// What the search found, as places of the buffer.
-type Found = Result<Range<usize>, (&'static str, Range<usize>)>;
+pub(super) type Found = Result<Range<usize>, (&'static str, Range<usize>)>;
 
 const NO_START: &str = "no frame begins there";
 const NOT_PACKED: &str = "it is not packed as `frame` says";
-const NO_CHECK: &str = "its check is wrong";
+pub(super) const NO_CHECK: &str = "its check is wrong";
 
 impl Framer {
     /// Starts at the beginning of a frame or, with `skip_first`, somewhere within one. `character`: how long one takes.
@@ -100,6 +100,16 @@ impl Framer {
         self.buffer.extend_from_slice(bytes);
     }
 
+    /// What is held of a frame, and whether the next one is left out: with that another one goes on from here.
+    pub(super) fn state(&self) -> (&[u8], bool) {
+        (self.buffer.get(self.start..).unwrap_or_default(), self.discarding)
+    }
+
+    /// Whether the next frame is left out.
+    pub(super) fn leave_out(&mut self, next: bool) {
+        self.discarding = next;
+    }
+
     /// Forgets what is held: what comes next begins anew.
     pub(super) fn reset(&mut self) {
         self.buffer.clear();
@@ -135,16 +145,24 @@ impl Framer {
 
     /// The next frame. Empty ones, as between `\r\n` taken for two ends, are passed over.
     pub(super) fn next(&mut self, now: Duration) -> Option<Frame<'_>> {
-        let found = match self.cut {
+        Some(match self.find_next(now)? {
+            Err((why, place)) => Frame::Bad(why, self.buffer.get(place).unwrap_or_default()),
+            Ok(place) => Frame::Whole(self.content(&place)),
+        })
+    }
+
+    /// Where the next frame is in what is held, or what is not one.
+    pub(super) fn find_next(&mut self, now: Duration) -> Option<Found> {
+        match self.cut {
             Cut::Delimiter { .. } => self.delimited(),
             Cut::Idle(pause) => self.silent(pause, now),
             _ => self.marked(),
-        }?;
-        Some(match found {
-            Err((why, place)) => Frame::Bad(why, self.buffer.get(place).unwrap_or_default()),
-            Ok(_) if self.packing != Packing::Plain => Frame::Whole(&self.content),
-            Ok(place) => Frame::Whole(self.buffer.get(place).unwrap_or_default()),
-        })
+        }
+    }
+
+    /// What is in the frame that was found last, at this place.
+    pub(super) fn content(&self, place: &Range<usize>) -> &[u8] {
+        if self.packing == Packing::Plain { self.buffer.get(place.clone()).unwrap_or_default() } else { &self.content }
     }
 
     /// What is wrong with a frame that was cut out. Its content is kept, where it is packed.

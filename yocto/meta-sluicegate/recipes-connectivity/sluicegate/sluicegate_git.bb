@@ -24,8 +24,9 @@ SLUICEGATE_DROP_INS ?= ""
 inherit bash-completion cargo cargo-update-recipe-crates ptest systemd useradd
 require sluicegate-crates.inc
 
-# Kinds of devices.
+# Kinds of devices. `desk`, which replays what a board has recorded, is not for boards.
 PACKAGECONFIG ??= "gpio modbus serial"
+PACKAGECONFIG[desk] = "--features desk,,"
 PACKAGECONFIG[gpio] = "--features gpio,,"
 PACKAGECONFIG[modbus] = "--features modbus,,"
 PACKAGECONFIG[serial] = "--features serial,,"
