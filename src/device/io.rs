@@ -206,6 +206,8 @@ impl DeviceIo {
 
     /// The device was lost. Since when stays as it is while it is away.
     pub(super) fn set_offline(&mut self, error: &DeviceError) {
+        // What it was is not what it will be when it is back.
+        self.others.forget(&self.device);
         let since = match self.states.borrow().get(&self.device) {
             Some(DeviceState::Offline { since, .. }) => *since,
             _ => time::now(),

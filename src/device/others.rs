@@ -44,7 +44,7 @@ impl Others {
         self.last().get(point).cloned()
     }
 
-    /// The device is there no more.
+    /// The device is away, or there no more.
     pub(super) fn forget(&self, device: &DeviceName) {
         self.last().retain(|point, _| point.0 != *device);
     }

@@ -124,8 +124,8 @@ impl Derived {
             let value = Value::Float(book.integrals[&place].total);
             if flash.is_new(name) { io.report(name, &value).await } else { io.report_stale(name, &value).await }
         }
-        self.meet(&mut book, &states.borrow_and_update());
-        self.recall(&mut book, io);
+        let now = states.borrow_and_update().clone();
+        self.meet(&mut book, io, &now);
         loop {
             let due = book.due.values().min().copied().into_iter().chain(book.tell_at).min();
             let mut is_end = false;
@@ -137,12 +137,18 @@ impl Derived {
                 },
                 reading = live.recv() => match reading {
                     Ok(reading) => self.hear(&mut book, &reading),
-                    Err(RecvError::Lagged(_)) => self.recall(&mut book, io),
+                    Err(RecvError::Lagged(_)) => {
+                        let online = book.online.clone();
+                        self.recall(&mut book, io, &online);
+                    }
                     // The sender is in `io` as well.
                     Err(RecvError::Closed) => is_end = true,
                 },
                 // It ends with the gateway.
-                Ok(()) = states.changed() => self.meet(&mut book, &states.borrow_and_update()),
+                Ok(()) = states.changed() => {
+                    let now = states.borrow_and_update().clone();
+                    self.meet(&mut book, io, &now);
+                }
                 () = at(due) => {}
             }
             if is_end || book.tell_at.is_some_and(|at| at <= Instant::now()) {
@@ -160,16 +166,17 @@ impl Derived {
         all.filter(|(_, _, keys)| keys.formula == Formula::Integral)
     }
 
-    /// Takes what came in last of all sources: at the start, and where some was missed.
-    fn recall(&self, book: &mut Book, io: &DeviceIo) {
-        for of in self.points.iter().flat_map(|(_, keys)| &keys.of) {
+    /// Takes what came in last of these devices: where they have come, or some was missed.
+    fn recall(&self, book: &mut Book, io: &DeviceIo, devices: &BTreeSet<DeviceName>) {
+        let all = self.points.iter().flat_map(|(_, keys)| &keys.of);
+        for of in all.filter(|of| devices.contains(&of.0)) {
             if let Some(reading) = io.others().of(of) {
                 self.hear(book, &reading);
             }
         }
     }
 
-    /// A value came in. Of a device that is away it is an old one.
+    /// A value came in. Of a device that is away it is an old one, or the first of a life: that is recalled once it is online.
     fn hear(&self, book: &mut Book, reading: &Reading) {
         if book.online.contains(&reading.device) {
             self.set(book, Source::of(reading), reading.timestamp, |of| {
@@ -179,12 +186,15 @@ impl Derived {
     }
 
     /// Devices have come and gone.
-    fn meet(&self, book: &mut Book, states: &DeviceStates) {
+    fn meet(&self, book: &mut Book, io: &DeviceIo, states: &DeviceStates) {
         let online = states.iter().filter(|(_, state)| **state == DeviceState::Online);
         let online: BTreeSet<DeviceName> = online.map(|(device, _)| device.clone()).collect();
-        for gone in std::mem::replace(&mut book.online, online.clone()).difference(&online) {
+        let before = std::mem::replace(&mut book.online, online.clone());
+        for gone in before.difference(&online) {
             self.set(book, Source::Lost, time::now(), |of| of.0 == *gone);
         }
+        let come: BTreeSet<DeviceName> = online.difference(&before).cloned().collect();
+        self.recall(book, io, &come);
     }
 
     fn set(&self, book: &mut Book, source: Source, at: Timestamp, is: impl Fn(&PointKey) -> bool) {

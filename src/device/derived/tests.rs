@@ -84,3 +84,19 @@ async fn an_integral_grows_while_its_source_is_there() {
     source.stop().await;
     derived.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_source_says_once_is_heard_whoever_starts_first() {
+    const SUM: &str = "[device.d]\nkind = \"derived\"\n[device.d.point]\nsum = { sum = [\"a/x\", \"a/y\"] }\n";
+    for round in 0..100 {
+        // Each says what it is when it starts, and nothing after that.
+        let source = Rig::start(SIM);
+        for _ in 0..round % 5 {
+            tokio::task::yield_now().await;
+        }
+        let mut derived = source.beside(SUM);
+        assert_eq!(derived.value().await, good("sum", Value::Float(0.0)));
+        source.stop().await;
+        derived.stop().await;
+    }
+}
