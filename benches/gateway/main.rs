@@ -1,9 +1,10 @@
 //! What the gateway costs, beside a bare loop that does the same work without any promise.
 //!
-//!     cargo bench --bench gateway
+//!     cargo bench --bench gateway              # all; `-- polls`: only what it costs to ask
 //!
 //! A serial line (a real pty) at full speed to a real mosquitto at QoS 1: CPU per reading and readings per second at
-//! windows of 20, 50 and 100, plain and with TLS; and at 200 lines a second the time from a line to a subscriber. The
+//! windows of 20, 50 and 100, plain and with TLS; at 200 lines a second the time from a line to a subscriber; and what it
+//! costs to ask devices that have to be asked. The
 //! bare loop reads lines by tokio-serial and publishes them by rumqttc with the same window; its payloads are as long
 //! as the gateway's. Both run in processes of their own, one after the other, so a busy machine slows both.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
@@ -25,6 +26,7 @@ mod wait;
 
 mod bare;
 mod counter;
+mod polls;
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -48,6 +50,9 @@ fn main() {
         && word == "bare"
     {
         return bare::run(rest);
+    }
+    if arguments.iter().any(|word| word == "polls") {
+        return polls::show();
     }
     println!("{:<34} {:>12} {:>14} {:>10}", "", "readings/s", "CPU µs/reading", "RSS KiB");
     for window in [20, 50, 100] {
@@ -80,6 +85,7 @@ fn main() {
         };
         println!("{name:<34} {:>12.2} {:>12.2} {:>12.2}", at(0.5), at(0.99), at(1.0));
     }
+    polls::show();
 }
 
 enum Subject {
