@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::broadcast;
 
-use crate::model::{DeviceName, PointKey, Reading};
+use crate::model::{DeviceName, PointKey, Quality, Reading, time};
 
 /// So many values a listener may be behind; then it has missed some, and is told so.
 const BEHIND: usize = 256;
@@ -44,9 +44,21 @@ impl Others {
         self.last().get(point).cloned()
     }
 
-    /// The device is away, or there no more.
+    /// The device is away, there no more, or another one: what it was is shown as lost.
     pub(super) fn forget(&self, device: &DeviceName) {
-        self.last().retain(|point, _| point.0 != *device);
+        let mut gone = Vec::new();
+        self.last().retain(|point, reading| {
+            let is_other = point.0 != *device;
+            if !is_other {
+                gone.push(reading.clone());
+            }
+            is_other
+        });
+        for reading in gone {
+            let lost = Reading { timestamp: time::now(), value: None, quality: Quality::Bad, ..reading };
+            // Nobody may listen.
+            drop(self.live.send(lost));
+        }
     }
 
     fn last(&self) -> MutexGuard<'_, BTreeMap<PointKey, Reading>> {

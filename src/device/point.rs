@@ -478,6 +478,7 @@ impl Rules {
             return None;
         }
         let sent = self.sent.as_ref()?;
+        let is_repeat = self.holds || self.held.is_some();
         let (cooked, at) = match self.held.take() {
             Some(held) => held,
             None if self.holds => (sent.cooked.clone(), now),
@@ -485,8 +486,11 @@ impl Rules {
         };
         let seen = self.seen;
         let cooked = self.send(cooked, now.uptime);
-        // Only the device itself refreshes a value.
+        // Only the device itself refreshes a value, and what is said again did not come in.
         self.seen = seen;
+        if is_repeat {
+            self.came = None;
+        }
         Some((cooked, at))
     }
 

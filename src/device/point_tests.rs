@@ -249,3 +249,13 @@ proptest! {
         prop_assert_eq!(rules.raw(&value), Ok(Value::Int(raw)));
     }
 }
+
+#[test]
+fn what_is_said_again_did_not_come_in() {
+    let mut rules = rules(None, "report = { change = 100, at_least = \"10s\" }", true);
+    rules.point.max = None;
+    assert!(rules.offer(&Value::Int(10), at(0)).is_some() && rules.came() == Some(good(Value::Int(10))));
+    assert!(rules.offer(&Value::Int(60), at(5)).is_none(), "too near to be sent");
+    assert_eq!(rules.came(), Some(good(Value::Int(60))));
+    assert!(rules.due(at(20)).is_some() && rules.came().is_none());
+}

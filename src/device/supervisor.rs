@@ -140,6 +140,8 @@ impl Supervisor {
             stop.clone(),
             tape,
         );
+        // One of this name may have run before, by another config.
+        self.others.forget(&plan.device);
         io.set_state(DeviceState::Starting);
         self.drivers().push(Arc::downgrade(&driver));
         tasks.spawn(format!("device-{}", plan.device), supervise(driver, io));

@@ -88,14 +88,16 @@ pub(super) struct Integral {
     pub(super) total: f64,
     /// What counts, and since when, by `CLOCK_BOOTTIME`; `None`: nothing does.
     counts: Option<(f64, Duration)>,
+    /// What was before is counted, or left out.
+    settled: Duration,
     /// Whether time was left out since this was asked last.
     has_hole: bool,
 }
 
 impl Integral {
-    /// Goes on from there; nothing counts yet.
-    pub(super) fn from(total: f64) -> Self {
-        Integral { total, counts: None, has_hole: false }
+    /// Goes on from there and then; nothing counts yet.
+    pub(super) fn from(total: f64, now: Duration) -> Self {
+        Integral { total, counts: None, settled: now, has_hole: false }
     }
 
     /// Adds what counted until then.
@@ -107,12 +109,14 @@ impl Integral {
             }
             *since = now.max(*since);
         }
+        self.settled = self.settled.max(now);
     }
 
     /// From then on this counts; nothing does where it can't be believed.
     pub(super) fn count(&mut self, source: Source, at: Duration, per: Duration) {
         self.advance(at, per);
-        let since = self.counts.map_or(at, |(_, since)| at.max(since));
+        // A value may be older than the life that it is recalled in.
+        let since = self.settled;
         self.counts = if let Source::Is(value, Quality::Good) = source { Some((value, since)) } else { None };
         self.has_hole |= self.counts.is_none();
     }
@@ -155,8 +159,9 @@ mod tests {
     #[test]
     fn time_that_was_left_out_is_told_until_it_is_over() {
         let (per, at) = (Duration::from_secs(1), Duration::from_secs);
-        let mut integral = Integral::from(0.0);
-        integral.count(is(2.0), at(1), per);
+        let mut integral = Integral::from(0.0, at(1));
+        // It was so before: that was counted, by whoever was there.
+        integral.count(is(2.0), at(0), per);
         integral.count(Source::Lost, at(2), per);
         integral.count(is(2.0), at(5), per);
         integral.advance(at(6), per);
@@ -174,7 +179,7 @@ mod tests {
             steps in proptest::collection::vec((0u64..5_000, proptest::option::of(-1e3..1e3f64), any::<bool>()), 1..50),
         ) {
             let per = Duration::from_secs(60);
-            let mut integral = Integral::from(7.0);
+            let mut integral = Integral::from(7.0, Duration::from_secs(1));
             let (mut now, mut value, mut expected) = (Duration::from_secs(1), None, 7.0);
             for (millis, next, only_looks) in steps {
                 let time = Duration::from_millis(millis);

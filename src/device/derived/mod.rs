@@ -109,7 +109,7 @@ impl Derived {
             sources: self.points.iter().map(|(_, keys)| vec![Source::Unknown; keys.of.len()]).collect(),
             integrals: self
                 .integrals()
-                .map(|(place, name, _)| (place, Integral::from(flash.of(name).unwrap_or_default())))
+                .map(|(place, name, _)| (place, Integral::from(flash.of(name).unwrap_or_default(), time::uptime())))
                 .collect(),
             due: self.integrals().map(|(place, _, keys)| (place, now + keys.every)).collect(),
             changed: BTreeSet::new(),
