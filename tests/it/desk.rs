@@ -471,8 +471,7 @@ fn slaves_of_modbus_give_the_same_readings() {
     }
 }
 
-/// A device that is never read knows by others of its bus that the line echoes, and is asked whether it is there after a
-/// write that had no answer.
+/// A device that is never read knows by others of its bus that the line echoes.
 #[test]
 fn what_a_line_with_an_echo_says_is_played() {
     let folder = tempfile::tempdir().unwrap();
@@ -514,8 +513,8 @@ fn what_a_line_with_an_echo_says_is_played() {
     assert_eq!(untimed(&readings(&printed)), untimed(&published(&file, &observer, "pump")), "{text}");
     // Who does not know of the echo takes it for an answer.
     std::fs::write(&file, text.replace("\"echoes\":true", "\"echoes\":false")).unwrap();
-    let (printed, _, status) = replay(folder.path(), "pump", &file);
-    assert_eq!(status, Some(69), "{printed}");
+    let (printed, _, _) = replay(folder.path(), "pump", &file);
+    assert!(printed.contains("pump/x = 2"), "its outcome was unknown: {printed}");
 }
 
 #[test]

@@ -273,6 +273,23 @@ fn an_echo_is_no_answer() {
 }
 
 #[test]
+fn a_slave_that_can_only_be_written_takes_commands_after_a_lost_answer() {
+    let point = "table = \"holding\", address = 500, write = true, type = \"int\", verify = false";
+    let keys = "bus = \"line\"\nunit = 1";
+    let site = site(&[1], Faults::default(), "timeout = \"100ms\"", &device("m", keys, &[("x", point)]));
+    site.observer.wait_payload("sluicegate/g/m/status", "online");
+    site.observer.wait_json("sluicegate/g/info", "session", 1);
+    // It answers no question, and its answer to one command is lost.
+    let ignored = (0..1000).collect();
+    site.line.set(Faults { deaf_to_writes: true, ignored, ..Faults::default() });
+    assert_eq!(site.set("m/x", "1")["outcome"], "unknown");
+    site.line.set(Faults { ignored: (0..1000).collect(), ..Faults::default() });
+    let said = site.set("m/x", "2");
+    assert_eq!(said["outcome"], "done", "{said}");
+    assert!(site.line.record().iter().all(|carried| !carried.is_request || carried.is_write()), "nobody asked it");
+}
+
+#[test]
 fn a_command_takes_no_answer_to_the_one_before() {
     // Its answer names the register, and not what was written.
     let point = "table = \"holding\", address = 500, write = true, type = \"int\", function = 16, verify = false";

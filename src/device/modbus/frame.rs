@@ -16,6 +16,8 @@ pub(super) enum Found {
     Answer(Answer),
     /// What must have been the answer, with a wrong check.
     Damaged,
+    /// That, or the middle of one of which more has to come.
+    Suspect,
     /// More has to come.
     Nothing,
 }
@@ -29,7 +31,7 @@ pub(super) fn rtu(unit: u8, pdu: &[u8]) -> Vec<u8> {
 
 /// Looks for an RTU answer, with any noise before and behind it.
 pub(super) fn find_rtu(bytes: &[u8], unit: u8, request: &Request) -> Found {
-    let mut damaged = false;
+    let (mut damaged, mut has_begun) = (false, false);
     for start in 0..bytes.len() {
         let Some(rest @ [from, function, more @ ..]) = bytes.get(start..) else { break };
         if *from != unit {
@@ -45,7 +47,10 @@ pub(super) fn find_rtu(bytes: &[u8], unit: u8, request: &Request) -> Found {
         if is_read && more.first().is_some_and(|count| usize::from(*count) != request.data_length()) {
             continue;
         }
-        let Some(frame) = rest.get(..length + 3) else { continue };
+        let Some(frame) = rest.get(..length + 3) else {
+            has_begun = true;
+            continue;
+        };
         let (body, check) = frame.split_at(length + 1);
         if crc(body).to_le_bytes() != check {
             damaged = true;
@@ -55,7 +60,11 @@ pub(super) fn find_rtu(bytes: &[u8], unit: u8, request: &Request) -> Found {
             return Found::Answer(answer);
         }
     }
-    if damaged { Found::Damaged } else { Found::Nothing }
+    match (damaged, has_begun) {
+        (true, false) => Found::Damaged,
+        (true, true) => Found::Suspect,
+        _ => Found::Nothing,
+    }
 }
 
 /// The bytes of a TCP frame.
@@ -130,6 +139,22 @@ mod tests {
     fn the_check_is_that_of_the_standard() {
         assert_eq!(crc(b"123456789"), 0x4b37);
         assert_eq!(rtu(2, &[7]), [2, 7, 0x41, 0x12]);
+    }
+
+    #[test]
+    fn an_answer_that_comes_in_pieces_is_never_called_damaged() {
+        // In the middle of each stands what would be an exception of unit 1, but for its check.
+        let read = Request::Read { table: Table::Holding, address: 0, count: 2 };
+        let set = Request::Set { address: 400, registers: vec![7], many: true };
+        for (request, answer) in
+            [(read, rtu(1, &[3, 4, 0x01, 0x83, 0xaa, 0xbb])), (set, rtu(1, &[16, 0x01, 0x90, 0, 1]))]
+        {
+            for length in 0..answer.len() {
+                let found = find_rtu(&answer[..length], 1, &request);
+                assert!(matches!(found, Found::Nothing | Found::Suspect), "{length}: {found:?}");
+            }
+            assert!(matches!(find_rtu(&answer, 1, &request), Found::Answer(_)));
+        }
     }
 
     #[test]

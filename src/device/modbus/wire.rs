@@ -169,14 +169,14 @@ impl Wire {
     }
 
     async fn listen(&mut self, unit: u8, request: &Request, said: &[u8], until: Instant) -> Result<Answer, Trouble> {
-        let (mut bytes, mut count) = (Vec::new(), 0);
+        let (mut bytes, mut count, mut is_suspect) = (Vec::new(), 0, false);
         let is_read = matches!(request, Request::Read { .. });
         // What is looked for first.
         let mut echo = (!self.bus.is_modbus_tcp() && (is_read || self.echoes)).then_some(said);
         let mut chunk = [0; 512];
         loop {
             let Ok(more) = timeout_at(until, self.way.read(&mut chunk, &self.tape)).await else {
-                return Err(Trouble::Silence(count));
+                return Err(if is_suspect { Trouble::Damaged } else { Trouble::Silence(count) });
             };
             let (more, at) = more?;
             let more = chunk.get(..more).unwrap_or_default();
@@ -191,7 +191,8 @@ impl Wire {
             }
             let found = if self.bus.is_modbus_tcp() {
                 frame::take_tcp(&mut bytes, self.transaction, unit, request).map_err(|text| self.way.lost(&text))?
-            } else if echo.is_some() && !is_read {
+            } else if echo.is_some_and(|said| !is_read || said.starts_with(&bytes)) {
+                // So far it is, or may be, what was said.
                 Found::Nothing
             } else {
                 frame::find_rtu(&bytes, unit, request)
@@ -202,6 +203,7 @@ impl Wire {
                     return Ok(answer);
                 }
                 Found::Damaged => return Err(Trouble::Damaged),
+                Found::Suspect => is_suspect = true,
                 Found::Nothing => drop(bytes.drain(..bytes.len().saturating_sub(MOST_BYTES))),
             }
         }

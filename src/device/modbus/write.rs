@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::bus::{For, Seat, Turn};
 use super::health::Health;
@@ -88,6 +88,12 @@ impl Modbus {
         }
         let place = self.points.first().map_or((Table::Holding, 0), |point| (point.keys.table, point.keys.address));
         let Some(probe) = health.probe(place) else { return Ok(turn) };
+        if self.spots.iter().all(Option::is_none) {
+            // It can't be asked: what is still to come has its time to pass.
+            sleep(2 * self.config.bus.timeout.0).await;
+            health.owed.clear();
+            return if let Err(Trouble::Lost(error)) = turn.ready().await { Err(failed(error)) } else { Ok(turn) };
+        }
         io.put_write_on_tape(time);
         match self.read(&mut turn, &probe).await.0 {
             Ok(_) | Err(Trouble::Refused(_)) => self.answered(io, health),
@@ -145,6 +151,7 @@ impl Modbus {
             return Err((WriteError::Failed(format!("{name} is no value")), None));
         };
         if !point.keys.verify || self.config.is_broadcast() {
+            self.answered(io, health);
             if said > 1 {
                 health.owe(request.clone());
             }
