@@ -87,6 +87,8 @@ pub struct Recording {
     sum: crc32fast::Hasher,
     /// The driver's life has begun with which it does.
     has_begun: bool,
+    /// The tape is another one's.
+    is_over: bool,
 }
 
 impl Tapes {
@@ -123,7 +125,7 @@ impl Tapes {
         board.state.store(WANTED, Ordering::Release);
         board.wanted.notify_one();
         drop(recorder);
-        Ok(Recording { lines, tape, sum: crc32fast::Hasher::new(), has_begun: false })
+        Ok(Recording { lines, tape, sum: crc32fast::Hasher::new(), has_begun: false, is_over: false })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<DeviceName, Tape>> {
@@ -143,6 +145,7 @@ impl Recording {
     pub fn finish(mut self) -> Vec<String> {
         let Inner::Board(board) = &*self.tape.0 else { return Vec::new() };
         let ended = board.end();
+        self.is_over = true;
         let mut lines = Vec::new();
         while let Ok(line) = self.lines.try_recv() {
             self.add(&line);
@@ -169,7 +172,10 @@ impl Recording {
 
 impl Drop for Recording {
     fn drop(&mut self) {
-        if let Inner::Board(board) = &*self.tape.0 {
+        // Once it is over, somebody else may record.
+        if let Inner::Board(board) = &*self.tape.0
+            && !self.is_over
+        {
             drop(board.end());
         }
     }
