@@ -215,6 +215,8 @@ pub struct Rules {
     /// Where the last good value was to the limits; `None`: there was none since the start, and the first one tells.
     place: Option<Limit>,
     sent: Option<Sent>,
+    /// The next value is the first one since a new beginning.
+    is_new: bool,
     /// What came in last, for [`Rules::came`].
     came: Option<Cooked>,
     /// The newest value that could not be sent yet.
@@ -252,7 +254,18 @@ impl Rules {
     /// Rules for a point. `holds`: see [`super::Shape::holds`].
     pub fn new(point: Point, config: Config, holds: bool) -> Self {
         let chain = Chain::new(&config.filter, config.window.as_ref());
-        Rules { point, config, holds, chain, place: None, sent: None, came: None, held: None, seen: Duration::ZERO }
+        Rules {
+            point,
+            config,
+            holds,
+            chain,
+            place: None,
+            sent: None,
+            is_new: false,
+            came: None,
+            held: None,
+            seen: Duration::ZERO,
+        }
     }
 
     /// The point's declaration.
@@ -410,6 +423,9 @@ impl Rules {
         if let Some(passed) = self.pass(&cooked) {
             return Some(self.send(Cooked { passed: Some(passed), ..cooked }, now));
         }
+        if self.is_new {
+            return Some(self.send(cooked, now));
+        }
         let report = self.config.report.as_ref();
         let worth = self.sent.as_ref().is_none_or(|sent| {
             differs(&sent.cooked, &cooked, report.and_then(|report| report.change))
@@ -439,7 +455,7 @@ impl Rules {
 
     /// Notes that this is being sent, whatever the rules say: for outputs, each change of which is a reading.
     pub fn send(&mut self, cooked: Cooked, now: Duration) -> Cooked {
-        self.held = None;
+        (self.held, self.is_new) = (None, false);
         self.seen = now;
         self.came = Some(cooked.clone());
         // Said again it is no alarm.
@@ -485,7 +501,9 @@ impl Rules {
             None => (Cooked { value: sent.cooked.value.clone(), quality: Quality::Stale, passed: None }, now),
         };
         let seen = self.seen;
+        let is_new = self.is_new;
         let cooked = self.send(cooked, now.uptime);
+        self.is_new = is_new && is_repeat;
         // Only the device itself refreshes a value, and what is said again did not come in.
         self.seen = seen;
         if is_repeat {
@@ -508,6 +526,13 @@ impl Rules {
     /// Says on which side of its limits it was.
     pub fn set_place(&mut self, place: Limit) {
         self.place = Some(place);
+    }
+
+    /// Begins anew: the next value is sent as if it were the first one, and until then what was sent is said again as before.
+    pub fn restart(&mut self) {
+        self.is_new = true;
+        self.held = None;
+        self.chain.reset();
     }
 
     /// Forgets what was sent, so that the next value is: the device was away.

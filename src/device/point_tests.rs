@@ -259,3 +259,13 @@ fn what_is_said_again_did_not_come_in() {
     assert_eq!(rules.came(), Some(good(Value::Int(60))));
     assert!(rules.due(at(20)).is_some() && rules.came().is_none());
 }
+
+#[test]
+fn a_new_beginning_silences_no_quiet_point() {
+    let mut rules = rules(None, "report = { change = 5, at_least = \"10s\" }", true);
+    assert!(rules.offer(&Value::Int(10), at(0)).is_some());
+    rules.restart();
+    assert_eq!(rules.due(at(10)).map(|(cooked, _)| cooked), Some(good(Value::Int(10))), "it still holds");
+    assert!(rules.offer(&Value::Int(11), at(11)).is_some(), "the first one is news");
+    assert!(rules.offer(&Value::Int(12), at(12)).is_none());
+}

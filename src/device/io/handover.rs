@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::DeviceIo;
 use crate::device::point::Rules;
 use crate::device::tape::{Report, Seed, Tape};
-use crate::model::{Limit, PointName, Timestamp};
+use crate::model::{Limit, PointName, Timestamp, time};
 
 impl DeviceIo {
     /// What is between the device and this driver, on tape.
@@ -71,9 +71,14 @@ impl DeviceIo {
         self.rules.iter().filter_map(place).collect()
     }
 
-    /// What a recording begins with: as after a start, the next value of each point is news.
+    /// What a recording begins with: as after a start, the next value of each point is news. One of which none comes is said
+    /// again as before.
     fn start_points(&mut self) {
-        self.forget();
+        let now = time::now();
+        for (name, rules) in &mut self.rules {
+            self.ready.extend(rules.take_held(now).map(|(cooked, at)| (name.clone(), cooked, at, None)));
+            rules.restart();
+        }
         while let Some((point, cooked, at)) = self.allowance.take_waiting() {
             self.ready.push_back((point, cooked, at, None));
         }
