@@ -337,19 +337,25 @@ impl Sysfs {
             // What could not begin in time does not begin behind its answer.
             let given_up = Arc::new(AtomicBool::new(false));
             let over = Arc::clone(&given_up);
+            let wanted = value.clone();
             // It may be looked at just now, as it is from time to time.
             let answer = ask_in_turn(&source, WRITE_PATIENCE, move |source| {
                 if over.load(Ordering::Acquire) { Err("it came too late".to_owned()) } else { source.write(&value) }
             })
             .await;
             given_up.store(true, Ordering::Release);
-            match answer {
+            // Somebody else may have it, or the kernel keeps less: that is not done.
+            let not_taken = answer.as_ref().ok().filter(|is| !is_taken(&wanted, is));
+            let not_taken = not_taken.map(|is| format!("`{wanted}` was written, and it reads `{is}`"));
+            let has_failed = not_taken.is_some() || answer.as_ref().is_err_and(|text| text == BUSY);
+            match not_taken.map_or(answer, Err) {
                 Ok(value) => done.push((name, value)),
                 Err(text) => {
                     let so_far: String = done.iter().map(|(name, value)| format!("; {name} is {value}")).collect();
-                    let error = match text.as_str() {
-                        BUSY if done.is_empty() => WriteError::Failed(format!("point `{name}`: {text}")),
-                        _ => WriteError::Unknown(format!("point `{name}`: {text}{so_far}")),
+                    let error = if has_failed && done.is_empty() {
+                        WriteError::Failed(format!("point `{name}`: {text}"))
+                    } else {
+                        WriteError::Unknown(format!("point `{name}`: {text}{so_far}"))
                     };
                     io.answer(write, Err(error)).await;
                     return self.still_there(&source);
@@ -358,6 +364,16 @@ impl Sysfs {
         }
         io.answer(write, Ok(done)).await;
         Ok(())
+    }
+}
+
+/// Whether an output that reads so is what was wanted. What the kernel rounds, it rounds by less than a hundredth.
+fn is_taken(wanted: &Value, is: &Value) -> bool {
+    let number = |value: &Value| value.as_f64().or_else(|| value.convert(model::ValueType::Float).ok()?.as_f64());
+    match (number(wanted), number(is)) {
+        (Some(wanted), Some(is)) => (wanted - is).abs() <= 0.01 * wanted.abs().max(is.abs()),
+        // A text is what the driver makes of it: `[none] timer` for `none`.
+        _ => true,
     }
 }
 

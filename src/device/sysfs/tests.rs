@@ -76,6 +76,24 @@ async fn an_output_is_written_and_read_back() {
     rig.stop().await;
 }
 
+#[test]
+fn what_reads_otherwise_was_not_taken() {
+    let (int, float) = (Value::Int, Value::Float);
+    for (wanted, is, expected) in [
+        (int(1), int(1), true),
+        (int(255), int(1), false),
+        (float(60.0), float(0.0), false),
+        (float(0.0), float(60.0), false),
+        (float(33.3), float(33.299_999), true),
+        (Value::Bool(true), int(1), true),
+        (Value::Bool(true), Value::Bool(false), false),
+        (int(5), Value::text("5"), true),
+        (Value::text("none"), Value::text("[none] timer"), true),
+    ] {
+        assert_eq!(super::is_taken(&wanted, &is), expected, "{wanted} {is}");
+    }
+}
+
 #[tokio::test]
 async fn what_a_window_has_when_its_device_is_lost_goes_out() {
     let root = tree(&[("a", "7")]);
