@@ -591,3 +591,11 @@ pub(super) async fn sleep_until(due: Option<Duration>, now: Duration) {
         None => std::future::pending().await,
     }
 }
+
+/// Waits until then; for ever without.
+pub(super) async fn at(moment: Option<tokio::time::Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}

@@ -18,10 +18,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::broadcast::error::RecvError;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use self::config::{POINT_KEYS, PointConfig};
 use self::formula::{Formula, Integral, Made, Source};
+use super::io::at;
 use super::totals::Flash;
 use super::{Ask, Built, DeviceError, DeviceIo, Driver, Kind, Run, Shape, Spec, Write, WriteError};
 use crate::model::{
@@ -286,13 +287,5 @@ impl Derived {
             Err(text) => Err(WriteError::Unknown(format!("the total could not be saved: {text}"))),
         };
         io.answer(write, result).await;
-    }
-}
-
-/// Waits until then; for ever without.
-async fn at(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
-        None => std::future::pending().await,
     }
 }

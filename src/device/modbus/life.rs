@@ -6,7 +6,7 @@
 
 use std::pin::pin;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::Modbus;
 use super::bus::{For, Seat, Turn};
@@ -15,6 +15,7 @@ use super::pdu::{Exception, Request};
 use super::plan::Block;
 use super::polls::Polls;
 use super::wire::Trouble;
+use crate::device::io::at;
 use crate::device::tape::{Seed, Tape};
 use crate::device::{Ask, DeviceError, DeviceIo};
 use crate::model::{Timestamp, time};
@@ -229,12 +230,5 @@ async fn turn(due: Option<Instant>, tape: &Tape) {
     at(due).await;
     if let Some(player) = tape.player() {
         player.clear_of_writes().await;
-    }
-}
-
-async fn at(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
-        None => std::future::pending().await,
     }
 }

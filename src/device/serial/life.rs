@@ -14,6 +14,7 @@ use super::frame::{Frame, Framer};
 use super::port::Port;
 use super::request::{Poll, Question};
 use crate::device::decode::Mark;
+use crate::device::io::at;
 use crate::device::tape::{Seed, Tape};
 use crate::device::{Ask, DeviceError, DeviceIo, Write, WriteError};
 use crate::model::{Span, time};
@@ -468,13 +469,5 @@ async fn turn(due: Option<Instant>, tape: &Tape) {
     at(due).await;
     if let Some(player) = tape.player() {
         player.clear().await;
-    }
-}
-
-/// Waits until then; for ever without.
-async fn at(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
-        None => std::future::pending().await,
     }
 }

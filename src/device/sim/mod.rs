@@ -11,10 +11,11 @@ mod wave;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use self::config::{Config, PointConfig, Wave};
 use self::wave::Signal;
+use super::io::at;
 use super::{Ask, Built, DeviceError, DeviceIo, Driver, Kind, Run, Shape, Spec, Write, WriteError};
 use crate::model::{self, Fault, PointName, Value, ValueType, time};
 
@@ -149,13 +150,6 @@ async fn switch(io: &mut DeviceIo, write: Write) {
         .collect();
     let result = values.and_then(|values| io.begin(&write).map(|()| values));
     io.answer(write, result).await;
-}
-
-async fn at(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
-        None => std::future::pending().await,
-    }
 }
 
 #[cfg(test)]
