@@ -86,9 +86,9 @@ impl Formula {
 pub(super) struct Integral {
     /// What it is, in the source's unit times `per`.
     pub(super) total: f64,
-    /// What counts, and since when, by `CLOCK_BOOTTIME`; `None`: nothing does.
-    counts: Option<(f64, Duration)>,
-    /// What was before is counted, or left out.
+    /// What counts; `None`: nothing does.
+    counts: Option<f64>,
+    /// What was before is counted, or left out, by `CLOCK_BOOTTIME`.
     settled: Duration,
     /// Whether time was left out since this was asked last.
     has_hole: bool,
@@ -102,22 +102,20 @@ impl Integral {
 
     /// Adds what counted until then.
     pub(super) fn advance(&mut self, now: Duration, per: Duration) {
-        if let Some((value, since)) = &mut self.counts {
-            let sum = self.total + *value * now.saturating_sub(*since).as_secs_f64() / per.as_secs_f64();
+        if let Some(value) = self.counts {
+            let sum = self.total + value * now.saturating_sub(self.settled).as_secs_f64() / per.as_secs_f64();
             if sum.is_finite() {
                 self.total = sum;
             }
-            *since = now.max(*since);
         }
         self.settled = self.settled.max(now);
     }
 
     /// From then on this counts; nothing does where it can't be believed.
     pub(super) fn count(&mut self, source: Source, at: Duration, per: Duration) {
+        // A value may be older than the life that it is recalled in: then it counts from what is settled on.
         self.advance(at, per);
-        // A value may be older than the life that it is recalled in.
-        let since = self.settled;
-        self.counts = if let Source::Is(value, Quality::Good) = source { Some((value, since)) } else { None };
+        self.counts = if let Source::Is(value, Quality::Good) = source { Some(value) } else { None };
         self.has_hole |= self.counts.is_none();
     }
 

@@ -6,8 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Modbus;
-use super::pdu::Request;
-use super::pdu::Table;
+use super::pdu::{Request, Table};
 use super::plan::Block;
 use super::wire::Trouble;
 use crate::device::DeviceIo;
