@@ -158,13 +158,13 @@ impl Turn<'_> {
 
     /// Whether the line echoes, as far as it is known.
     pub(super) fn echoes(&self) -> Option<bool> {
-        self.wire.as_ref().map(Wire::echoes)
+        self.wire.as_ref().and_then(Wire::echoes)
     }
 
     /// See [`Wire::ask`].
-    pub(super) async fn ask(&mut self, unit: u8, request: &Request) -> Result<Vec<u8>, Trouble> {
+    pub(super) async fn ask(&mut self, unit: u8, request: &Request, may_refuse: bool) -> Result<Vec<u8>, Trouble> {
         let asked = match self.wire.as_mut() {
-            Some(wire) => wire.ask(unit, request).await,
+            Some(wire) => wire.ask(unit, request, may_refuse).await,
             None => Err(gone()),
         };
         self.told(asked)

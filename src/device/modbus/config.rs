@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::encoding::{Bits, Encoding, Layout, Order};
-use super::pdu::Table;
+use super::pdu::{MOST_REGISTERS, Table};
 use super::plan::{Limits, Spot};
 use crate::device::decode::Keys;
 use crate::device::port::{self, FlowControl, Parity, Rs485, Settings};
@@ -14,9 +14,6 @@ const FAST: u32 = 19_200;
 
 /// Silence between frames above [`FAST`].
 const FAST_SILENCE: Duration = Duration::from_micros(1_750);
-
-/// The longest request that the standard allows, in registers.
-const MOST: u16 = 125;
 
 /// A point that is read more often keeps a bus busy with nothing else.
 const FASTEST: Duration = Duration::from_millis(10);
@@ -126,8 +123,8 @@ impl Config {
         ["bus", "unit"].into_iter().for_each(|key| keys.needs(key));
         let unit = keys.small("unit", 0, 255).and_then(|unit| u8::try_from(unit).ok());
         let every = keys.time("every").unwrap_or(Span::secs(10));
-        let gap = keys.small("gap", 0, MOST).unwrap_or(8);
-        let max_registers = keys.small("max_registers", 1, MOST).unwrap_or(MOST);
+        let gap = keys.small("gap", 0, MOST_REGISTERS).unwrap_or(8);
+        let max_registers = keys.small("max_registers", 1, MOST_REGISTERS).unwrap_or(MOST_REGISTERS);
         match (bus, unit, keys.faults()) {
             (Some(bus), Some(unit), faults) if faults.is_empty() => Ok(Config { bus, unit, every, gap, max_registers }),
             (_, _, faults) => Err(faults),
@@ -312,7 +309,7 @@ impl PointConfig {
             None if encoding == Encoding::String => {
                 wrong("length", "a string needs its number of registers: expected 1 to 125")
             }
-            Some(1..=MOST) if encoding == Encoding::String => {}
+            Some(1..=MOST_REGISTERS) if encoding == Encoding::String => {}
             Some(_) if encoding == Encoding::String => wrong("length", "expected 1 to 125 registers"),
             Some(_) => wrong("length", "only a string has it: remove it"),
             None => {}

@@ -29,8 +29,8 @@ pub(super) fn rtu(unit: u8, pdu: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Looks for an RTU answer, with any noise before and behind it.
-pub(super) fn find_rtu(bytes: &[u8], unit: u8, request: &Request) -> Found {
+/// Looks for an RTU answer, with any noise before and behind it; one that refuses is passed over where it `may_refuse` not.
+pub(super) fn find_rtu(bytes: &[u8], unit: u8, request: &Request, may_refuse: bool) -> Found {
     let (mut damaged, mut has_begun) = (false, false);
     for start in 0..bytes.len() {
         let Some(rest @ [from, function, more @ ..]) = bytes.get(start..) else { break };
@@ -39,7 +39,7 @@ pub(super) fn find_rtu(bytes: &[u8], unit: u8, request: &Request) -> Found {
         }
         let length = match () {
             () if *function == request.function() => request.answer_length(),
-            () if *function == request.function() | 0x80 => 2,
+            () if may_refuse && *function == request.function() | 0x80 => 2,
             () => continue,
         };
         // An answer of another length is another request's; its CRC would be no proof at this length.
@@ -150,27 +150,31 @@ mod tests {
             [(read, rtu(1, &[3, 4, 0x01, 0x83, 0xaa, 0xbb])), (set, rtu(1, &[16, 0x01, 0x90, 0, 1]))]
         {
             for length in 0..answer.len() {
-                let found = find_rtu(&answer[..length], 1, &request);
+                let found = find_rtu(&answer[..length], 1, &request, true);
                 assert!(matches!(found, Found::Nothing | Found::Suspect), "{length}: {found:?}");
             }
-            assert!(matches!(find_rtu(&answer, 1, &request), Found::Answer(_)));
+            assert!(matches!(find_rtu(&answer, 1, &request, true), Found::Answer(_)));
         }
     }
 
     #[test]
     fn an_answer_is_found_and_no_other_is_taken_for_it() {
         let good = rtu(7, &DATA);
-        assert_eq!(find_rtu(&good, 7, &READ), answer());
-        assert_eq!(find_rtu(&good[..8], 7, &READ), Found::Nothing);
-        assert_eq!(find_rtu(&[&[0, 7, 4, 7][..], &good, &[9]].concat(), 7, &READ), answer());
+        assert_eq!(find_rtu(&good, 7, &READ, true), answer());
+        assert_eq!(find_rtu(&good[..8], 7, &READ, true), Found::Nothing);
+        assert_eq!(find_rtu(&[&[0, 7, 4, 7][..], &good, &[9]].concat(), 7, &READ, true), answer());
         let mut bad = good.clone();
         bad[4] ^= 1;
-        assert_eq!(find_rtu(&bad, 7, &READ), Found::Damaged);
-        assert_eq!(find_rtu(&[bad, good.clone()].concat(), 7, &READ), answer());
+        assert_eq!(find_rtu(&bad, 7, &READ, true), Found::Damaged);
+        assert_eq!(find_rtu(&[bad, good.clone()].concat(), 7, &READ, true), answer());
         for other in [rtu(8, &DATA), rtu(7, &[3, 4, 0, 10, 1, 2]), rtu(7, &[4, 2, 0, 10])] {
-            assert_eq!(find_rtu(&other, 7, &READ), Found::Nothing);
+            assert_eq!(find_rtu(&other, 7, &READ, true), Found::Nothing);
         }
-        assert_eq!(find_rtu(&rtu(7, &[0x84, 2]), 7, &READ), Found::Answer(Answer::Refused(Exception::ADDRESS)));
+        assert_eq!(find_rtu(&rtu(7, &[0x84, 2]), 7, &READ, true), Found::Answer(Answer::Refused(Exception::ADDRESS)));
+        let both = [rtu(7, &[0x84, 2]), good].concat();
+        assert_eq!(find_rtu(&both, 7, &READ, true), Found::Answer(Answer::Refused(Exception::ADDRESS)));
+        assert_eq!(find_rtu(&both, 7, &READ, false), answer());
+        assert_eq!(find_rtu(&both[..5], 7, &READ, false), Found::Nothing);
     }
 
     #[test]
@@ -188,12 +192,12 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_are_taken_for_an_answer_but_one_with_its_check(bytes: Vec<u8>, place in 0usize..9, flip in 1u8..) {
-            prop_assert!(!matches!(find_rtu(&bytes, 7, &READ), Found::Answer(Answer::Data(_))));
+            prop_assert!(!matches!(find_rtu(&bytes, 7, &READ, true), Found::Answer(Answer::Data(_))));
             let mut damaged = rtu(7, &DATA);
             if let Some(byte) = damaged.get_mut(place) {
                 *byte ^= flip;
             }
-            prop_assert!(!matches!(find_rtu(&damaged, 7, &READ), Found::Answer(Answer::Data(_))), "{:?}", damaged);
+            prop_assert!(!matches!(find_rtu(&damaged, 7, &READ, true), Found::Answer(Answer::Data(_))), "{:?}", damaged);
             // Whatever comes: no panic.
             drop(take_tcp(&mut bytes.clone(), 5, 7, &READ));
         }

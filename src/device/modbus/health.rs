@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Modbus;
-use super::pdu::{Request, Table};
-use super::plan::Block;
+use super::config::Bus;
+use super::pdu::Request;
+use super::plan::Spot;
 use super::wire::Trouble;
 use crate::device::DeviceIo;
 use crate::device::tape::Seed;
@@ -26,20 +27,44 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// What is older than so many questions has passed.
-const MOST_OWED: u16 = 4;
+const MOST_OWED: usize = 4;
+
+/// One part more than may be owed: it differs from all of them.
+const MOST_PARTS: u16 = 5;
+
+/// Nor does a slave answer what it was asked so many time-outs ago.
+const LATEST: u32 = 5;
+
+/// So many questions that were answered are known.
+const MOST_KNOWN: usize = 8;
+
+/// What is asked next.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) request: Request,
+    /// The slave need not have what it asks for.
+    pub(super) is_guess: bool,
+}
 
 /// How it stands with the slave.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Health {
     /// How often it was silent since it answered last.
     pub(super) silent: u32,
-    /// What may still come, late: the questions that were not answered, oldest first.
-    pub(super) owed: Vec<Request>,
+    /// What may still come, late: the questions that were not answered, and when they were asked; oldest first.
+    owed: Vec<(Request, Instant)>,
+    /// Whether an answer says which question it is to: by TCP.
+    is_numbered: bool,
+    timeout: Duration,
+    /// A guess was not answered.
+    is_guess_owed: bool,
+    /// Whether it says nothing to what it does not have, not even that.
+    is_shy: bool,
     /// A silent slave is not asked before.
     pub(super) not_before: Instant,
     pause: Duration,
-    /// Where it has answered: a short question is asked there, since it may ignore what it does not have.
-    known: Option<(Table, u16)>,
+    /// What it has answered: it may ignore what it does not have.
+    known: Vec<Request>,
     /// Answers that came damaged, in this episode.
     damaged: u32,
     /// Sound ones since the last of them.
@@ -52,17 +77,18 @@ pub(super) struct Health {
 
 impl Health {
     /// Nothing was asked yet, but for what the life before did.
-    pub(super) fn new(now: Instant, seed: &Seed) -> Self {
-        let known = match Request::of_pdu(&seed.known) {
-            Some(Request::Read { table, address, .. }) => Some((table, address)),
-            _ => None,
-        };
+    pub(super) fn new(bus: &Bus, now: Instant, seed: &Seed) -> Self {
+        let requests = |pdus: &[Vec<u8>]| pdus.iter().filter_map(|pdu| Request::of_pdu(pdu)).collect::<Vec<_>>();
         Health {
             silent: 0,
-            owed: seed.owed.iter().filter_map(|pdu| Request::of_pdu(pdu)).collect(),
+            owed: requests(&seed.owed).into_iter().map(|request| (request, now)).collect(),
+            is_numbered: bus.is_modbus_tcp(),
+            timeout: bus.timeout.0,
+            is_guess_owed: false,
+            is_shy: false,
             not_before: now,
             pause: FIRST_PAUSE,
-            known,
+            known: requests(&seed.known),
             damaged: 0,
             sound: 0,
             trouble: BTreeMap::new(),
@@ -72,27 +98,99 @@ impl Health {
 
     /// What the next life has to know, which somebody records.
     pub(super) fn seed(&self) -> Seed {
-        let known = self.known.map(|(table, address)| Request::Read { table, address, count: 1 }.pdu());
-        let owed = self.owed.iter().map(Request::pdu).collect();
-        Seed { owed, known: known.unwrap_or_default(), ..Seed::default() }
+        let owed = self.owed.iter().map(|(request, _)| request.pdu()).collect();
+        Seed { owed, known: self.known.iter().map(Request::pdu).collect(), ..Seed::default() }
     }
 
-    /// What has to be asked before anything else, so that no late answer is taken for another one's.
-    pub(super) fn probe(&self, place: (Table, u16)) -> Option<Request> {
-        (!self.owed.is_empty()).then(|| probe(self.known.unwrap_or(place), &self.owed))
+    /// What to ask, where `wanted` is due: that, or else a question whose answer can't be taken for one that is owed.
+    /// `None`: there is none; what is owed has to pass. `blocks` is how many questions there are.
+    pub(super) fn question(&self, wanted: &Request, spots: &[Option<Spot>], blocks: usize) -> Option<Question> {
+        let tells = |request: &Request| !self.may_owe(request);
+        let points: Vec<Request> = spots.iter().flatten().map(Spot::request).collect();
+        let mut choices = vec![wanted.clone()];
+        if self.known.is_empty() {
+            // It may ignore a question for the sake of one point: each has its turn.
+            choices.extend_from_slice(&points);
+            let turn = self.silent as usize / blocks.max(1) % choices.len();
+            choices.rotate_left(turn);
+        }
+        choices.extend(with_parts(&self.known));
+        choices.extend(with_parts(&points));
+        // Where nothing else is ever asked, a late answer is an answer.
+        let again = || (blocks == 1 && self.owed.iter().all(|(owed, _)| owed == wanted)).then(|| wanted.clone());
+        if let Some(request) = choices.into_iter().find(tells).or_else(again) {
+            return Some(Question { request, is_guess: false });
+        }
+        // What goes beyond what it is known to have most answer, or refuse.
+        let guess = self.known.first().unwrap_or(wanted).longer();
+        let guess = guess.filter(|request| !self.is_shy && self.silent < PATIENCE && tells(request));
+        guess.map(|request| Question { request, is_guess: true })
+    }
+
+    /// Whether an answer to this question may be one that is owed.
+    pub(super) fn may_owe(&self, request: &Request) -> bool {
+        !self.is_numbered && self.owed.iter().any(|(owed, _)| owed.form() == request.form())
+    }
+
+    /// Whether a refusal may be that of another question.
+    pub(super) fn may_owe_refusal(&self, request: &Request) -> bool {
+        !self.is_numbered && self.owed.iter().any(|(owed, _)| owed.function() == request.function())
+    }
+
+    /// What is too old to come is owed no more.
+    pub(super) fn forget_old(&mut self, now: Instant) {
+        self.owed.retain(|(_, asked)| *asked + self.timeout * LATEST > now);
+    }
+
+    /// Nothing is asked until what is owed has passed.
+    pub(super) fn wait(&mut self) {
+        if let Some((_, asked)) = self.owed.last() {
+            self.not_before = *asked + self.timeout * LATEST;
+        }
+    }
+
+    /// What is owed has passed.
+    pub(super) fn forget_owed(&mut self) {
+        self.owed.clear();
+    }
+
+    /// Whether anything is owed.
+    pub(super) fn is_owed(&self) -> bool {
+        !self.owed.is_empty()
+    }
+
+    /// The questions that it ignores, where it answers this one: of several the slave was away, unless it has never been
+    /// heard before.
+    pub(super) fn ignored(&self, answered: &Request) -> Vec<Request> {
+        let others = self.owed.iter().map(|(owed, _)| owed).filter(|owed| *owed != answered).cloned();
+        let others = others.collect::<Vec<_>>();
+        if self.owed.len() == 1 || self.known.is_empty() { others } else { Vec::new() }
     }
 
     /// This was asked, and what answers it may still come.
     pub(super) fn owe(&mut self, request: Request) {
-        if self.owed.len() == usize::from(MOST_OWED) {
+        if self.owed.len() == MOST_OWED {
             self.owed.remove(0);
         }
-        self.owed.push(request);
+        self.owed.push((request, Instant::now()));
     }
 
-    /// This block was read.
-    pub(super) fn read(&mut self, block: &Block) {
-        self.known = Some((block.table, block.address));
+    /// This was read.
+    pub(super) fn read(&mut self, request: &Request) {
+        if !self.known.contains(request) {
+            self.known.truncate(MOST_KNOWN - 1);
+            self.known.insert(0, request.clone());
+        }
+    }
+
+    /// Something that it has answered.
+    pub(super) fn known(&self) -> Option<Request> {
+        self.known.first().cloned()
+    }
+
+    /// This is ignored by a slave that answers others.
+    pub(super) fn unknow(&mut self, request: &Request) {
+        self.known.retain(|known| known != request);
     }
 }
 
@@ -114,18 +212,27 @@ impl Modbus {
         }
     }
 
-    /// It answers.
-    pub(super) fn answered(&self, io: &mut DeviceIo, health: &mut Health) {
+    /// It answers, and may have to answer this as well: what came may have been a late answer.
+    pub(super) fn answered(&self, io: &mut DeviceIo, health: &mut Health, owed: Option<&Request>) {
+        health.is_shy |= health.is_guess_owed && health.silent < PATIENCE;
+        health.is_guess_owed = false;
         (health.silent, health.pause) = (0, FIRST_PAUSE);
+        let asked = health.owed.iter().find(|(request, _)| Some(request) == owed).map(|(_, asked)| *asked);
         health.owed.clear();
+        health.owed.extend(owed.map(|request| (request.clone(), asked.unwrap_or_else(Instant::now))));
         health.not_before = Instant::now();
         io.online();
     }
 
     /// This question had no answer.
-    pub(super) async fn silent(&self, io: &mut DeviceIo, health: &mut Health, request: Request, trouble: &Trouble) {
+    pub(super) async fn silent(&self, io: &mut DeviceIo, health: &mut Health, asked: Question, trouble: &Trouble) {
+        health.owe(asked.request);
+        if asked.is_guess {
+            // Some say nothing where they have nothing.
+            health.is_guess_owed = true;
+            return;
+        }
         health.silent += 1;
-        health.owe(request);
         if health.silent < PATIENCE {
             return;
         }
@@ -153,13 +260,8 @@ impl Modbus {
     }
 }
 
-/// The short question whether a slave is there, whose answer is as long as none of those that it may still owe.
-fn probe((table, address): (Table, u16), owed: &[Request]) -> Request {
-    let ask = |count| Request::Read { table, address, count };
-    let is_new = |request: &Request| owed.iter().all(|owed| owed.data_length() != request.data_length());
-    let step = if table.is_bits() { 8 } else { 1 };
-    let counts = (0..=MOST_OWED).map(|place| 1 + place * step);
-    let count = counts.clone().find(|count| is_new(&ask(*count))).unwrap_or(1);
-    // The last address of all has nothing behind it.
-    Request::Read { table, address: address.min(u16::MAX - (count - 1)), count }
+/// These, and the beginnings of each.
+fn with_parts(requests: &[Request]) -> Vec<Request> {
+    let parts = requests.iter().flat_map(|request| (1..=MOST_PARTS).filter_map(|units| request.part(units)));
+    requests.iter().cloned().chain(parts).collect()
 }

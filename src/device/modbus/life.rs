@@ -37,9 +37,9 @@ impl Modbus {
         io.opened(Vec::new()).await;
         let now = Instant::now();
         let mut polls = Polls::new(&self.spots, self.config.limits(), now);
-        let mut health = Health::new(now, &seed);
+        let mut health = Health::new(&self.config.bus, now, &seed);
         // Nobody answers for all slaves, and one that is only written is not asked.
-        if polls.is_empty() {
+        if polls.count() == 0 {
             io.online();
         }
         let mut waiting = None;
@@ -84,15 +84,19 @@ impl Modbus {
     /// On the desk, the question that was asked next, and when.
     fn next_on(&self, tape: &Tape, polls: &Polls, health: &Health) -> Option<(usize, Instant)> {
         let (sent, due) = tape.player()?.next_sent()?;
+        let mut health = health.clone();
+        health.forget_old(due);
         let asks = |block: &Block| {
-            let request = health.probe((block.table, block.address)).unwrap_or_else(|| block.request());
-            let asked = [&[self.config.unit][..], &request.pdu()].concat();
-            sent.windows(asked.len()).any(|part| part == asked)
+            health.question(&block.request(), &self.spots, polls.count()).is_some_and(|question| {
+                let asked = [&[self.config.unit][..], &question.request.pdu()].concat();
+                sent.windows(asked.len()).any(|part| part == asked)
+            })
         };
         Some((polls.next_of(asks)?, due))
     }
 
-    /// Reads one block, or asks a silent slave whether it is there. What the gateway wanted meanwhile is the result.
+    /// Reads one block, or asks something else, where the slave may still answer what was asked before. What the gateway
+    /// wanted meanwhile is the result.
     async fn poll(
         &self,
         seat: &mut Seat,
@@ -102,16 +106,21 @@ impl Modbus {
         place: usize,
     ) -> Result<Option<Ask>, DeviceError> {
         let Some(block) = polls.block(place) else { return Ok(None) };
-        let probe = health.probe((block.table, block.address));
-        let request = probe.clone().unwrap_or_else(|| block.request());
         let mut turn = tokio::select! {
             biased;
             ask = io.next() => return Ok(Some(ask)),
             turn = seat.turn(For::Poll) => turn?,
         };
+        let wanted = block.request();
+        health.forget_old(Instant::now());
+        let Some(question) = health.question(&wanted, &self.spots, polls.count()) else {
+            health.wait();
+            return Ok(None);
+        };
+        let request = question.request.clone();
         let mut asked = None;
         let (answer, damaged) = {
-            let mut exchange = pin!(self.read(&mut turn, &request));
+            let mut exchange = pin!(self.read(&mut turn, &request, !health.may_owe_refusal(&request)));
             loop {
                 tokio::select! {
                     biased;
@@ -126,32 +135,41 @@ impl Modbus {
         let came = turn.heard().unwrap_or_else(time::now);
         drop(turn);
         self.heard(io, health, damaged);
-        // Of several, the slave was away.
-        let ignored = health.owed.first().filter(|_| health.owed.len() == 1).cloned();
+        let ignored = health.ignored(&request);
         match &answer {
             // The supervisor answers the write that came meanwhile.
             Err(Trouble::Lost(error)) => return Err(error.clone()),
             Err(trouble @ (Trouble::Silence(_) | Trouble::Damaged)) => {
                 // The next question is another one: a slave may ignore only this.
                 polls.done(place);
-                self.silent(io, health, request, trouble).await;
+                self.silent(io, health, question, trouble).await;
                 return Ok(asked);
             }
-            Ok(_) | Err(Trouble::Refused(_)) => self.answered(io, health),
-        }
-        if probe.is_some() {
-            if let Some(block) = ignored.and_then(|question| polls.ignored(&question, &self.spots)) {
-                for point in &block.points {
-                    self.report_bad(io, health, *point, "the slave answers others, and not this".to_owned(), came)
-                        .await;
-                }
+            Ok(_) => {
+                let owed = health.may_owe(&request).then_some(&request);
+                self.answered(io, health, owed);
+                health.read(&request);
             }
+            Err(Trouble::Refused(_)) => {
+                let owed = health.may_owe_refusal(&request).then_some(&request);
+                self.answered(io, health, owed);
+            }
+        }
+        for question in ignored {
+            health.unknow(&question);
+            let Some(block) = polls.ignored(&question, &self.spots) else { continue };
+            for point in &block.points {
+                self.report_bad(io, health, *point, "the slave answers others, and not this".to_owned(), came).await;
+            }
+        }
+        if request != wanted {
             return Ok(asked);
         }
+        // What was ignored may be asked in halves now, so this may stand elsewhere.
+        let Some(place) = polls.place(&wanted) else { return Ok(asked) };
         match answer {
             Ok(data) => {
                 polls.answered(place);
-                health.read(&block);
                 for point in &block.points {
                     self.report(io, health, *point, &block, &data, came).await;
                 }
@@ -173,10 +191,15 @@ impl Modbus {
     }
 
     /// Asks for what only reads, again where the answer came damaged; and says how often it did.
-    pub(super) async fn read(&self, turn: &mut Turn<'_>, request: &Request) -> (Result<Vec<u8>, Trouble>, u32) {
+    pub(super) async fn read(
+        &self,
+        turn: &mut Turn<'_>,
+        request: &Request,
+        may_refuse: bool,
+    ) -> (Result<Vec<u8>, Trouble>, u32) {
         let mut damaged = 0;
         loop {
-            let answer = turn.ask(self.config.unit, request).await;
+            let answer = turn.ask(self.config.unit, request, may_refuse).await;
             if answer != Err(Trouble::Damaged) {
                 return (answer, damaged);
             }

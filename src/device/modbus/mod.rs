@@ -4,11 +4,11 @@
 //! stands in registers, `plan` merges points into requests: pure functions, all of them. `wire` does the I/O, `life` says
 //! what is asked when, `polls` which question is next, `health` how it stands with the slave, `write` sets points.
 //!
-//! A slave that does not answer is asked less and less, by one short question that costs the others one time-out; it is
-//! offline from the second one on, and its bus goes on. That question has an answer of another length than the one that
-//! was not answered, so an answer that comes late is never taken for another one's: a slave answers in the order in
-//! which it was asked, so what is behind the short answer is new. A slave that answers it ignores a question: that one is
-//! asked in halves, and at last seldom. A lost bus ends the driver; the supervisor's next start opens it again.
+//! A slave that does not answer is asked less and less, one question at a time, which costs the others one time-out; it is
+//! offline from the second one on, and its bus goes on. That question has an answer of another function or length than
+//! those that were not answered, so an answer that comes late is never taken for another one's: a slave answers in the
+//! order in which it was asked, so what is behind its answer is new. A slave that answers it ignores a question: that one
+//! is asked in halves, and at last seldom. A lost bus ends the driver; the supervisor's next start opens it again.
 //!
 //! A write is said once, unless its point has `retry_write`: where no answer comes, nobody knows.
 

@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+/// The most that one request may read (sections 6.1 to 6.4).
+pub(super) const MOST_REGISTERS: u16 = 125;
+const MOST_BITS: u16 = 2000;
+
 /// One of the four kinds of things that a slave has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Table {
@@ -174,6 +178,32 @@ impl Request {
             Request::Read { .. } => 2 + self.data_length(),
             _ => 5,
         }
+    }
+
+    /// The beginning of what this reads, in so many units of length of the answer: two bytes of registers, one of bits.
+    /// `None`: it has no more than that.
+    pub(super) fn part(&self, units: u16) -> Option<Self> {
+        let Request::Read { table, address, count } = *self else { return None };
+        let part = if table.is_bits() { units.saturating_mul(8).saturating_sub(7) } else { units };
+        (1..=count).contains(&part).then_some(Request::Read { table, address, count: part })
+    }
+
+    /// This with an answer that is one unit longer.
+    pub(super) fn longer(&self) -> Option<Self> {
+        let Request::Read { table, address, count } = *self else { return None };
+        let count = if table.is_bits() { count.next_multiple_of(8) + 1 } else { count + 1 };
+        // The last address of all has nothing behind it.
+        let address = address.min(u16::MAX - (count - 1));
+        (count <= if table.is_bits() { MOST_BITS } else { MOST_REGISTERS }).then_some(Request::Read {
+            table,
+            address,
+            count,
+        })
+    }
+
+    /// What tells its answer from those of others: the function, and how many bytes of data there are.
+    pub(super) fn form(&self) -> (u8, usize) {
+        (self.function(), self.data_length())
     }
 
     /// How many bytes of data the answer has.

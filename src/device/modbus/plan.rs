@@ -63,6 +63,13 @@ pub(super) fn blocks(spots: &[Option<Spot>], limits: Limits) -> Vec<Block> {
     blocks
 }
 
+impl Spot {
+    /// What asks for it alone.
+    pub(super) fn request(&self) -> Request {
+        Request::Read { table: self.table, address: self.address, count: self.count }
+    }
+}
+
 impl Block {
     fn of(point: usize, spot: Spot) -> Self {
         Block { table: spot.table, address: spot.address, count: spot.count, every: spot.every, points: vec![point] }

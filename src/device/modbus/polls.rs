@@ -44,9 +44,9 @@ impl Polls {
         Polls((0..).zip(blocks).map(spread).collect())
     }
 
-    /// Whether nothing is ever read.
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// How many questions there are; none: nothing is ever read.
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
     }
 
     /// The place of the one whose turn is next.
@@ -58,6 +58,11 @@ impl Polls {
     pub(super) fn next_of(&self, is: impl Fn(&Block) -> bool) -> Option<usize> {
         let of = self.0.iter().enumerate().filter(|(_, poll)| is(&poll.block));
         of.min_by_key(|(_, poll)| poll.due).map(|(place, _)| place)
+    }
+
+    /// The place of the one that asks this.
+    pub(super) fn place(&self, question: &Request) -> Option<usize> {
+        self.0.iter().position(|poll| poll.block.request() == *question)
     }
 
     /// What is asked there, and the points that it reads.
@@ -96,7 +101,7 @@ impl Polls {
 
     /// This question had no answer, and the slave answers others. `Some`: nobody can read these points.
     pub(super) fn ignored(&mut self, question: &Request, spots: &[Option<Spot>]) -> Option<Block> {
-        let place = self.0.iter().position(|poll| poll.block.request() == *question)?;
+        let place = self.place(question)?;
         let poll = self.0.get_mut(place)?;
         poll.ignored += 1;
         let (block, times) = (poll.block.clone(), poll.ignored);

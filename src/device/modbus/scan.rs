@@ -75,7 +75,7 @@ pub async fn scan(scan: &Scan, mut say: impl FnMut(&str)) -> Result<(), DeviceEr
     for (name, bus) in buses {
         let mut wire = Wire::open(&bus, &Tape::idle()).await?;
         for unit in units.clone() {
-            let what = match wire.ask(unit, &QUESTION).await {
+            let what = match wire.ask(unit, &QUESTION, true).await {
                 Ok(data) => format!("holding register 0 is 0x{}", base16ct::lower::encode_string(&data)),
                 Err(Trouble::Refused(exception)) => exception.to_string(),
                 Err(Trouble::Damaged) => "a damaged answer (wrong CRC)".to_owned(),

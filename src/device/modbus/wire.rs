@@ -2,11 +2,12 @@
 //!
 //! An answer on a line says neither what it answers nor when that was asked. So what is there before a question is
 //! thrown away, an answer counts only with the unit, function and length that were asked for, and one that was given up
-//! has the turnaround to pass. Noise before and behind an answer is survived (`frame`). On some lines what is said comes
-//! back, and the answer to a write of one register is the same again: reads tell whether it is such a line.
+//! has the turnaround to pass. A refusal has no length of its own: where it may be another question's, what comes behind it
+//! is waited for. Noise before and behind an answer is survived (`frame`). On some lines what is said comes back, and the
+//! answer to a write of one register is the same again: reads tell whether it is such a line.
 //!
 //! Behind a server there may be a line on which it waits for a slave longer than we do: the next question waits for the
-//! end of the one before, which has a number.
+//! end of the one before, which has a number. A connection that stops within a frame is made anew.
 
 use std::future::Future;
 use std::time::Duration;
@@ -61,8 +62,10 @@ pub(super) struct Wire {
     transaction: u16,
     /// By TCP: the server is still at that one, as far as we know until then.
     held_until: Option<Instant>,
-    /// Whether what is said comes back.
-    echoes: bool,
+    /// Whether what is said comes back, once that is known.
+    echoes: Option<bool>,
+    /// What came, and belongs to the question under way. By TCP it may be the beginning of an answer that was given up.
+    bytes: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -93,7 +96,8 @@ impl Wire {
             owed_until: None,
             transaction: 0,
             held_until: None,
-            echoes: false,
+            echoes: None,
+            bytes: Vec::new(),
         })
     }
 
@@ -103,13 +107,13 @@ impl Wire {
     }
 
     /// Whether what is said comes back.
-    pub(super) fn echoes(&self) -> bool {
+    pub(super) fn echoes(&self) -> Option<bool> {
         self.echoes
     }
 
     /// Says so.
     pub(super) fn set_echoes(&mut self, echoes: bool) {
-        self.echoes = echoes;
+        self.echoes = Some(echoes);
     }
 
     /// When the last answer came.
@@ -123,8 +127,9 @@ impl Wire {
         }
     }
 
-    /// Asks, and waits for the answer. Where this is dropped half-way, the next question waits until its answer has passed.
-    pub(super) async fn ask(&mut self, unit: u8, request: &Request) -> Result<Vec<u8>, Trouble> {
+    /// Asks, and waits for the answer; where a refusal may be another question's, until its time is over. Where this is
+    /// dropped half-way, the next question waits until its answer has passed.
+    pub(super) async fn ask(&mut self, unit: u8, request: &Request, may_refuse: bool) -> Result<Vec<u8>, Trouble> {
         self.make_ready().await?;
         let pdu = request.pdu();
         let is_tcp = self.bus.is_modbus_tcp();
@@ -149,7 +154,7 @@ impl Wire {
         let until = end + self.bus.timeout.0;
         // Until its end is known, it may be under way.
         self.held_until = is_tcp.then(|| until + self.bus.timeout.0 * HOLD);
-        let found = self.listen(unit, request, &frame, until).await;
+        let found = self.listen(unit, request, &frame, until, may_refuse).await;
         if !matches!(found, Err(Trouble::Silence(_))) {
             self.held_until = None;
         }
@@ -168,43 +173,68 @@ impl Wire {
         }
     }
 
-    async fn listen(&mut self, unit: u8, request: &Request, said: &[u8], until: Instant) -> Result<Answer, Trouble> {
-        let (mut bytes, mut count, mut is_suspect) = (Vec::new(), 0, false);
+    async fn listen(
+        &mut self,
+        unit: u8,
+        request: &Request,
+        said: &[u8],
+        until: Instant,
+        may_refuse: bool,
+    ) -> Result<Answer, Trouble> {
+        let (mut count, mut is_suspect) = (0, false);
+        let is_tcp = self.bus.is_modbus_tcp();
         let is_read = matches!(request, Request::Read { .. });
         // What is looked for first.
-        let mut echo = (!self.bus.is_modbus_tcp() && (is_read || self.echoes)).then_some(said);
+        let mut echo = (!is_tcp && (is_read || self.echoes != Some(false))).then_some(said);
         let mut chunk = [0; 512];
+        self.bytes.clear();
         loop {
             let Ok(more) = timeout_at(until, self.way.read(&mut chunk, &self.tape)).await else {
+                if count == 0 && is_read {
+                    self.echoes.get_or_insert(false);
+                }
+                if !is_tcp
+                    && !may_refuse
+                    && let Found::Answer(refusal) = frame::find_rtu(&self.bytes, unit, request, true)
+                {
+                    return Ok(refusal);
+                }
                 return Err(if is_suspect { Trouble::Damaged } else { Trouble::Silence(count) });
             };
             let (more, at) = more?;
             let more = chunk.get(..more).unwrap_or_default();
             self.heard = at.unwrap_or_else(|| self.tape.heard(more));
             count += more.len();
-            bytes.extend_from_slice(more);
+            self.bytes.extend_from_slice(more);
             if let Some(said) = echo
-                && let Some(at) = bytes.windows(said.len()).position(|part| part == said)
+                && let Some(at) = self.bytes.windows(said.len()).position(|part| part == said)
             {
-                bytes.drain(..at + said.len());
-                (echo, self.echoes) = (None, true);
+                self.bytes.drain(..at + said.len());
+                echo = None;
+                // The answer to a write may look just like that.
+                if is_read {
+                    self.echoes = Some(true);
+                }
             }
-            let found = if self.bus.is_modbus_tcp() {
-                frame::take_tcp(&mut bytes, self.transaction, unit, request).map_err(|text| self.way.lost(&text))?
-            } else if echo.is_some_and(|said| !is_read || said.starts_with(&bytes)) {
+            let found = if is_tcp {
+                frame::take_tcp(&mut self.bytes, self.transaction, unit, request)
+                    .map_err(|text| self.way.lost(&text))?
+            } else if echo.is_some_and(|said| !is_read || said.starts_with(&self.bytes)) {
                 // So far it is, or may be, what was said.
                 Found::Nothing
             } else {
-                frame::find_rtu(&bytes, unit, request)
+                frame::find_rtu(&self.bytes, unit, request, may_refuse)
             };
             match found {
                 Found::Answer(answer) => {
-                    self.echoes &= echo.is_none();
+                    if is_read && !is_tcp {
+                        self.echoes = Some(echo.is_none());
+                    }
                     return Ok(answer);
                 }
                 Found::Damaged => return Err(Trouble::Damaged),
                 Found::Suspect => is_suspect = true,
-                Found::Nothing => drop(bytes.drain(..bytes.len().saturating_sub(MOST_BYTES))),
+                Found::Nothing => drop(self.bytes.drain(..self.bytes.len().saturating_sub(MOST_BYTES))),
             }
         }
     }
@@ -226,32 +256,46 @@ impl Wire {
         if let Way::Port(port) = &self.way {
             port.forget_input()?;
         }
+        let is_tcp = self.bus.is_modbus_tcp();
         let mut chunk = [0; 512];
         while let Some(more) = self.way.read(&mut chunk, &self.tape).now_or_never() {
-            if let Err(error) = more {
+            match more {
+                Ok((more, _)) if is_tcp => {
+                    self.bytes.extend_from_slice(chunk.get(..more).unwrap_or_default());
+                    frame::ends_tcp(&mut self.bytes, self.transaction).map_err(|text| self.way.lost(&text))?;
+                }
+                Ok(_) => {}
                 // A server ends a connection on which it has heard nothing for long: nothing was asked yet.
-                let Some(address) = self.bus.address.as_deref() else { return Err(Trouble::Lost(error)) };
-                self.way = Way::Stream(connect(address).await?);
+                Err(error) => self.connect_anew(error).await?,
             }
+        }
+        if is_tcp && !self.bytes.is_empty() {
+            self.connect_anew(self.way.lost("the rest of an answer did not come")).await?;
         }
         Ok(())
     }
-}
 
-impl Wire {
     /// Waits for the end of the question that the server may still be at.
     async fn pass_held(&mut self) -> Result<(), Trouble> {
         let Some(until) = self.held_until else { return Ok(()) };
-        let (mut bytes, mut chunk) = (Vec::new(), [0; 512]);
+        let mut chunk = [0; 512];
         while let Ok(more) = timeout_at(until, self.way.read(&mut chunk, &self.tape)).await {
             // A connection that ends is made anew behind this.
             let Ok((more, _)) = more else { break };
-            bytes.extend_from_slice(chunk.get(..more).unwrap_or_default());
-            if frame::ends_tcp(&mut bytes, self.transaction).map_err(|text| self.way.lost(&text))? {
+            self.bytes.extend_from_slice(chunk.get(..more).unwrap_or_default());
+            if frame::ends_tcp(&mut self.bytes, self.transaction).map_err(|text| self.way.lost(&text))? {
                 break;
             }
         }
         self.held_until = None;
+        Ok(())
+    }
+
+    /// Opens the way again, where it is a connection; else this is why it is lost.
+    async fn connect_anew(&mut self, why: DeviceError) -> Result<(), Trouble> {
+        let Some(address) = self.bus.address.as_deref() else { return Err(Trouble::Lost(why)) };
+        self.bytes.clear();
+        self.way = Way::Stream(connect(address).await?);
         Ok(())
     }
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::bus::{For, Seat, Turn};
-use super::health::Health;
+use super::health::{Health, Question};
 use super::life::ATTEMPTS;
-use super::pdu::{Exception, Request, Table};
+use super::pdu::{Exception, Request};
+use super::plan::Spot;
 use super::wire::Trouble;
 use super::{Modbus, Point};
 use crate::device::{DeviceError, DeviceIo, Write, WriteError};
@@ -86,26 +87,49 @@ impl Modbus {
         if let Err(Trouble::Lost(error)) = turn.ready().await {
             return Err(failed(error));
         }
-        let place = self.points.first().map_or((Table::Holding, 0), |point| (point.keys.table, point.keys.address));
-        let Some(probe) = health.probe(place) else { return Ok(turn) };
-        if self.spots.iter().all(Option::is_none) {
-            // It can't be asked: what is still to come has its time to pass.
-            sleep(2 * self.config.bus.timeout.0).await;
-            health.owed.clear();
-            return if let Err(Trouble::Lost(error)) = turn.ready().await { Err(failed(error)) } else { Ok(turn) };
+        health.forget_old(Instant::now());
+        // Whether the line echoes tells the answer to a write from the write itself.
+        let is_line = !self.config.bus.is_modbus_tcp() && !self.config.is_broadcast();
+        let is_known = !is_line || turn.echoes().is_some();
+        if is_known && !health.is_owed() {
+            return Ok(turn);
         }
-        io.put_write_on_tape(time);
-        match self.read(&mut turn, &probe).await.0 {
-            Ok(_) | Err(Trouble::Refused(_)) => self.answered(io, health),
-            Err(Trouble::Lost(error)) => return Err(failed(error)),
-            Err(trouble @ (Trouble::Silence(_) | Trouble::Damaged)) => {
-                drop(turn);
-                self.silent(io, health, probe, &trouble).await;
-                let text = format!("unit {} does not answer, and was told nothing", self.config.unit);
-                return Err((WriteError::Failed(text), None));
+        let readable = health.known().or_else(|| self.spots.iter().flatten().next().map(Spot::request));
+        let wanted =
+            readable.clone().or_else(|| self.points.first().map(|point| point.keys.spot(&self.config).request()));
+        let ask = readable.is_some() || !is_known;
+        let question = wanted.filter(|_| ask).and_then(|wanted| health.question(&wanted, &self.spots, 0));
+        if let Some(question) = question {
+            io.put_write_on_tape(time);
+            let may_refuse = !health.may_owe_refusal(&question.request);
+            match self.read(&mut turn, &question.request, may_refuse).await.0 {
+                Ok(_) => {
+                    self.answered(io, health, None);
+                    return Ok(turn);
+                }
+                Err(Trouble::Refused(_)) => {
+                    self.answered(io, health, Some(&question.request).filter(|_| !may_refuse));
+                    if may_refuse {
+                        return Ok(turn);
+                    }
+                }
+                Err(Trouble::Lost(error)) => return Err(failed(error)),
+                // One that can only be written need not answer: the line was heard, or was not.
+                Err(_) if readable.is_none() => {}
+                Err(trouble @ (Trouble::Silence(_) | Trouble::Damaged)) => {
+                    drop(turn);
+                    self.silent(io, health, question, &trouble).await;
+                    let text = format!("unit {} does not answer, and was told nothing", self.config.unit);
+                    return Err((WriteError::Failed(text), None));
+                }
             }
         }
-        Ok(turn)
+        if health.is_owed() {
+            // Nothing that it could be asked tells: what is still to come has its time to pass.
+            sleep(2 * self.config.bus.timeout.0).await;
+            health.forget_owed();
+        }
+        if let Err(Trouble::Lost(error)) = turn.ready().await { Err(failed(error)) } else { Ok(turn) }
     }
 
     /// Writes one point and reads it back: its value then. Where the bus was lost, that stands beside the error.
@@ -119,16 +143,29 @@ impl Modbus {
         until: Instant,
     ) -> Result<Value, (WriteError, Option<DeviceError>)> {
         let (name, unit) = (&point.name, self.config.unit);
-        if Instant::now() >= until {
-            return Err((WriteError::Unknown(format!("{name} was not told: the time was over")), None));
-        }
         let most = if point.keys.retry_write { ATTEMPTS } else { 1 };
         let mut said = 0;
+        let mut trouble = Trouble::Silence(0);
         loop {
-            said += 1;
             // Nothing is said again once the outcome is told: it would undo what somebody else has set since.
-            let is_last = said == most || Instant::now() + 2 * self.config.bus.timeout.0 > until;
-            match turn.ask(unit, request).await {
+            let is_over = said == most || {
+                if let Err(Trouble::Lost(error)) = turn.ready().await {
+                    return Err((WriteError::Unknown(error.to_string()), Some(error)));
+                }
+                let needed = if said == 0 { Duration::ZERO } else { self.config.bus.timeout.0 };
+                Instant::now() + needed >= until
+            };
+            if is_over && said == 0 {
+                return Err((WriteError::Unknown(format!("{name} was not told: the time was over")), None));
+            }
+            if is_over {
+                let what = if trouble == Trouble::Damaged { "its answer came damaged" } else { "it did not answer" };
+                let asked = Question { request: request.clone(), is_guess: false };
+                self.silent(io, health, asked, &trouble).await;
+                return Err((WriteError::Unknown(format!("{name}: unit {unit} was told, and {what}")), None));
+            }
+            said += 1;
+            match turn.ask(unit, request, true).await {
                 Ok(_) => break,
                 Err(Trouble::Refused(Exception::ACKNOWLEDGE)) => {
                     let text = format!("{name}: the slave has begun, and has not said how it ended");
@@ -138,23 +175,14 @@ impl Modbus {
                     return Err((WriteError::Failed(format!("{name}: {exception}")), None));
                 }
                 Err(Trouble::Lost(error)) => return Err((WriteError::Unknown(error.to_string()), Some(error))),
-                Err(Trouble::Silence(_) | Trouble::Damaged) if !is_last => {}
-                Err(trouble @ (Trouble::Silence(_) | Trouble::Damaged)) => {
-                    let what =
-                        if trouble == Trouble::Damaged { "its answer came damaged" } else { "it did not answer" };
-                    self.silent(io, health, request.clone(), &trouble).await;
-                    return Err((WriteError::Unknown(format!("{name}: unit {unit} was told, and {what}")), None));
-                }
+                Err(why @ (Trouble::Silence(_) | Trouble::Damaged)) => trouble = why,
             }
         }
         let Some(wanted) = point.set_by(request) else {
             return Err((WriteError::Failed(format!("{name} is no value")), None));
         };
         if !point.keys.verify || self.config.is_broadcast() {
-            self.answered(io, health);
-            if said > 1 {
-                health.owe(request.clone());
-            }
+            self.answered(io, health, Some(request).filter(|_| said > 1));
             return Ok(wanted);
         }
         let count = point.layout.count;
@@ -164,9 +192,9 @@ impl Modbus {
                 "{name} was taken, and can't be read back ({why}); `verify = false` leaves that out"
             ))
         };
-        match self.read(turn, &back).await.0 {
+        match self.read(turn, &back, true).await.0 {
             Ok(data) => {
-                self.answered(io, health);
+                self.answered(io, health, None);
                 match point.value(point.keys.table, &data, 0) {
                     Some(is) if io.is_same(name, &is, &wanted) => Ok(is),
                     Some(is) => {
@@ -178,7 +206,7 @@ impl Modbus {
             Err(Trouble::Refused(exception)) => Err((unknown(&exception.to_string()), None)),
             Err(Trouble::Lost(error)) => Err((unknown(&error.to_string()), Some(error))),
             Err(trouble) => {
-                self.silent(io, health, back, &trouble).await;
+                self.silent(io, health, Question { request: back, is_guess: false }, &trouble).await;
                 Err((unknown("no answer"), None))
             }
         }

@@ -97,8 +97,8 @@ pub struct Seed {
     pub skip: Option<bool>,
     /// Questions that may still be answered late, oldest first, in the bytes of their protocol.
     pub owed: Vec<Vec<u8>>,
-    /// A question that was answered. Empty: none is known.
-    pub known: Vec<u8>,
+    /// Questions that were answered, in the bytes of their protocol.
+    pub known: Vec<Vec<u8>>,
     /// Whether what is said comes back. `None`: nobody knows.
     pub echoes: Option<bool>,
     /// On which side of their limits points are.
@@ -252,12 +252,11 @@ impl Seed {
             parts.push(format!(r#""held":{}"#, hex(&self.held)));
         }
         parts.extend(self.skip.map(|skip| format!(r#""skip":{skip}"#)));
-        if !self.owed.is_empty() {
-            let owed: Vec<String> = self.owed.iter().map(|owed| hex(owed)).collect();
-            parts.push(format!(r#""owed":[{}]"#, owed.join(",")));
-        }
-        if !self.known.is_empty() {
-            parts.push(format!(r#""known":{}"#, hex(&self.known)));
+        for (key, questions) in [("owed", &self.owed), ("known", &self.known)] {
+            if !questions.is_empty() {
+                let questions: Vec<String> = questions.iter().map(|question| hex(question)).collect();
+                parts.push(format!(r#""{key}":[{}]"#, questions.join(",")));
+            }
         }
         parts.extend(self.echoes.map(|echoes| format!(r#""echoes":{echoes}"#)));
         for (point, place) in &self.places {
@@ -278,14 +277,10 @@ impl Seed {
         for key in body.keys() {
             match (key.as_str(), key.strip_prefix("limit:")) {
                 ("held", _) => seed.held = unhex(body, key)?,
-                ("known", _) => seed.known = unhex(body, key)?,
                 ("skip", _) => seed.skip = Some(truth(body, key)?),
                 ("echoes", _) => seed.echoes = Some(truth(body, key)?),
-                ("owed", _) => {
-                    let owed = body.get(key).and_then(Json::as_array).ok_or("`owed` is no list")?;
-                    let owed = owed.iter().map(|owed| base16ct::mixed::decode_vec(owed.as_str()?).ok());
-                    seed.owed = owed.collect::<Option<_>>().ok_or("`owed` is not bytes in hexadecimal digits")?;
-                }
+                ("owed", _) => seed.owed = questions(body, key)?,
+                ("known", _) => seed.known = questions(body, key)?,
                 (_, Some(name)) => {
                     let place = match string(body, key)? {
                         "normal" => Limit::Normal,
@@ -421,6 +416,13 @@ fn point(name: &str) -> Result<PointName, String> {
 #[cfg(feature = "desk")]
 fn unhex(line: &Map<String, Json>, key: &str) -> Result<Vec<u8>, String> {
     base16ct::mixed::decode_vec(string(line, key)?).map_err(|_| format!("`{key}` is not bytes in hexadecimal digits"))
+}
+
+#[cfg(feature = "desk")]
+fn questions(line: &Map<String, Json>, key: &str) -> Result<Vec<Vec<u8>>, String> {
+    let list = line.get(key).and_then(Json::as_array).ok_or_else(|| format!("`{key}` is no list"))?;
+    let each = list.iter().map(|question| base16ct::mixed::decode_vec(question.as_str()?).ok());
+    each.collect::<Option<_>>().ok_or_else(|| format!("`{key}` is not bytes in hexadecimal digits"))
 }
 
 #[cfg(feature = "desk")]

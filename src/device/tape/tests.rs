@@ -22,7 +22,7 @@ fn events() -> Vec<Event> {
         held: b"$GP".to_vec(),
         skip: Some(true),
         owed: vec![vec![3, 0, 0, 0, 2], vec![6, 0, 1, 0, 7]],
-        known: vec![3, 0, 0, 0, 1],
+        known: vec![vec![3, 0, 0, 0, 1], vec![4, 0, 7, 0, 2]],
         echoes: Some(true),
         places: vec![(point("a"), Limit::High), (point("b"), Limit::Normal)],
     };

@@ -30,6 +30,10 @@ pub(crate) struct Faults {
     pub(crate) dead: BTreeSet<u8>,
     /// Each so many answers one comes later than this.
     pub(crate) late: Option<(usize, Duration)>,
+    /// Each so many answers one never comes.
+    pub(crate) lost: Option<usize>,
+    /// What is refused is refused so much later.
+    pub(crate) late_refusals: Option<Duration>,
     /// Each so many answers one has a wrong bit.
     pub(crate) flip: Option<usize>,
     /// There is noise before and behind each answer.
@@ -301,6 +305,12 @@ fn carry(shared: &Mutex<Shared>, slaves: &mut [(u8, File)]) {
         } else if nth(faults.late.map(|(every, _)| every)) {
             at += faults.late.unwrap().1;
             "late"
+        } else if let Some(late) = faults.late_refusals.filter(|_| is_refused) {
+            at += late;
+            "late"
+        } else if nth(faults.lost) {
+            answer.clear();
+            "lost"
         } else if nth(faults.flip) {
             let place = answer.len() - 3;
             answer[place] ^= 0x10;

@@ -1,6 +1,8 @@
 //! Modbus slaves that others wrote (libmodbus), on a line that the test plays, and by TCP. What is judged is the line's
 //! record and the broker's.
 
+mod unanswered;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
@@ -193,127 +195,6 @@ fn a_dead_slave_slows_no_other() {
     let lost = (TIMEOUT + TURNAROUND) * u32::try_from(of_dead).unwrap();
     assert!(of_dead >= dead.len(), "{of_dead}: the window has none of what it is to show");
     assert!(lost * 3 <= WINDOW, "{of_dead} questions to the dead in {WINDOW:?}");
-}
-
-#[test]
-fn a_late_answer_is_never_taken_for_another() {
-    // Two requests of one length and function: nothing but the order of things tells their answers apart.
-    let points = [("a", "table = \"holding\", address = 0"), ("b", "table = \"holding\", address = 20")];
-    let keys = "bus = \"line\"\nunit = 1\nevery = \"20ms\"";
-    let late = Faults { late: Some((3, Duration::from_millis(350))), ..Faults::default() };
-    let site = site(&[1], late, "timeout = \"200ms\"", &device("m", keys, &points));
-    let count = |fate: &str| site.line.record().iter().filter(|carried| carried.fate == fate).count();
-    until("20 late answers", || count("late") >= 20);
-    site.line.set(Faults::default());
-    let (a, b) = (site.values("m/a").len(), site.values("m/b").len());
-    until("more readings", || site.values("m/a").len() > a && site.values("m/b").len() > b);
-    let (a, b) = (site.values("m/a"), site.values("m/b"));
-    eprintln!("{} late answers, {} readings of a, {} of b", count("late"), a.len(), b.len());
-    assert!(a.iter().all(|value| *value == 1121), "{a:?}");
-    assert!(b.iter().all(|value| *value == 2232), "{b:?}");
-    assert!(a.len() > 5 && b.len() > 5, "{} {}", a.len(), b.len());
-}
-
-#[test]
-fn a_question_that_a_slave_ignores_starves_no_other() {
-    // The first is ignored as a part of a block, the second alone.
-    for (name, ignored, gap) in [("together", 4, 8), ("alone", 20, 0)] {
-        let bad = format!("table = \"holding\", address = {ignored}");
-        let points = [
-            ("a", "table = \"holding\", address = 0"),
-            ("bad", bad.as_str()),
-            ("c", "table = \"input\", address = 196, encoding = \"f32\""),
-        ];
-        let faults = Faults { ignored: BTreeSet::from([ignored]), ..Faults::default() };
-        let keys = format!("bus = \"line\"\nunit = 1\nevery = \"100ms\"\ngap = {gap}");
-        let site = site(&[1], faults, "timeout = \"100ms\"", &device("m", &keys, &points));
-        until("the others to be read", || site.values("m/a").len() > 20 && site.values("m/c").len() > 20);
-        site.observer.wait_json("sluicegate/g/m/bad", "quality", "bad");
-        let (a, c) = (site.values("m/a").len(), site.values("m/c").len());
-        until("the others to be read on", || site.values("m/a").len() > a + 20 && site.values("m/c").len() > c + 20);
-        assert!(site.values("m/bad").is_empty(), "{name}");
-        assert!(!site.agent.log().contains("device m offline"), "{name}: it answers");
-        assert!(site.agent.log().contains("bad at holding register"), "{name}: nobody was told why");
-    }
-}
-
-#[test]
-fn one_refusal_splits_no_question() {
-    let points = [("a", "table = \"holding\", address = 0"), ("b", "table = \"holding\", address = 4")];
-    let keys = "bus = \"line\"\nunit = 1\nevery = \"100ms\"";
-    let site = site(&[1], Faults::default(), "", &device("m", keys, &points));
-    site.observer.wait_json("sluicegate/g/m/a", "value", 1121);
-    site.line.refuse(1);
-    site.line.forget();
-    until("some questions", || site.line.record().len() > 20);
-    let record = site.line.record();
-    let lengths: BTreeSet<u8> =
-        record.iter().filter(|carried| carried.is_request).map(|carried| carried.bytes[5]).collect();
-    assert_eq!(lengths, BTreeSet::from([5]), "one question for both, as before");
-}
-
-#[test]
-fn an_echo_is_no_answer() {
-    let point = "table = \"holding\", address = 500, write = true, type = \"int\"";
-    let blind = format!("{point}, verify = false");
-    let points = [("x", point), ("blind", &blind), ("a", "table = \"holding\", address = 0")];
-    let faults = Faults { echo: true, ..Faults::default() };
-    let keys = "bus = \"line\"\nunit = 1\nevery = \"100ms\"";
-    let site = site(&[1], faults.clone(), "timeout = \"200ms\"", &device("m", keys, &points));
-    site.observer.wait_json("sluicegate/g/m/a", "value", 1121);
-    site.observer.wait_json("sluicegate/g/info", "session", 1);
-    for point in ["m/x", "m/blind"] {
-        let said = site.set(point, "7");
-        assert_eq!(said["outcome"], "done", "{said}");
-    }
-    // The slave acts, and its answer is lost: what comes back is the gateway's own word.
-    site.line.set(Faults { deaf_to_writes: true, ..faults });
-    let said = site.set("m/blind", "8");
-    assert_eq!(said["outcome"], "unknown", "{said}");
-}
-
-#[test]
-fn a_slave_that_can_only_be_written_takes_commands_after_a_lost_answer() {
-    let point = "table = \"holding\", address = 500, write = true, type = \"int\", verify = false";
-    let keys = "bus = \"line\"\nunit = 1";
-    let site = site(&[1], Faults::default(), "timeout = \"100ms\"", &device("m", keys, &[("x", point)]));
-    site.observer.wait_payload("sluicegate/g/m/status", "online");
-    site.observer.wait_json("sluicegate/g/info", "session", 1);
-    // It answers no question, and its answer to one command is lost.
-    let ignored = (0..1000).collect();
-    site.line.set(Faults { deaf_to_writes: true, ignored, ..Faults::default() });
-    assert_eq!(site.set("m/x", "1")["outcome"], "unknown");
-    site.line.set(Faults { ignored: (0..1000).collect(), ..Faults::default() });
-    let said = site.set("m/x", "2");
-    assert_eq!(said["outcome"], "done", "{said}");
-    assert!(site.line.record().iter().all(|carried| !carried.is_request || carried.is_write()), "nobody asked it");
-}
-
-#[test]
-fn a_command_takes_no_answer_to_the_one_before() {
-    // Its answer names the register, and not what was written.
-    let point = "table = \"holding\", address = 500, write = true, type = \"int\", function = 16, verify = false";
-    let keys = "bus = \"line\"\nunit = 1\nevery = \"1h\"";
-    let points = [("x", point), ("a", "table = \"holding\", address = 0")];
-    let late = Faults { late_writes: Some(Duration::from_millis(900)), ..Faults::default() };
-    let site = site(&[1], Faults::default(), "timeout = \"600ms\"", &device("m", keys, &points));
-    site.observer.wait_json("sluicegate/g/m/a", "value", 1121);
-    site.observer.wait_json("sluicegate/g/info", "session", 1);
-    site.line.set(late);
-    for id in ["a", "b"] {
-        publish(site.broker.port, "sluicegate/g/m/x/set", &format!("{{\"value\":7,\"id\":\"{id}\"}}"));
-        until("it to be written", || !site.line.writes().is_empty());
-        // It hears nothing from here on, but what it says of the first is still on its way.
-        site.line.set(Faults { dead: BTreeSet::from([1]), ..Faults::default() });
-    }
-    let outcome = |id: &str| {
-        let is_outcome = |topic: &str| topic == "sluicegate/g/m/x/outcome";
-        site.observer.wait("the outcome", |heard| is_outcome(&heard.topic) && heard.json()["id"] == id).json()
-    };
-    assert_eq!(outcome("a")["outcome"], "unknown");
-    let said = outcome("b");
-    assert_eq!(said["outcome"], "failed", "nobody was told: {said}");
-    assert_eq!(site.line.writes().len(), 1);
 }
 
 /// A gateway from TCP to a line: one question after the other, and for a slave that is dead it has a patience of its own.
