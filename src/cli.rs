@@ -82,7 +82,7 @@ enum Command {
         #[arg(long = "for", value_name = "TIME")]
         length: Option<crate::model::Span>,
     },
-    /// Show how one frame of a serial device is read, step by step, and where it fails. Needs the feature `desk`, which
+    /// Show how a frame of a serial device, or frames of a Modbus slave, are read, step by step, and where it fails. Needs the feature `desk`, which
     /// programs built for boards do not have.
     Decode {
         /// The device's name in the config.

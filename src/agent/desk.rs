@@ -100,7 +100,7 @@ pub fn decode(config: Config, name: &str, digits: &str, mut line: impl FnMut(&st
     let plan = device.plan;
     let bytes = bytes(digits)?;
     let Some(findings) = plan.driver.examine(&bytes) else {
-        bail!("`{name}` is of kind `{}`, which has no frames of its own: only `serial` has", plan.kind);
+        bail!("`{name}` is of kind `{}`, which has no frames of its own: only `serial` and `modbus` have", plan.kind);
     };
     let mut good = true;
     for finding in findings {

@@ -79,6 +79,12 @@ impl Order {
 }
 
 impl Encoding {
+    /// As the config names it.
+    #[cfg(feature = "desk")]
+    pub(super) fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, encoding)| *encoding == self).map_or("value", |(name, _)| name)
+    }
+
     /// As the config names them.
     pub(super) const NAMES: [(&str, Encoding); 12] = [
         ("u16", Encoding::U16),

@@ -4,7 +4,7 @@
 use super::pdu::{Answer, Request};
 
 /// How many bytes precede the unit in a TCP frame: transaction, protocol, length.
-const HEAD: usize = 6;
+pub(super) const HEAD: usize = 6;
 
 /// The longest frame: 253 bytes of function and data, unit and checks.
 const LONGEST: usize = 260;
@@ -101,21 +101,26 @@ pub(super) fn ends_tcp(bytes: &mut Vec<u8>, transaction: u16) -> Result<bool, St
 
 /// Takes the first TCP frame off the front once it is whole: its number, and what is behind the head.
 fn split_tcp(bytes: &mut Vec<u8>) -> Result<Option<(u16, Vec<u8>)>, String> {
+    let Some((number, body)) = first_tcp(bytes)? else { return Ok(None) };
+    let body = body.to_vec();
+    bytes.drain(..HEAD + body.len());
+    Ok(Some((number, body)))
+}
+
+/// The first TCP frame once it is whole: its number, and what is behind the head. An error says that it is no Modbus.
+pub(super) fn first_tcp(bytes: &[u8]) -> Result<Option<(u16, &[u8])>, String> {
     if let Some(&[t0, t1, p0, p1, l0, l1]) = bytes.first_chunk::<HEAD>() {
         let length = usize::from(u16::from_be_bytes([l0, l1]));
         if [p0, p1] != [0, 0] || !(2..=LONGEST).contains(&length) {
             return Err("what it sends is not Modbus TCP: is it framing = \"rtu\"?".to_owned());
         }
-        if bytes.len() >= HEAD + length {
-            let frame = bytes.drain(..HEAD + length).skip(HEAD).collect();
-            return Ok(Some((u16::from_be_bytes([t0, t1]), frame)));
-        }
+        return Ok(bytes.get(HEAD..HEAD + length).map(|body| (u16::from_be_bytes([t0, t1]), body)));
     }
     Ok(None)
 }
 
 /// CRC-16/MODBUS.
-fn crc(bytes: &[u8]) -> u16 {
+pub(super) fn crc(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0xffff, |crc, byte| {
         (0..8).fold(crc ^ u16::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xa001 } else { crc >> 1 })
     })

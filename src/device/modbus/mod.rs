@@ -2,7 +2,7 @@
 //!
 //! A bus may be shared (`bus`), each slave is a device of its own. `pdu` and `frame` are the protocol, `encoding` is what
 //! stands in registers, `plan` merges points into requests: pure functions, all of them. `wire` does the I/O, `life` says
-//! what is asked when, `polls` which question is next, `health` how it stands with the slave, `write` sets points.
+//! what is asked when, `polls` which question is next, `health` how it stands with the slave, `write` sets points, `examine` shows frames.
 //!
 //! A slave that does not answer is asked less and less, one question at a time, which costs the others one time-out; it is
 //! offline from the second one on, and its bus goes on. That question has an answer of another function or length than
@@ -15,6 +15,8 @@
 mod bus;
 mod config;
 mod encoding;
+#[cfg(feature = "desk")]
+mod examine;
 mod frame;
 mod health;
 mod life;
@@ -104,6 +106,11 @@ impl Driver for Modbus {
 
     fn is_of_bytes(&self) -> bool {
         true
+    }
+
+    #[cfg(feature = "desk")]
+    fn examine(&self, bytes: &[u8]) -> Option<Vec<super::Finding>> {
+        Some(self.look_into(bytes))
     }
 
     fn probe(&self) -> Run<'_, String> {

@@ -1,5 +1,7 @@
 //! What is said of a wrong config. What the driver does on a bus, `tests/it/modbus.rs` shows.
 
+use proptest::prelude::*;
+
 use crate::device::testing::faults;
 
 fn check(device: &str, point: &str, expected: &[&str]) {
@@ -74,4 +76,30 @@ fn a_wrong_point_is_told_at_its_key() {
     let all = "bus = { port = \"/dev/a\" }\nunit = 0";
     check(all, POINT, &["point.x.write: nobody answers for all slaves of a line: expected true"]);
     check(all, &holding(""), &[]);
+}
+
+#[cfg(feature = "desk")]
+proptest! {
+    /// What is no frame is told, in whatever it stands.
+    #[test]
+    fn all_bytes_are_accounted_for(before: Vec<u8>, frames in prop::collection::vec(0u8..5, 0..4), behind: Vec<u8>) {
+        use crate::device::Finding;
+        use super::frame;
+        for bus in ["port = \"/dev/ttyUSB0\"", "address = \"h:502\""] {
+            let text = format!("[device.m]\nkind = \"modbus\"\nbus = {{ {bus} }}\nunit = 7\n[device.m.point.x]\n{POINT}\n");
+            let driver = super::build(crate::device::testing::parts(&text).spec).ok().unwrap().driver;
+            let pdus = [&[3, 0, 0, 0, 1][..], &[3, 2, 0, 1], &[0x83, 2], &[6, 0, 0, 0, 1], &[16, 0, 0, 0, 1, 2, 0, 1]];
+            let framed = |place: &u8| match pdus[usize::from(*place)] {
+                pdu if bus.starts_with("port") => frame::rtu(7, pdu),
+                pdu => frame::tcp(1, 7, pdu),
+            };
+            let whole: Vec<u8> = frames.iter().flat_map(framed).collect();
+            let found = driver.examine(&whole).unwrap();
+            let starts = found.iter().filter(|finding| matches!(finding, Finding::Step(text) if text.starts_with("frame: ")));
+            prop_assert_eq!(starts.count(), frames.len());
+            // Whatever is around them: no panic, and something is said of it.
+            let bytes = [&before[..], &whole, &behind].concat();
+            prop_assert!(bytes.is_empty() || !driver.examine(&bytes).unwrap().is_empty());
+        }
+    }
 }

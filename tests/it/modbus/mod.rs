@@ -1,6 +1,7 @@
 //! Modbus slaves that others wrote (libmodbus), on a line that the test plays, and by TCP. What is judged is the line's
 //! record and the broker's.
 
+mod decode;
 mod unanswered;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +16,7 @@ struct Site {
     observer: Observer,
     line: Line,
     agent: Agent,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// With these slaves, faults, keys of the bus, and devices.
@@ -27,7 +28,7 @@ fn site(units: &[u8], faults: Faults, bus: &str, devices: &str) -> Site {
     line.set(faults);
     let bus = format!("[bus.line]\nport = \"{}\"\n{bus}\n", line.path());
     let agent = Agent::start(folder.path(), &config(broker.port, &format!("{bus}{devices}")));
-    Site { broker, observer, line, agent, _folder: folder }
+    Site { broker, observer, line, agent, folder }
 }
 
 fn config(port: u16, more: &str) -> String {
@@ -515,7 +516,7 @@ fn a_bus_that_changes_at_a_reload_is_opened_anew_for_all_its_devices() {
     for unit in 1..=2 {
         site.observer.wait_payload(&format!("sluicegate/g/u{unit}/status"), "online");
     }
-    let folder = site._folder.path().to_owned();
+    let folder = site.folder.path().to_owned();
     let before = std::fs::read_to_string(folder.join("agent.toml")).unwrap();
     // A device that goes leaves the bus to the other one.
     let one = before.split("[device.u2]").next().unwrap().to_owned();
