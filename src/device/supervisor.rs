@@ -106,6 +106,7 @@ impl Supervisor {
     pub fn forget(&self, device: &DeviceName) {
         self.states.send_if_modified(|states| states.remove(device).is_some());
         self.others.forget(device);
+        self.tapes.forget(device);
     }
 
     /// Starts one device in a task of its own. The result ends this one alone.
