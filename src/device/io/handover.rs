@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+#[cfg(feature = "serial")]
+use tokio::time::Instant;
+
 use super::DeviceIo;
 use crate::device::point::Rules;
 use crate::device::tape::{Report, Seed, Tape};
@@ -20,10 +23,10 @@ impl DeviceIo {
         (self.seed, self.handed) = (seed, true);
     }
 
-    /// A port that stays open from one life to the next.
+    /// A port that stays open from one life to the next, and when what was sent last is out, or the last byte came.
     #[cfg(feature = "serial")]
-    pub(in crate::device) fn keep_port(&mut self, port: crate::device::port::Port) {
-        self.port = Some(port);
+    pub(in crate::device) fn keep_port(&mut self, port: crate::device::port::Port, busy_until: Instant) {
+        self.port = Some((port, busy_until));
     }
 
     /// Whether the device has this point.
@@ -32,9 +35,9 @@ impl DeviceIo {
         self.rules.contains_key(point)
     }
 
-    /// The port that was kept.
+    /// The port that was kept, with that time.
     #[cfg(feature = "serial")]
-    pub(in crate::device) fn take_port(&mut self) -> Option<crate::device::port::Port> {
+    pub(in crate::device) fn take_port(&mut self) -> Option<(crate::device::port::Port, Instant)> {
         self.port.take()
     }
 
