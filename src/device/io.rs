@@ -42,6 +42,8 @@ pub struct DeviceIo {
     /// A way to the device that stays open from one life to the next.
     #[cfg(feature = "serial")]
     port: Option<(super::port::Port, tokio::time::Instant)>,
+    #[cfg(feature = "modbus")]
+    seat: Option<super::modbus::Seat>,
     /// Readings on their way to the intake, oldest first.
     ready: VecDeque<(PointName, Cooked, Timestamp, Option<Cause>)>,
     /// The write that the driver has in hand, and whether it began.
@@ -106,6 +108,8 @@ impl DeviceIo {
             handed: false,
             #[cfg(feature = "serial")]
             port: None,
+            #[cfg(feature = "modbus")]
+            seat: None,
             ready: VecDeque::new(),
             open: None,
             taken: None,

@@ -29,6 +29,18 @@ impl DeviceIo {
         self.port = Some((port, busy_until));
     }
 
+    /// A place on a bus that is kept from one life to the next.
+    #[cfg(feature = "modbus")]
+    pub(in crate::device) fn keep_seat(&mut self, seat: crate::device::modbus::Seat) {
+        self.seat = Some(seat);
+    }
+
+    /// The place that was kept.
+    #[cfg(feature = "modbus")]
+    pub(in crate::device) fn take_seat(&mut self) -> Option<crate::device::modbus::Seat> {
+        self.seat.take()
+    }
+
     /// Whether the device has this point.
     #[cfg(feature = "desk")]
     pub(in crate::device) fn has_point(&self, point: &PointName) -> bool {
