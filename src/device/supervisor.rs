@@ -242,6 +242,9 @@ async fn supervise(driver: Arc<dyn Driver>, mut io: DeviceIo) {
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+    // A stop may come right behind a hand-over.
+    #[cfg(any(feature = "modbus", feature = "serial"))]
+    io.close_kept().await;
     io.tell_the_last().await;
 }
 

@@ -53,6 +53,19 @@ impl DeviceIo {
         self.port.take()
     }
 
+    /// The device is stopped while the way to it waits for another life: what was sent last still goes out.
+    #[cfg(any(feature = "modbus", feature = "serial"))]
+    pub(in crate::device) async fn close_kept(&mut self) {
+        #[cfg(feature = "serial")]
+        if let Some((port, _)) = self.port.take() {
+            port.close().await;
+        }
+        #[cfg(feature = "modbus")]
+        if let Some(seat) = self.seat.take() {
+            seat.leave().await;
+        }
+    }
+
     /// What the life before handed over; taken by the driver as its life begins.
     pub(in crate::device) fn take_seed(&mut self) -> Seed {
         std::mem::take(&mut self.seed)
