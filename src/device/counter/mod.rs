@@ -18,7 +18,7 @@ use self::config::{Config, PointConfig, SHORTEST};
 use self::rate::Rate;
 use super::gpio::pulses::{Pulses, Wanted};
 use super::totals::Flash;
-use super::{Ask, Built, DeviceError, DeviceIo, Driver, Kind, Run, Shape, Spec, Write, WriteError};
+use super::{Ask, Built, DeviceError, DeviceIo, Driver, Kind, Raw, Run, Shape, Spec, Write, WriteError};
 use crate::model::{self, Fault, PointName, Value, time};
 
 /// Counters.
@@ -108,6 +108,10 @@ impl Driver for Counter {
         chips.sort();
         chips.dedup();
         chips
+    }
+
+    fn raw(&self, point: &PointName) -> Raw {
+        if self.rates.iter().any(|rate| rate.name == *point) { Raw::Fraction } else { Raw::Number }
     }
 
     fn probe(&self) -> Run<'_, String> {

@@ -24,7 +24,7 @@ use self::config::{POINT_KEYS, PointConfig};
 use self::formula::{Formula, Integral, Made, Source};
 use super::io::at;
 use super::totals::Flash;
-use super::{Ask, Built, DeviceError, DeviceIo, Driver, Kind, Run, Shape, Spec, Write, WriteError};
+use super::{Ask, Built, DeviceError, DeviceIo, Driver, Kind, Raw, Run, Shape, Spec, Write, WriteError};
 use crate::model::{
     DeviceName, DeviceState, DeviceStates, Fault, PointKey, PointName, Quality, Reading, Timestamp, Value, ValueType,
     time,
@@ -71,6 +71,11 @@ impl Driver for Derived {
 
     fn reads(&self) -> Vec<(&PointName, &'static str, &PointKey)> {
         self.points.iter().flat_map(|(name, keys)| keys.of.iter().map(move |of| (name, keys.key, of))).collect()
+    }
+
+    fn raw(&self, point: &PointName) -> Raw {
+        let of = self.points.iter().find(|(name, _)| name == point).map(|(_, keys)| keys.formula);
+        if matches!(of, Some(Formula::Mean | Formula::Integral)) { Raw::Fraction } else { Raw::Number }
     }
 
     fn probe(&self) -> Run<'_, String> {
