@@ -107,6 +107,8 @@ impl Integral {
             if sum.is_finite() {
                 self.total = sum;
             }
+        } else {
+            self.has_hole |= now > self.settled;
         }
         self.settled = self.settled.max(now);
     }
@@ -168,6 +170,25 @@ mod tests {
         assert_eq!(integral.total, 4.0);
         integral.count(Source::Is(2.0, Quality::Stale), at(7), per);
         assert!(integral.take_hole() && integral.take_hole(), "as long as it lasts");
+    }
+
+    #[test]
+    fn what_came_before_the_first_value_was_left_out() {
+        let (per, at) = (Duration::from_secs(1), Duration::from_secs);
+        let mut integral = Integral::from(10.0, at(1));
+        integral.advance(at(2), per);
+        assert!(integral.take_hole(), "nothing was heard yet");
+        integral.count(is(2.0), at(3), per);
+        integral.advance(at(4), per);
+        assert!(integral.take_hole(), "nor between 2 and 3");
+        integral.advance(at(5), per);
+        assert!(!integral.take_hole());
+        assert_eq!(integral.total, 14.0);
+        // One that is known at once leaves nothing out.
+        let mut integral = Integral::from(10.0, at(1));
+        integral.count(is(2.0), at(0), per);
+        integral.advance(at(2), per);
+        assert!(!integral.take_hole());
     }
 
     proptest! {
