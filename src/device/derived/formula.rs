@@ -121,6 +121,11 @@ impl Integral {
         self.has_hole |= self.counts.is_none();
     }
 
+    /// Something was missed: what counted since this was looked at last is left out.
+    pub(super) fn miss(&mut self) {
+        (self.counts, self.has_hole) = (None, true);
+    }
+
     /// Whether time was left out since this was asked last.
     pub(super) fn take_hole(&mut self) -> bool {
         std::mem::replace(&mut self.has_hole, self.counts.is_none())
@@ -189,6 +194,12 @@ mod tests {
         integral.count(is(2.0), at(0), per);
         integral.advance(at(2), per);
         assert!(!integral.take_hole());
+        // What was missed is left out, and counts again from what is known next.
+        integral.miss();
+        integral.count(is(2.0), at(4), per);
+        integral.advance(at(5), per);
+        assert!(integral.take_hole());
+        assert_eq!(integral.total, 14.0);
     }
 
     proptest! {

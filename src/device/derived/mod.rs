@@ -144,6 +144,8 @@ impl Derived {
                 reading = live.recv() => match reading {
                     Ok(reading) => self.hear(&mut book, &reading),
                     Err(RecvError::Lagged(_)) => {
+                        // An outage may have been among it.
+                        book.integrals.values_mut().for_each(Integral::miss);
                         let online = book.online.clone();
                         self.recall(&mut book, io, &online);
                     }
