@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use self::config::{POINT_KEYS, PointConfig};
 use self::formula::{Formula, Integral, Made, Source};
 use super::io::at;
-use super::totals::Flash;
+use super::totals::{self, Flash};
 use super::{Ask, Built, DeviceError, DeviceIo, Driver, Kind, Raw, Run, Shape, Spec, Write, WriteError};
 use crate::model::{
     DeviceName, DeviceState, DeviceStates, Fault, PointKey, PointName, Quality, Reading, Timestamp, Value, ValueType,
@@ -61,6 +61,8 @@ fn build(spec: Spec) -> Result<Built, Vec<Fault>> {
             Err(found) => faults.extend(found.into_iter().map(|fault| fault.under(&["point", point.name.as_str()]))),
         }
     }
+    let is_kept = |keys: &PointConfig| keys.formula == Formula::Integral;
+    faults.extend(totals::fault(points.iter().filter(|(_, keys)| is_kept(keys)).map(|(name, _)| name)));
     if faults.is_empty() { Ok(Built { driver: Arc::new(Derived { points }), points: shapes }) } else { Err(faults) }
 }
 
@@ -108,7 +110,7 @@ impl Derived {
         let mut states = io.states();
         let mut flash = Flash::default();
         if self.integrals().next().is_some() {
-            flash = Flash::load(io).await?;
+            flash = Flash::load(io, self.integrals().map(|(_, name, _)| name.clone()).collect()).await?;
         }
         let now = Instant::now();
         let mut book = Book {
