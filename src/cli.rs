@@ -177,6 +177,8 @@ pub fn main() -> ExitCode {
                     #[cfg(feature = "desk")]
                     // Each frame that its driver can't read is told there: that is what the desk is for.
                     Command::Try { from: Some(_), .. } => Level::DEBUG,
+                    // That it waits for the device is no line of the recording.
+                    Command::Record { .. } => Level::WARN,
                     _ => Level::ERROR,
                 };
                 log::start(level, sources.unit());

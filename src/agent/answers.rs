@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::queue::{LaneLine, show as show_record};
 use super::reload::Ask;
@@ -16,9 +15,6 @@ use crate::queue::{self, Look, Queue};
 use crate::service::control::{Asker, Control, Question};
 use crate::task::TaskSet;
 use crate::uplink::Status;
-
-/// Askers at the same time; more wait.
-const ASKERS: usize = 8;
 
 /// Records on their way from the files to the one who asked; then the reading waits.
 const LINES: usize = 64;
@@ -51,10 +47,8 @@ pub(super) struct Answers {
 impl Answers {
     /// Answers until it is dropped.
     pub(super) async fn run(self, control: Control) {
-        let places = Arc::new(Semaphore::new(ASKERS));
         let mut askers = TaskSet::new();
         loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             let accepted = tokio::select! {
                 accepted = control.accept() => accepted,
                 Some(_) = askers.next_ended() => continue,
@@ -66,7 +60,6 @@ impl Answers {
                         if let Err(error) = answers.answer(asker).await {
                             tracing::debug!("control socket: {error}");
                         }
-                        drop(place);
                     });
                 }
                 Err(error) => {

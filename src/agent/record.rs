@@ -1,6 +1,7 @@
 //! `sluicegate record`: what goes between a device and its driver, on the site.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 
@@ -10,6 +11,9 @@ use crate::device::Event;
 use crate::model::Span;
 use crate::service::Signals;
 use crate::service::control::{self, Question};
+
+/// A device that answers begins its recording well before; one that is away is opened once a minute at least.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Has the running gateway record a device, a line each for `line`, until that says that it is enough, a signal comes, or
 /// the time is over.
@@ -25,7 +29,7 @@ pub async fn record_device(
     let path = control_path(&config);
     device(config, name)?;
     let mut signals = Signals::new().context("signals can't be taken over")?;
-    let is_over = AtomicBool::new(false);
+    let (is_over, has_begun) = (AtomicBool::new(false), AtomicBool::new(false));
     let end = async {
         tokio::select! {
             _ = signals.end() => {}
@@ -34,6 +38,13 @@ pub async fn record_device(
                     Some(length) => tokio::time::sleep(length.0).await,
                     None => std::future::pending().await,
                 }
+            } => {}
+            () = async {
+                tokio::time::sleep(PATIENCE).await;
+                if !has_begun.load(Ordering::Relaxed) {
+                    tracing::warn!("nothing to record yet: `{name}` says nothing, or is away (`sluicegate status`); waiting for it");
+                }
+                std::future::pending().await
             } => {}
         }
         is_over.store(true, Ordering::Relaxed);
@@ -44,6 +55,7 @@ pub async fn record_device(
             error = refusal(text);
         }
         count += 1;
+        has_begun.store(true, Ordering::Relaxed);
         if error.is_none() {
             is_read = line(text);
             missed += Event::missed(text);

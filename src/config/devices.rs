@@ -10,7 +10,7 @@ use super::profiles::PROFILE;
 use super::read::{complete, read};
 use super::words;
 use super::{Device, PointPlan};
-use crate::device::{self, Kind, Plan, PointRulesConfig, PointSpec, Shape, Spec};
+use crate::device::{self, Kind, Plan, PointRulesConfig, PointSpec, Raw, Shape, Spec};
 use crate::model::{self, Declaration, DeviceName, Fault, GatewayId, Point, PointKey, PointName, ValueType};
 use crate::{command, queue, uplink};
 
@@ -147,7 +147,8 @@ impl Reader<'_> {
             .filter_map(|(((point, declaration), rest), shape)| {
                 let mut rest = rest?;
                 rest.command.sleeps = built.driver.sleeps().filter(|_| shape.writable);
-                Some(self.plan(&name, point, declaration, rest, *shape))
+                let raw = built.driver.raw(&point);
+                Some(self.plan(&name, point, declaration, rest, *shape, raw))
             })
             .collect();
         if self.findings.len() > before {
@@ -241,6 +242,7 @@ impl Reader<'_> {
         declaration: Declaration,
         rest: Rest,
         shape: Shape,
+        raw: Raw,
     ) -> (PointPlan, PointRulesConfig, bool) {
         let Rest { rules, command, mut queue, uplink, written } = rest;
         let mut faults = Vec::new();
@@ -255,6 +257,7 @@ impl Reader<'_> {
         let point = Point { device: device.clone(), name, value_type, unit, min, max, safe, writable };
         faults.extend(declaration_faults(&point));
         faults.extend(rules.check(&point));
+        faults.extend(rules.check_type(&point, raw));
         faults.extend(command.check(&point));
         if !point.writable {
             let guards = model::keys::<command::PointConfig>().iter().chain(&["safe"]);

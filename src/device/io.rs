@@ -39,8 +39,11 @@ pub struct DeviceIo {
     seed: Seed,
     /// The driver handed over by itself.
     handed: bool,
+    /// A way to the device that stays open from one life to the next.
     #[cfg(feature = "serial")]
-    port: Option<super::port::Port>,
+    port: Option<(super::port::Port, tokio::time::Instant)>,
+    #[cfg(feature = "modbus")]
+    seat: Option<super::modbus::Seat>,
     /// Readings on their way to the intake, oldest first.
     ready: VecDeque<(PointName, Cooked, Timestamp, Option<Cause>)>,
     /// The write that the driver has in hand, and whether it began.
@@ -105,6 +108,8 @@ impl DeviceIo {
             handed: false,
             #[cfg(feature = "serial")]
             port: None,
+            #[cfg(feature = "modbus")]
+            seat: None,
             ready: VecDeque::new(),
             open: None,
             taken: None,

@@ -165,6 +165,17 @@ pub struct Shape {
     pub holds: bool,
 }
 
+/// What the raw values of a point are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Raw {
+    /// Whatever the device says.
+    Any,
+    /// Numbers.
+    Number,
+    /// Numbers that are hardly ever whole.
+    Fraction,
+}
+
 /// What a look at one frame finds, in its order.
 #[cfg(feature = "desk")]
 #[derive(Debug, Clone, PartialEq)]
@@ -211,6 +222,11 @@ pub trait Driver: Send + Sync + 'static {
     /// The points of other devices that it is made of: for which point of its own, and the key that names them.
     fn reads(&self) -> Vec<(&PointName, &'static str, &PointKey)> {
         Vec::new()
+    }
+
+    /// What its raw values of a point are, as far as it knows.
+    fn raw(&self, _point: &PointName) -> Raw {
+        Raw::Any
     }
 
     /// For how long the device may sleep, and so be silent, where it listens only after it has said something

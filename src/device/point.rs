@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Visitor};
 
+use super::Raw;
 use super::filter::{Chain, Filter, Window};
 use crate::model::{DeviceName, Fault, Limit, Point, PointName, Quality, Reading, Span, Timestamp, Value, ValueType};
 
@@ -143,6 +144,22 @@ impl<'de> Deserialize<'de> for Change {
 }
 
 impl Config {
+    /// Checks that raw values of this kind can become values of the point's type.
+    pub fn check_type(&self, point: &Point, raw: Raw) -> Option<Fault> {
+        let text = match (point.value_type?, raw) {
+            // What a map makes of them, it says.
+            _ if !self.map.is_empty() => return None,
+            (ValueType::Bool, Raw::Number | Raw::Fraction) => {
+                "its values are numbers: expected float or int, or a `map`"
+            }
+            (ValueType::Int, Raw::Fraction) if self.round != Some(0) => {
+                "its values are not whole: expected float, or `round = 0` beside it"
+            }
+            _ => return None,
+        };
+        Some(Fault::at("type", text))
+    }
+
     /// Checks what the types can't say, against the point's declaration.
     pub fn check(&self, point: &Point) -> Vec<Fault> {
         let mut faults = Vec::new();

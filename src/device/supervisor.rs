@@ -106,6 +106,7 @@ impl Supervisor {
     pub fn forget(&self, device: &DeviceName) {
         self.states.send_if_modified(|states| states.remove(device).is_some());
         self.others.forget(device);
+        self.tapes.forget(device);
     }
 
     /// Starts one device in a task of its own. The result ends this one alone.
@@ -241,6 +242,9 @@ async fn supervise(driver: Arc<dyn Driver>, mut io: DeviceIo) {
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+    // A stop may come right behind a hand-over.
+    #[cfg(any(feature = "modbus", feature = "serial"))]
+    io.close_kept().await;
     io.tell_the_last().await;
 }
 

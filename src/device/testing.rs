@@ -161,6 +161,12 @@ impl Rig {
         }
     }
 
+    /// Records the device from its next life on.
+    #[cfg(any(feature = "modbus", feature = "serial"))]
+    pub(super) fn record(&self) -> super::Recording {
+        self.supervisor.tapes().record(self.device.as_str()).unwrap()
+    }
+
     async fn state(&mut self, wanted: impl Fn(&DeviceState) -> bool) -> DeviceState {
         let device = self.device.clone();
         let states = self.states.wait_for(|states| states.get(&device).is_some_and(&wanted));

@@ -6,7 +6,7 @@
 //!
 //! Calls of [`Totals`] block, those of [`Flash`] don't.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{DeviceError, DeviceIo};
 use crate::disk::{Disk, Folder};
-use crate::model::{DeviceName, PointName};
+use crate::model::{DeviceName, Fault, PointName};
 
 /// A block of most file systems and flashes: what tears one slot leaves the other one.
 const SLOT: usize = 4096;
@@ -23,6 +23,29 @@ const FOLDER: &str = "totals";
 
 /// Of the format.
 const VERSION: u32 = 1;
+
+/// Of a total in a slot, besides its point's name: quotes, a colon, a comma, and the longest number there is (-2.2250738585072014e-308).
+const ENTRY: usize = 4 + 24;
+
+/// What else stands in a slot: CRC, version, serial.
+const FRAME: usize = 64;
+
+/// Says where a device has more totals than one file has room for.
+pub(super) fn fault<'a>(points: impl Iterator<Item = &'a PointName>) -> Option<Fault> {
+    let (mut room, mut count, mut fitting) = (SLOT - FRAME, 0, 0);
+    for point in points {
+        count += 1;
+        if let Some(left) = room.checked_sub(point.as_str().len() + ENTRY).filter(|_| fitting + 1 == count) {
+            (room, fitting) = (left, count);
+        }
+    }
+    let text = || {
+        format!(
+            "the totals of {count} points have no room in one block of flash: expected {fitting} of them, and a device of its own for the others, or shorter names"
+        )
+    };
+    (fitting < count).then(|| Fault::at("point", text()))
+}
 
 /// The totals of a device, for one who must not wait for the flash. Where there is no state directory they are kept nowhere.
 #[derive(Debug, Default)]
@@ -33,14 +56,14 @@ pub(super) struct Flash {
 }
 
 impl Flash {
-    /// The totals of before. What is damaged is logged, and begins at 0.
+    /// The totals of before, of which these are configured. What is damaged is logged, and begins at 0.
     ///
     /// # Errors
     /// When the folder can't be used, or a later version wrote the file.
-    pub(super) async fn load(io: &DeviceIo) -> Result<Self, DeviceError> {
+    pub(super) async fn load(io: &DeviceIo, points: BTreeSet<PointName>) -> Result<Self, DeviceError> {
         let Some(folder) = io.held().folder().map(Folder::new) else { return Ok(Flash::default()) };
         let device = io.device().clone();
-        let opened = tokio::task::spawn_blocking(move || Totals::open(Box::new(folder), &device)).await;
+        let opened = tokio::task::spawn_blocking(move || Totals::open(Box::new(folder), &device, points)).await;
         match opened.map_err(|error| DeviceError::Panic(error.to_string()))? {
             Ok((totals, told)) => {
                 if let Some(told) = told {
@@ -107,6 +130,8 @@ struct Saved {
 struct Totals {
     disk: Box<dyn Disk>,
     file: String,
+    /// Those that are configured.
+    points: BTreeSet<PointName>,
     saved: Saved,
     /// The file was damaged: what was counted before, nobody knows.
     is_lost: bool,
@@ -119,12 +144,16 @@ impl Totals {
     ///
     /// # Errors
     /// When the folder can't be used, or a later version wrote the file: it is left alone.
-    fn open(mut disk: Box<dyn Disk>, device: &DeviceName) -> io::Result<(Self, Option<String>)> {
+    fn open(
+        mut disk: Box<dyn Disk>,
+        device: &DeviceName,
+        points: BTreeSet<PointName>,
+    ) -> io::Result<(Self, Option<String>)> {
         let file = format!("{FOLDER}/{device}");
         let known = disk.list(FOLDER)?.iter().any(|name| *name == device.as_str());
         if !known {
             let saved = Saved { version: VERSION, ..Saved::default() };
-            return Ok((Totals { disk, file, saved, is_lost: false, unsure: None }, None));
+            return Ok((Totals { disk, file, points, saved, is_lost: false, unsure: None }, None));
         }
         let (mut slots, mut is_first) = (Vec::new(), true);
         for offset in [0, SLOT] {
@@ -141,7 +170,7 @@ impl Totals {
         }
         let told = (newest.is_none() && !is_first).then(|| format!("{file} is damaged: its totals begin at 0 again"));
         let saved = newest.unwrap_or(Saved { version: VERSION, ..Saved::default() });
-        Ok((Totals { disk, file, saved, is_lost: told.is_some(), unsure: None }, told))
+        Ok((Totals { disk, file, points, saved, is_lost: told.is_some(), unsure: None }, told))
     }
 
     /// What is on flash for a point; `None`: nothing was ever counted.
@@ -154,7 +183,8 @@ impl Totals {
         self.of(point).is_none() && !self.is_lost
     }
 
-    /// Puts the totals on flash; those of points that are not named stay as they are.
+    /// Puts the totals on flash; those of points that are not named stay as they are. Those that are not configured any more are
+    /// kept as long as there is room.
     ///
     /// # Errors
     /// When the flash does not take them: those of before are there.
@@ -167,8 +197,11 @@ impl Totals {
         // Behind a save that failed: above it, and in its slot, so that the last good one stays.
         next.serial = self.unsure.map_or(next.serial + 1, |serial| serial + 2);
         self.unsure = Some(next.serial);
-        let json = serde_json::to_string(&next).map_err(io::Error::other)?;
-        let slot = format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes()));
+        let mut slot = slot_of(&next)?;
+        if slot.len() > SLOT {
+            next.totals.retain(|point, _| self.points.contains(point));
+            slot = slot_of(&next)?;
+        }
         if slot.len() > SLOT {
             return Err(io::Error::other("too many points for one file"));
         }
@@ -182,6 +215,11 @@ impl Totals {
         self.unsure = None;
         Ok(())
     }
+}
+
+fn slot_of(saved: &Saved) -> io::Result<String> {
+    let json = serde_json::to_string(saved).map_err(io::Error::other)?;
+    Ok(format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes())))
 }
 
 fn parse(slot: &[u8]) -> Option<Saved> {
@@ -219,7 +257,7 @@ mod tests {
     }
 
     fn open(disk: &Fake) -> Totals {
-        let (totals, told) = Totals::open(Box::new(disk.clone()), &device()).unwrap();
+        let (totals, told) = Totals::open(Box::new(disk.clone()), &device(), BTreeSet::from([point()])).unwrap();
         assert_eq!(told, None);
         totals
     }
@@ -237,6 +275,26 @@ mod tests {
         save(&mut totals, 7).unwrap();
         totals.save(&BTreeMap::from([(PointName::new("gas").unwrap(), 1.0)])).unwrap();
         assert_eq!(open(&disk).of(&point()), Some(7.0));
+    }
+
+    #[test]
+    fn what_the_config_takes_has_room_whatever_it_is() {
+        let name = |n: usize| PointName::new(&format!("{n:x<64}")).unwrap();
+        let most = (1..).find(|count| fault((0..*count).map(name).collect::<Vec<_>>().iter()).is_some()).unwrap() - 1;
+        let disk = Fake::new();
+        let own: BTreeSet<PointName> = (0..most).map(name).collect();
+        let (mut totals, _) = Totals::open(Box::new(disk.clone()), &device(), own.clone()).unwrap();
+        // What was there before has its room as long as nobody else wants it.
+        let kept =
+            |points: &BTreeSet<PointName>| points.iter().map(|point| (point.clone(), -f64::MIN_POSITIVE)).collect();
+        totals.save(&kept(&BTreeSet::from([name(999)]))).unwrap();
+        totals.saved.serial = u64::MAX - 2;
+        totals.save(&kept(&own)).unwrap();
+        assert_eq!(open(&disk).of(&name(0)), Some(-f64::MIN_POSITIVE));
+        assert_eq!(open(&disk).of(&name(999)), None);
+        let text = fault((0..=most).map(name).collect::<Vec<_>>().iter()).unwrap().text;
+        assert!(text.starts_with(&format!("the totals of {} points have no room", most + 1)), "{text}");
+        assert!(text.contains(&format!("expected {most} of them")), "{text}");
     }
 
     #[test]
@@ -270,12 +328,12 @@ mod tests {
         let json = r#"{"version":2,"serial":9,"wheels":[]}"#;
         let slot = format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes()));
         disk.clone().write("totals/meters", 0, slot.as_bytes()).unwrap();
-        let error = Totals::open(Box::new(disk.clone()), &device()).unwrap_err().to_string();
+        let error = Totals::open(Box::new(disk.clone()), &device(), BTreeSet::new()).unwrap_err().to_string();
         assert!(error.contains("of version 2"), "{error}");
         for offset in [0, SLOT as u64] {
             disk.clone().write("totals/meters", offset, b"noise").unwrap();
         }
-        let (totals, told) = Totals::open(Box::new(disk), &device()).unwrap();
+        let (totals, told) = Totals::open(Box::new(disk), &device(), BTreeSet::new()).unwrap();
         assert!(told.is_some() && totals.of(&point()).is_none());
     }
 

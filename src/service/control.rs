@@ -7,19 +7,24 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// A question is short; what is longer is none.
 const MAX_QUESTION: u64 = 4096;
 
 /// Who connects and says nothing is let go.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Askers at the same time; more wait.
+const ASKERS: usize = 8;
 
 /// What the daemon can be asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -68,6 +73,7 @@ impl Question {
 #[derive(Debug)]
 pub struct Control {
     listener: UnixListener,
+    places: Arc<Semaphore>,
     path: PathBuf,
 }
 
@@ -75,6 +81,7 @@ pub struct Control {
 #[derive(Debug)]
 pub struct Asker {
     stream: UnixStream,
+    place: OwnedSemaphorePermit,
 }
 
 /// Where the socket is: in `$RUNTIME_DIRECTORY`, or beside the state.
@@ -95,16 +102,17 @@ impl Control {
         }
         let listener = UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-        Ok(Control { listener, path: path.to_owned() })
+        Ok(Control { listener, places: Arc::new(Semaphore::new(ASKERS)), path: path.to_owned() })
     }
 
-    /// Waits for the next who connects. Cancel-safe.
+    /// Waits for a place, and for the next who connects. Cancel-safe.
     ///
     /// # Errors
     /// When the socket is broken.
     pub async fn accept(&self) -> io::Result<Asker> {
+        let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
         let (stream, _) = self.listener.accept().await?;
-        Ok(Asker { stream })
+        Ok(Asker { stream, place })
     }
 }
 
@@ -136,12 +144,22 @@ impl Asker {
         tracing::trace!("the asker is done: {end:?}");
     }
 
-    /// One line of the answer.
+    /// One line of the answer. Who takes nothing for long keeps its place while there are others: somebody may read page by page.
     ///
     /// # Errors
-    /// When the asker is gone.
+    /// When the asker is gone, or takes nothing and the last place is needed.
     pub async fn line(&mut self, line: &str) -> io::Result<()> {
-        self.stream.write_all(format!("{line}\n").as_bytes()).await
+        let line = format!("{line}\n");
+        let mut written = pin!(self.stream.write_all(line.as_bytes()));
+        loop {
+            tokio::select! {
+                written = &mut written => return written,
+                // One place is free for who comes next, or taken by who has just come.
+                () = sleep(PATIENCE) => if self.place.semaphore().available_permits() == 0 {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+            }
+        }
     }
 }
 
@@ -203,6 +221,43 @@ fn talk<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One that asks for all there is, and reads nothing.
+    #[cfg(feature = "desk")]
+    async fn staller(control: &Control, path: &Path) -> (UnixStream, Asker) {
+        let mut stream = UnixStream::connect(path).await.unwrap();
+        stream.write_all(b"{\"ask\":\"records\"}\n").await.unwrap();
+        let mut asker = control.accept().await.unwrap();
+        assert_eq!(asker.question().await.unwrap(), Question::Records { lane: None });
+        (stream, asker)
+    }
+
+    // Only the desk can have its clock paused.
+    #[cfg(feature = "desk")]
+    #[tokio::test(start_paused = true)]
+    async fn who_reads_nothing_has_no_place_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let control = Control::open(&path).unwrap();
+        let mut all = Vec::new();
+        for _ in 0..ASKERS {
+            all.push(staller(&control, &path).await);
+        }
+        // It asks, and says nothing: a recording of a quiet device is no reason to go.
+        let (_quiet, mut quiet) = all.pop().unwrap();
+        let long = "x".repeat(1 << 20);
+        // As long as there is a place for others, it may take its time.
+        drop(all.pop());
+        let (_patient, mut slow) = all.pop().unwrap();
+        let waited = tokio::time::timeout(10 * PATIENCE, slow.line(&long)).await;
+        assert!(waited.is_err(), "{waited:?}");
+        let _late = staller(&control, &path).await;
+        let (_stream, mut asker) = all.pop().unwrap();
+        let cut = tokio::time::timeout(10 * PATIENCE, asker.line(&long)).await.expect("the end of its patience");
+        assert_eq!(cut.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(tokio::time::timeout(10 * PATIENCE, quiet.gone()).await.is_err());
+        quiet.line("it goes on").await.unwrap();
+    }
 
     #[test]
     fn what_is_asked_is_read_as_it_was_meant() {

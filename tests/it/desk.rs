@@ -625,7 +625,9 @@ fn what_can_not_be_recorded_or_replayed_is_told() {
     assert!(status == Some(69) && errors.contains("only a running one records"), "{errors}");
     let (status, errors, _) = ask(&["record", "nobody"]);
     assert!(status == Some(69) && errors.contains("there is no device `nobody`"), "{errors}");
-    let mut agent = Agent::start(folder.path(), &text);
+    let quiet = "\n[device.quiet]\nkind = \"sim\"\n[device.quiet.point.x]\nwave = \"sine\"\nevery = \"1h\"\n\
+                 type = \"float\"\n";
+    let mut agent = Agent::start(folder.path(), &(text.clone() + quiet));
     observer.wait_payload("sluicegate/g/status", "online");
     let (status, errors, printed) = ask(&["record", "mast", "--for", "100ms"]);
     assert_eq!(status, Some(0), "{errors}");
@@ -634,6 +636,15 @@ fn what_can_not_be_recorded_or_replayed_is_told() {
     let (status, errors, _) = ask(&["record", "mast", "--for", "100ms"]);
     assert!(status == Some(69) && errors.contains("is being recorded already"), "{errors}");
     let file = record.end();
+    // One that says nothing is waited for, which is told; when it goes, so does who waits.
+    let quiet = folder.path().join("quiet.rec");
+    let mut waiting = Agent::begin(folder.path(), &["record", "quiet"], &quiet);
+    let told = || std::fs::read_to_string(quiet.with_extension("errors")).unwrap();
+    until("who waits to be told", || told().contains("nothing to record yet: `quiet` "));
+    Agent::configure(folder.path(), &text);
+    agent.hang_up();
+    until("who waits to end", || waiting.0.try_wait().unwrap().is_some_and(|status| status.code() == Some(69)));
+    assert!(told().contains("nothing was recorded: "), "{}", told());
     assert!(agent.stop().success());
     let whole = std::fs::read_to_string(&file).unwrap();
     for (device, text, expected) in [

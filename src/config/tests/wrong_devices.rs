@@ -326,3 +326,26 @@ fn a_point_that_is_made_of_what_is_not_there_says_so() {
         check(&text, &[expected]);
     }
 }
+
+#[test]
+fn a_type_that_no_value_would_have_is_refused() {
+    let whole = "its values are not whole: expected float, or `round = 0` beside it";
+    let number = "its values are numbers: expected float or int, or a `map`";
+    for (of, expected) in [
+        (r#"mean = ["demo/x", "demo/y"], type = "int""#, Some(whole)),
+        (r#"mean = ["demo/x", "demo/y"], round = 0, type = "int""#, None),
+        (r#"mean = ["demo/x", "demo/y"], round = 1, type = "int""#, Some(whole)),
+        (r#"integral = "demo/x", type = "int""#, Some(whole)),
+        (r#"integral = "demo/x", type = "bool""#, Some(number)),
+        (r#"sum = ["demo/x", "demo/y"], type = "int""#, None),
+        (r#"largest = ["demo/x", "demo/y"], type = "bool""#, Some(number)),
+        (r#"largest = ["demo/x", "demo/y"], map = { 0 = false, 1 = true }, type = "bool""#, None),
+    ] {
+        let demo =
+            "[device.demo]\nkind = \"sim\"\n[device.demo.point]\nx = { wave = \"sine\" }\ny = { wave = \"sine\" }\n";
+        let text = format!("{RIGHT}{demo}[device.d]\nkind = \"derived\"\n[device.d.point]\nx = {{ {of} }}\n");
+        let column = format!("x = {{ {of}").find("type = ").unwrap() + "type = ".len() + 1;
+        let expected = expected.map(|text| format!("11:{column}: device.d.point.x.type: {text}"));
+        check(&text, &expected.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+}

@@ -17,8 +17,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use self::config::{Config, PointConfig, SHORTEST};
 use self::rate::Rate;
 use super::gpio::pulses::{Pulses, Wanted};
-use super::totals::Flash;
-use super::{Ask, Built, DeviceError, DeviceIo, Driver, Kind, Run, Shape, Spec, Write, WriteError};
+use super::totals::{self, Flash};
+use super::{Ask, Built, DeviceError, DeviceIo, Driver, Kind, Raw, Run, Shape, Spec, Write, WriteError};
 use crate::model::{self, Fault, PointName, Value, time};
 
 /// Counters.
@@ -94,6 +94,7 @@ fn build(spec: Spec) -> Result<Built, Vec<Fault>> {
             }
         }
     }
+    faults.extend(totals::fault(totals.iter().map(|total| &total.name)));
     let driver = Arc::new(Counter { totals, rates: found });
     if faults.is_empty() { Ok(Built { driver, points: shapes }) } else { Err(faults) }
 }
@@ -108,6 +109,10 @@ impl Driver for Counter {
         chips.sort();
         chips.dedup();
         chips
+    }
+
+    fn raw(&self, point: &PointName) -> Raw {
+        if self.rates.iter().any(|rate| rate.name == *point) { Raw::Fraction } else { Raw::Number }
     }
 
     fn probe(&self) -> Run<'_, String> {
@@ -142,7 +147,7 @@ struct Counting {
 
 impl Counter {
     async fn life(&self, io: &mut DeviceIo) -> Result<(), DeviceError> {
-        let mut flash = Flash::load(io).await?;
+        let mut flash = Flash::load(io, self.totals.iter().map(|total| total.name.clone()).collect()).await?;
         let mut counting = Vec::with_capacity(self.totals.len());
         let now = Instant::now();
         for total in &self.totals {

@@ -107,6 +107,8 @@ impl Integral {
             if sum.is_finite() {
                 self.total = sum;
             }
+        } else {
+            self.has_hole |= now > self.settled;
         }
         self.settled = self.settled.max(now);
     }
@@ -117,6 +119,11 @@ impl Integral {
         self.advance(at, per);
         self.counts = if let Source::Is(value, Quality::Good) = source { Some(value) } else { None };
         self.has_hole |= self.counts.is_none();
+    }
+
+    /// Something was missed: what counted since this was looked at last is left out.
+    pub(super) fn miss(&mut self) {
+        (self.counts, self.has_hole) = (None, true);
     }
 
     /// Whether time was left out since this was asked last.
@@ -168,6 +175,31 @@ mod tests {
         assert_eq!(integral.total, 4.0);
         integral.count(Source::Is(2.0, Quality::Stale), at(7), per);
         assert!(integral.take_hole() && integral.take_hole(), "as long as it lasts");
+    }
+
+    #[test]
+    fn what_came_before_the_first_value_was_left_out() {
+        let (per, at) = (Duration::from_secs(1), Duration::from_secs);
+        let mut integral = Integral::from(10.0, at(1));
+        integral.advance(at(2), per);
+        assert!(integral.take_hole(), "nothing was heard yet");
+        integral.count(is(2.0), at(3), per);
+        integral.advance(at(4), per);
+        assert!(integral.take_hole(), "nor between 2 and 3");
+        integral.advance(at(5), per);
+        assert!(!integral.take_hole());
+        assert_eq!(integral.total, 14.0);
+        // One that is known at once leaves nothing out.
+        let mut integral = Integral::from(10.0, at(1));
+        integral.count(is(2.0), at(0), per);
+        integral.advance(at(2), per);
+        assert!(!integral.take_hole());
+        // What was missed is left out, and counts again from what is known next.
+        integral.miss();
+        integral.count(is(2.0), at(4), per);
+        integral.advance(at(5), per);
+        assert!(integral.take_hole());
+        assert_eq!(integral.total, 14.0);
     }
 
     proptest! {

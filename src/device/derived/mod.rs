@@ -23,8 +23,8 @@ use tokio::time::Instant;
 use self::config::{POINT_KEYS, PointConfig};
 use self::formula::{Formula, Integral, Made, Source};
 use super::io::at;
-use super::totals::Flash;
-use super::{Ask, Built, DeviceError, DeviceIo, Driver, Kind, Run, Shape, Spec, Write, WriteError};
+use super::totals::{self, Flash};
+use super::{Ask, Built, DeviceError, DeviceIo, Driver, Kind, Raw, Run, Shape, Spec, Write, WriteError};
 use crate::model::{
     DeviceName, DeviceState, DeviceStates, Fault, PointKey, PointName, Quality, Reading, Timestamp, Value, ValueType,
     time,
@@ -61,6 +61,8 @@ fn build(spec: Spec) -> Result<Built, Vec<Fault>> {
             Err(found) => faults.extend(found.into_iter().map(|fault| fault.under(&["point", point.name.as_str()]))),
         }
     }
+    let is_kept = |keys: &PointConfig| keys.formula == Formula::Integral;
+    faults.extend(totals::fault(points.iter().filter(|(_, keys)| is_kept(keys)).map(|(name, _)| name)));
     if faults.is_empty() { Ok(Built { driver: Arc::new(Derived { points }), points: shapes }) } else { Err(faults) }
 }
 
@@ -71,6 +73,11 @@ impl Driver for Derived {
 
     fn reads(&self) -> Vec<(&PointName, &'static str, &PointKey)> {
         self.points.iter().flat_map(|(name, keys)| keys.of.iter().map(move |of| (name, keys.key, of))).collect()
+    }
+
+    fn raw(&self, point: &PointName) -> Raw {
+        let of = self.points.iter().find(|(name, _)| name == point).map(|(_, keys)| keys.formula);
+        if matches!(of, Some(Formula::Mean | Formula::Integral)) { Raw::Fraction } else { Raw::Number }
     }
 
     fn probe(&self) -> Run<'_, String> {
@@ -103,7 +110,7 @@ impl Derived {
         let mut states = io.states();
         let mut flash = Flash::default();
         if self.integrals().next().is_some() {
-            flash = Flash::load(io).await?;
+            flash = Flash::load(io, self.integrals().map(|(_, name, _)| name.clone()).collect()).await?;
         }
         let now = Instant::now();
         let mut book = Book {
@@ -139,6 +146,8 @@ impl Derived {
                 reading = live.recv() => match reading {
                     Ok(reading) => self.hear(&mut book, &reading),
                     Err(RecvError::Lagged(_)) => {
+                        // An outage may have been among it.
+                        book.integrals.values_mut().for_each(Integral::miss);
                         let online = book.online.clone();
                         self.recall(&mut book, io, &online);
                     }

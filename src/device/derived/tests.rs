@@ -100,3 +100,42 @@ async fn what_a_source_says_once_is_heard_whoever_starts_first() {
         derived.stop().await;
     }
 }
+
+#[tokio::test]
+async fn an_outage_while_nobody_listened_is_a_hole() {
+    let keys = "integral = \"a/x\"\nper = \"1s\"".parse().unwrap();
+    let declaration = crate::model::Declaration::default();
+    let point = (PointName::new("e").unwrap(), PointConfig::read(&keys, &declaration).unwrap());
+    let derived = Derived { points: vec![point] };
+    let device = DeviceName::new("a").unwrap();
+    let mut book = Book {
+        sources: vec![vec![Source::Unknown]],
+        integrals: BTreeMap::from([(0, Integral::from(0.0, Duration::ZERO))]),
+        due: BTreeMap::new(),
+        changed: BTreeSet::new(),
+        tell_at: None,
+        taken: None,
+        online: BTreeSet::from([device.clone()]),
+    };
+    let value = || Reading {
+        device: device.clone(),
+        point: PointName::new("x").unwrap(),
+        timestamp: time::now(),
+        value: Some(Value::Float(2.0)),
+        unit: None,
+        quality: Quality::Good,
+        cause: None,
+    };
+    let others = crate::device::others::Others::default();
+    let mut live = others.listen();
+    others.show(value());
+    derived.hear(&mut book, &live.recv().await.unwrap());
+    book.integrals.get_mut(&0).unwrap().take_hole();
+    // Of its states nobody saw any but the last one, which is as before.
+    others.forget(&device);
+    others.show(value());
+    while let Ok(reading) = live.try_recv() {
+        derived.hear(&mut book, &reading);
+    }
+    assert!(book.integrals.get_mut(&0).unwrap().take_hole());
+}

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+#[cfg(feature = "serial")]
+use tokio::time::Instant;
+
 use super::DeviceIo;
 use crate::device::point::Rules;
 use crate::device::tape::{Report, Seed, Tape};
@@ -20,10 +23,22 @@ impl DeviceIo {
         (self.seed, self.handed) = (seed, true);
     }
 
-    /// A port that stays open from one life to the next.
+    /// A port that stays open from one life to the next, and when what was sent last is out, or the last byte came.
     #[cfg(feature = "serial")]
-    pub(in crate::device) fn keep_port(&mut self, port: crate::device::port::Port) {
-        self.port = Some(port);
+    pub(in crate::device) fn keep_port(&mut self, port: crate::device::port::Port, busy_until: Instant) {
+        self.port = Some((port, busy_until));
+    }
+
+    /// A place on a bus that is kept from one life to the next.
+    #[cfg(feature = "modbus")]
+    pub(in crate::device) fn keep_seat(&mut self, seat: crate::device::modbus::Seat) {
+        self.seat = Some(seat);
+    }
+
+    /// The place that was kept.
+    #[cfg(feature = "modbus")]
+    pub(in crate::device) fn take_seat(&mut self) -> Option<crate::device::modbus::Seat> {
+        self.seat.take()
     }
 
     /// Whether the device has this point.
@@ -32,10 +47,23 @@ impl DeviceIo {
         self.rules.contains_key(point)
     }
 
-    /// The port that was kept.
+    /// The port that was kept, with that time.
     #[cfg(feature = "serial")]
-    pub(in crate::device) fn take_port(&mut self) -> Option<crate::device::port::Port> {
+    pub(in crate::device) fn take_port(&mut self) -> Option<(crate::device::port::Port, Instant)> {
         self.port.take()
+    }
+
+    /// The device is stopped while the way to it waits for another life: what was sent last still goes out.
+    #[cfg(any(feature = "modbus", feature = "serial"))]
+    pub(in crate::device) async fn close_kept(&mut self) {
+        #[cfg(feature = "serial")]
+        if let Some((port, _)) = self.port.take() {
+            port.close().await;
+        }
+        #[cfg(feature = "modbus")]
+        if let Some(seat) = self.seat.take() {
+            seat.leave().await;
+        }
     }
 
     /// What the life before handed over; taken by the driver as its life begins.

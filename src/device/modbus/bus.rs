@@ -40,7 +40,7 @@ pub(super) struct Bus {
 
 /// A device's place on a bus.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(in crate::device) struct Seat {
     bus: Arc<Bus>,
     tape: Tape,
     lost: watch::Receiver<Option<DeviceError>>,
@@ -125,7 +125,7 @@ impl Seat {
     }
 
     /// Leaves; the last one closes the wire once what was said is out.
-    pub(super) async fn leave(self) {
+    pub(in crate::device) async fn leave(self) {
         if let Some(bus) = Arc::into_inner(self.bus)
             && let Some(wire) = bus.wire.into_inner()
         {

@@ -27,7 +27,7 @@ impl Modbus {
     pub(super) async fn life(&self, io: &mut DeviceIo) -> Result<(), DeviceError> {
         let buses = io.buses().clone();
         let (tape, seed) = (io.tape().clone(), io.take_seed());
-        let mut seat = buses.join(&self.config.bus, &tape);
+        let mut seat = io.take_seat().unwrap_or_else(|| buses.join(&self.config.bus, &tape));
         // A server that swallows what is sent holds nobody up for long.
         tokio::select! {
             turn = seat.turn(For::Poll) => turn?.begin(seed.echoes),
@@ -60,7 +60,8 @@ impl Modbus {
                         () = io.stopped() => break,
                     };
                     io.begin_anew(Seed { echoes, ..health.seed() });
-                    break;
+                    io.keep_seat(seat);
+                    return Ok(());
                 }
                 () = turn(next.map(|(_, due)| due), &tape) => None,
             };

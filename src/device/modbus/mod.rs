@@ -32,7 +32,7 @@ mod write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub(super) use self::bus::Buses;
+pub(super) use self::bus::{Buses, Seat};
 use self::config::{Config, DEVICE_KEYS, POINT_KEYS, PointConfig};
 use self::encoding::Layout;
 use self::pdu::{Request, Table};

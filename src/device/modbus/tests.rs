@@ -1,8 +1,14 @@
-//! What is said of a wrong config. What the driver does on a bus, `tests/it/modbus.rs` shows.
+//! What is said of a wrong config. What the driver does on a bus, `tests/it/modbus` shows.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use proptest::prelude::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
-use crate::device::testing::faults;
+use crate::device::testing::{Rig, faults};
+use crate::task::Owned;
 
 fn check(device: &str, point: &str, expected: &[&str]) {
     let bus = if device.contains("bus") { "" } else { "bus = { port = \"/dev/ttyUSB0\" }\nunit = 7\n" };
@@ -76,6 +82,34 @@ fn a_wrong_point_is_told_at_its_key() {
     let all = "bus = { port = \"/dev/a\" }\nunit = 0";
     check(all, POINT, &["point.x.write: nobody answers for all slaves of a line: expected true"]);
     check(all, &holding(""), &[]);
+}
+
+/// Takes one connection after the other, and says of every register that it is 7.
+async fn serve(listener: TcpListener, opened: Arc<AtomicU32>) {
+    loop {
+        let mut stream = listener.accept().await.unwrap().0;
+        opened.fetch_add(1, Ordering::Relaxed);
+        let mut question = [0; 12];
+        while stream.read_exact(&mut question).await.is_ok() {
+            let [high, low, _, _, _, _, unit, function, ..] = question;
+            stream.write_all(&[high, low, 0, 0, 0, 5, unit, function, 2, 0, 7]).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_recording_leaves_the_bus_of_an_only_device_open() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, opened) = (listener.local_addr().unwrap(), Arc::new(AtomicU32::new(0)));
+    let _server = Owned::spawn(serve(listener, opened.clone()));
+    let mut rig = Rig::start(&format!(
+        "[device.m]\nkind = \"modbus\"\nbus = {{ address = \"{address}\" }}\nunit = 7\nevery = \"10ms\"\n[device.m.point.x]\n{POINT}\n"
+    ));
+    rig.online().await;
+    let mut recording = rig.record();
+    while !recording.next().await.unwrap().contains("\"in\"") {}
+    assert_eq!(opened.load(Ordering::Relaxed), 1);
+    rig.stop().await;
 }
 
 #[cfg(feature = "desk")]

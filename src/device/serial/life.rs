@@ -69,8 +69,8 @@ enum Asker<'a> {
 }
 
 impl<'a> Life<'a> {
-    /// Begins with an open port, and with what the life before handed over.
-    pub(super) fn new(serial: &'a Serial, port: Port, seed: &Seed) -> Self {
+    /// Begins with an open port that is busy until then, and with what the life before handed over.
+    pub(super) fn new(serial: &'a Serial, port: Port, busy_until: Instant, seed: &Seed) -> Self {
         let mut framer = serial.framer();
         if let Some(skip) = seed.skip {
             framer.leave_out(skip);
@@ -83,7 +83,7 @@ impl<'a> Life<'a> {
             ear: Ear::new(serial),
             chunk: vec![0; CHUNK],
             waiting: None,
-            busy_until: Instant::now(),
+            busy_until,
             echo: Vec::new(),
             instead: Vec::new(),
             failures: 0,
@@ -154,7 +154,7 @@ impl<'a> Life<'a> {
         self.read_on(io).await;
         let (held, skip) = self.framer.state();
         io.begin_anew(Seed { held: held.to_vec(), skip: Some(skip), ..Seed::default() });
-        io.keep_port(self.port);
+        io.keep_port(self.port, self.busy_until);
         Ok(())
     }
 

@@ -27,6 +27,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use self::config::{Config, DEVICE_KEYS, POINT_KEYS, PointConfig};
 use self::frame::Framer;
 use self::framing::Framing;
@@ -200,9 +202,9 @@ impl Driver for Serial {
 
 impl Serial {
     async fn life(&self, io: &mut DeviceIo) -> Result<(), DeviceError> {
-        let port = match io.take_port() {
-            Some(port) => port,
-            None => Port::open(&self.config.settings(), io.tape()).await?,
+        let (port, busy_until) = match io.take_port() {
+            Some(kept) => kept,
+            None => (Port::open(&self.config.settings(), io.tape()).await?, Instant::now()),
         };
         let seed = io.take_seed();
         // What the outputs behind the port are, nobody can say before they are written.
@@ -210,7 +212,7 @@ impl Serial {
         if self.config.silence.is_none() && self.polls.is_empty() {
             io.online();
         }
-        Life::new(self, port, &seed).live(io).await
+        Life::new(self, port, busy_until, &seed).live(io).await
     }
 
     /// For what the device says.

@@ -5,13 +5,14 @@ use std::io::{Read, Write as _};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::Duration;
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use tokio::task::spawn_blocking;
 
 use crate::device::testing::{Rig, bad, faults, good};
-use crate::model::{Answer, Value, WriteError};
+use crate::model::{Answer, Value, WriteError, time};
 
 /// The far end of a line, under a name that can be given to another one later.
 pub(super) struct Line {
@@ -268,4 +269,34 @@ fn a_wrong_table_is_told_key_by_key() {
         let found = faults(&device(port, more));
         assert!(found.iter().any(|fault| fault.contains(expected)), "{more}: {found:?}");
     }
+}
+
+#[tokio::test]
+async fn a_recorded_life_leaves_the_line_alone_while_it_is_busy() {
+    let line = Line::new();
+    let config = r#"
+        baud_rate = 300
+        pause = "10ms"
+        poll = [{ send = "?", every = "1h", timeout = "10ms", retries = 0 }]
+        [device.tank.point.text]
+        type = "text"
+        write = "{value}"
+    "#;
+    let mut rig = Rig::start(&device(&line.name, config));
+    assert_eq!(line.hears(1).await, b"?");
+    // A second and more by the speed of the line.
+    let text = "x".repeat(40);
+    let began = time::uptime();
+    let Answer::Ended { result, .. } = rig.write(&[("text", Value::text(&text))]).await else { panic!("no end") };
+    assert_eq!(result.unwrap()[0].1, Value::text(&text));
+    let mut recording = rig.record();
+    let (mut start, mut sent) = (None, None);
+    while sent.is_none() {
+        let next: serde_json::Value = serde_json::from_str(&recording.next().await.unwrap()).unwrap();
+        start = start.or(next["uptime"].as_f64());
+        sent = next["out"].is_string().then(|| next["t"].as_f64().unwrap() + start.unwrap());
+    }
+    let out = Duration::from_secs(1) * 40 * 10 / 300;
+    assert!(Duration::from_secs_f64(sent.unwrap()) >= began + out, "it is asked too early");
+    rig.stop().await;
 }

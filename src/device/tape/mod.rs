@@ -42,6 +42,8 @@ const IDLE: u8 = 0;
 const WANTED: u8 = 1;
 /// Somebody does.
 const RUNNING: u8 = 2;
+/// The device was stopped for good: no life begins any more.
+const STOPPED: u8 = 3;
 
 /// One device's tape. All clones are one.
 #[derive(Debug, Clone)]
@@ -110,13 +112,16 @@ impl Tapes {
     /// Records a device from its driver's next life on, which begins soon.
     ///
     /// # Errors
-    /// When there is no such device, or somebody records it already.
+    /// When there is no such device, its driver has ended, or somebody records it already.
     pub fn record(&self, device: &str) -> Result<Recording, String> {
         let tapes = self.lock();
         let tape = tapes.iter().find(|(name, _)| name.as_str() == device).map(|(_, tape)| tape.clone());
         let tape = tape.ok_or_else(|| format!("the running gateway has no device `{device}`: reload its config?"))?;
         let Inner::Board(board) = &*tape.0 else { return Err("nothing can be recorded on the desk".to_owned()) };
         let mut recorder = board.recorder();
+        if board.state.load(Ordering::Acquire) == STOPPED {
+            return Err(format!("the driver of device `{device}` has ended: try again when it was started anew"));
+        }
         if recorder.is_some() {
             return Err(format!("device `{device}` is being recorded already"));
         }
@@ -126,6 +131,11 @@ impl Tapes {
         board.wanted.notify_one();
         drop(recorder);
         Ok(Recording { lines, tape, sum: crc32fast::Hasher::new(), has_begun: false, is_over: false })
+    }
+
+    /// The device is there no more.
+    pub(super) fn forget(&self, device: &DeviceName) {
+        self.lock().remove(device);
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<DeviceName, Tape>> {
@@ -301,7 +311,7 @@ impl Tape {
     pub(super) fn reports(&self) -> Option<bool> {
         match &*self.0 {
             Inner::Board(board) if !board.is_of_bytes => match board.state.load(Ordering::Acquire) {
-                IDLE => None,
+                IDLE | STOPPED => None,
                 state => Some(state == WANTED),
             },
             _ => None,
@@ -313,11 +323,12 @@ impl Tape {
         self.note(at, || What::Report(report()));
     }
 
-    /// The device was stopped for good: so is a recording of it.
+    /// The device was stopped for good: so is a recording of it, and none begins.
     pub(super) fn stop(&self) {
-        if let Inner::Board(board) = &*self.0
-            && let Some(recorder) = board.recorder().as_mut()
-        {
+        let Inner::Board(board) = &*self.0 else { return };
+        let mut recorder = board.recorder();
+        board.state.store(STOPPED, Ordering::Release);
+        if let Some(recorder) = recorder.as_mut() {
             recorder.lines = mpsc::channel(1).0;
         }
     }
@@ -360,7 +371,9 @@ impl Board {
 
     fn end(&self) -> Option<Recorder> {
         let mut recorder = self.recorder();
-        self.state.store(IDLE, Ordering::Release);
+        if self.state.load(Ordering::Acquire) != STOPPED {
+            self.state.store(IDLE, Ordering::Release);
+        }
         recorder.take()
     }
 }

@@ -170,6 +170,26 @@ async fn a_stopped_device_ends_its_recording() {
     assert!(recording.next().await.is_some() && recording.next().await.is_some());
     assert_eq!(recording.next().await, None);
     assert!(recording.finish().pop().unwrap().contains("end"));
-    // It never began.
+}
+
+#[tokio::test]
+async fn a_recording_that_never_began_has_nothing() {
+    let (tapes, _tape) = threaded();
     assert!(tapes.record("gps").unwrap().finish().is_empty());
+}
+
+#[tokio::test]
+async fn a_device_that_has_ended_is_not_waited_for() {
+    let (tapes, tape) = threaded();
+    // Somebody waits for its next life when it ends, and another one comes later.
+    let mut recording = tapes.record("gps").unwrap();
+    tape.stop();
+    assert_eq!(recording.next().await, None);
+    assert!(recording.finish().is_empty());
+    assert!(tapes.record("gps").unwrap_err().contains("has ended"));
+    // A new driver of this name can be recorded, one that was removed is gone.
+    drop(tapes.thread(&DeviceName::new("gps").unwrap(), "serial", true));
+    drop(tapes.record("gps").unwrap());
+    tapes.forget(&DeviceName::new("gps").unwrap());
+    assert!(tapes.record("gps").unwrap_err().contains("no device `gps`"));
 }
