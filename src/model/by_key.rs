@@ -4,11 +4,12 @@
 //! functions, which find all that is wrong at once.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 use std::time::Duration;
 
 use toml::{Table, Value};
 
-use super::{Fault, Span};
+use super::{Fault, Rate, Span};
 
 /// A table that is read, and what is wrong in it.
 #[derive(Debug)]
@@ -113,10 +114,17 @@ impl<'a> Keys<'a> {
 
     /// A length of time.
     pub fn time(&mut self, key: &'static str) -> Option<Span> {
+        self.quantity(key, "a duration such as \"30s\"")
+    }
+
+    /// So many in a time.
+    pub fn rate(&mut self, key: &'static str) -> Option<Rate> {
+        self.quantity(key, "a rate such as \"200/s\"")
+    }
+
+    fn quantity<T: FromStr<Err = String>>(&mut self, key: &'static str, expected: &str) -> Option<T> {
         let value = self.take(key)?;
-        let Some(text) = value.as_str() else {
-            return self.fitting(key, None, "a duration such as \"30s\"");
-        };
+        let Some(text) = value.as_str() else { return self.fitting(key, None, expected) };
         text.parse().map_err(|text: String| self.wrong(key, text)).ok()
     }
 
@@ -202,6 +210,15 @@ impl<'a> Keys<'a> {
     pub fn inner<T>(&mut self, key: &'static str, read: fn(&Table) -> Result<T, Vec<Fault>>) -> Option<T> {
         let table = self.table(key)?;
         self.below(&[key], read(table))
+    }
+
+    /// What is read from each of a list of tables below.
+    pub fn list<T>(&mut self, key: &'static str, read: fn(&Table) -> Result<T, Vec<Fault>>) -> Vec<T> {
+        let mut found = Vec::new();
+        for (place, table) in self.tables(key).into_iter().enumerate() {
+            found.extend(self.below(&[key, &format!("[{place}]")], read(table)));
+        }
+        found
     }
 
     /// A table of values of one type, by names that are no keys.
