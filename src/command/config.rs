@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use toml::Table;
 
-use crate::model::{Fault, Point, Rate, Span};
+use crate::model::{Fault, Keys, Point, Rate, Span};
 
 /// How commands are taken.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,14 +35,12 @@ impl Config {
 
 /// The keys of a writable point that guard its commands and its output. An output is *on* while it is not at its safe
 /// value, whatever its type.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PointConfig {
     /// A command whose `ts` is older than this is stale, 100 ms to 7 d; default: `ts` does not matter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command_max_age: Option<Span>,
     /// What the device has to act, 10 ms to 1 h (2 s).
-    #[serde(default = "default_timeout")]
     pub timeout: Span,
     /// Commands that may act; what is more is refused. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,7 +62,6 @@ pub struct PointConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interlock: Option<Interlock>,
     /// What becomes of the output when the gateway is stopped ("hold").
-    #[serde(default)]
     pub on_stop: Then,
     /// What becomes of it when the broker is away; default: it holds.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -75,18 +73,16 @@ pub struct PointConfig {
 }
 
 /// A group of outputs, on any devices, of which at most one is on: one that is switched on switches the others off first.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Interlock {
     /// Its name: the same at each of the outputs.
     pub group: String,
     /// At least so long all of them are off in between, 0 s to 1 h (0 s).
-    #[serde(default)]
     pub dead_time: Span,
 }
 
 /// What becomes of an output.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Then {
     /// It keeps its value.
@@ -97,8 +93,7 @@ pub enum Then {
 }
 
 /// What becomes of an output when the broker is away.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LinkLoss {
     /// What.
     pub then: Then,
@@ -106,15 +101,11 @@ pub struct LinkLoss {
     pub after: Span,
 }
 
-fn default_timeout() -> Span {
-    Span::secs(2)
-}
-
 impl Default for PointConfig {
     fn default() -> Self {
         PointConfig {
             command_max_age: None,
-            timeout: default_timeout(),
+            timeout: Span::secs(2),
             rate: None,
             max_on: None,
             min_on: None,
@@ -128,9 +119,72 @@ impl Default for PointConfig {
     }
 }
 
+impl Interlock {
+    fn read(table: &Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        keys.needs("group");
+        let group = keys.string("group").unwrap_or_default();
+        let dead_time = keys.time("dead_time").unwrap_or_default();
+        keys.end(Interlock { group, dead_time })
+    }
+}
+
+impl Then {
+    fn read(keys: &mut Keys<'_>, key: &'static str) -> Option<Self> {
+        keys.one_of(key, &[("hold", Then::Hold), ("safe", Then::Safe)])
+    }
+}
+
+impl LinkLoss {
+    fn read(table: &Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        ["then", "after"].into_iter().for_each(|key| keys.needs(key));
+        let then = Then::read(&mut keys, "then").unwrap_or_default();
+        let after = keys.time("after").unwrap_or_default();
+        keys.end(LinkLoss { then, after })
+    }
+}
+
 const WEEK: Span = Span::secs(7 * 24 * 3600);
 
 impl PointConfig {
+    /// Its keys.
+    pub const KEYS: &[&str] = &[
+        "command_max_age",
+        "timeout",
+        "rate",
+        "max_on",
+        "min_on",
+        "min_off",
+        "pulse",
+        "interlock",
+        "on_stop",
+        "on_link_loss",
+    ];
+
+    /// Reads them.
+    ///
+    /// # Errors
+    /// All that is wrong.
+    pub fn read(table: &Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        let plain = PointConfig::default();
+        let read = PointConfig {
+            command_max_age: keys.time("command_max_age"),
+            timeout: keys.time("timeout").unwrap_or(plain.timeout),
+            rate: keys.rate("rate"),
+            max_on: keys.time("max_on"),
+            min_on: keys.time("min_on"),
+            min_off: keys.time("min_off"),
+            pulse: keys.time("pulse"),
+            interlock: keys.inner("interlock", Interlock::read),
+            on_stop: Then::read(&mut keys, "on_stop").unwrap_or_default(),
+            on_link_loss: keys.inner("on_link_loss", LinkLoss::read),
+            sleeps: None,
+        };
+        keys.end(read)
+    }
+
     /// Checks what the types can't say, against the point's declaration. That only a writable point has these keys is
     /// for `config` to see, which knows what was written.
     pub fn check(&self, point: &Point) -> Vec<Fault> {
@@ -218,7 +272,7 @@ mod tests {
             safe: safe.map(Value::Bool),
             writable: true,
         };
-        let config: PointConfig = toml::from_str(keys).unwrap();
+        let config = PointConfig::read(&keys.parse().unwrap()).unwrap();
         config.check(&point).into_iter().map(|fault| format!("{}: {}", fault.path.join("."), fault.text)).collect()
     }
 

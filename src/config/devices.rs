@@ -2,28 +2,23 @@
 
 use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
-
 use super::error::Finding;
 use super::layers;
 use super::profiles::PROFILE;
-use super::read::{complete, read};
+use super::read::{complete, whole};
 use super::words;
 use super::{Device, PointPlan};
 use crate::device::{self, Kind, Plan, PointRulesConfig, PointSpec, Raw, Shape, Spec};
-use crate::model::{self, Declaration, DeviceName, Fault, GatewayId, Point, PointKey, PointName, ValueType};
+use crate::model::{Declaration, DeviceName, Fault, GatewayId, Point, PointKey, PointName, ValueType};
 use crate::{command, queue, uplink};
 
-/// Asks for the keys of a struct.
-type Keys = fn() -> &'static [&'static str];
-
 /// Who, beside the device's kind, owns keys of a point's table.
-pub(super) const OWNERS: [(&str, Keys); 5] = [
-    ("declaration", model::keys::<Declaration>),
-    ("point rules", model::keys::<PointRulesConfig>),
-    ("command", model::keys::<command::PointConfig>),
-    ("queue", model::keys::<queue::PointConfig>),
-    ("uplink", model::keys::<uplink::PointConfig>),
+pub(super) const OWNERS: [(&str, &[&str]); 5] = [
+    ("declaration", Declaration::KEYS),
+    ("point rules", PointRulesConfig::KEYS),
+    ("command", command::PointConfig::KEYS),
+    ("queue", queue::PointConfig::KEYS),
+    ("uplink", uplink::PointConfig::KEYS),
 ];
 
 /// The table of the devices.
@@ -99,15 +94,14 @@ impl Reader<'_> {
             return self.wrong(Finding::value(&["device", self.name], "expected a table [device.NAME]"));
         };
         let kind = self.kind(table)?;
-        let common_keys = model::keys::<device::Config>();
-        let (common, mut own) = split(table, common_keys);
-        let (of_uplink, rest) = split(&own, model::keys::<uplink::DeviceConfig>());
-        own = rest;
+        let (common, own) = split(table, device::Config::KEYS);
+        let (of_uplink, mut own) = split(&own, uplink::DeviceConfig::KEYS);
         let points = own.remove(POINT);
         self.known_keys(&own, kind);
         own.retain(|key, _| (kind.device_keys)().contains(&key));
-        let common: Option<device::Config> = read(common, &["device", self.name], self.findings);
-        let of_uplink: Option<uplink::DeviceConfig> = read(of_uplink, &["device", self.name], self.findings);
+        let base = ["device", self.name];
+        let common = whole(&common, &base, device::Config::read, self.findings);
+        let of_uplink = whole(&of_uplink, &base, uplink::DeviceConfig::read, self.findings);
         let points = match points {
             Some(toml::Value::Table(points)) => points,
             None => toml::Table::new(),
@@ -209,11 +203,11 @@ impl Reader<'_> {
             return (self.wrong(Finding::value(&base, "expected a table [device.NAME.point.NAME]")), None);
         };
         let mut own = table.clone();
-        let declaration = self.part::<Declaration>(&mut own, &base);
-        let rules = self.part::<PointRulesConfig>(&mut own, &base);
-        let command = self.part::<command::PointConfig>(&mut own, &base);
-        let queue = self.part::<queue::PointConfig>(&mut own, &base);
-        let uplink = self.part::<uplink::PointConfig>(&mut own, &base);
+        let declaration = self.part(&mut own, &base, Declaration::KEYS, Declaration::read);
+        let rules = self.part(&mut own, &base, PointRulesConfig::KEYS, PointRulesConfig::read);
+        let command = self.part(&mut own, &base, command::PointConfig::KEYS, command::PointConfig::read);
+        let queue = self.part(&mut own, &base, queue::PointConfig::KEYS, queue::PointConfig::read);
+        let uplink = self.part(&mut own, &base, uplink::PointConfig::KEYS, uplink::PointConfig::read);
         let known = (kind.point_keys)();
         for key in own.keys().filter(|key| !known.contains(&key.as_str())) {
             let text = self
@@ -229,10 +223,16 @@ impl Reader<'_> {
     }
 
     /// Takes an owner's keys out of a point's table, and reads them.
-    fn part<T: DeserializeOwned>(&mut self, table: &mut toml::Table, base: &[&str]) -> Option<T> {
-        let (mine, others) = split(table, model::keys::<T>());
+    fn part<T>(
+        &mut self,
+        table: &mut toml::Table,
+        base: &[&str],
+        keys: &[&str],
+        read: fn(&toml::Table) -> Result<T, Vec<Fault>>,
+    ) -> Option<T> {
+        let (mine, others) = split(table, keys);
         *table = others;
-        read(mine, base, self.findings)
+        whole(&mine, base, read, self.findings)
     }
 
     fn plan(
@@ -260,7 +260,7 @@ impl Reader<'_> {
         faults.extend(rules.check_type(&point, raw));
         faults.extend(command.check(&point));
         if !point.writable {
-            let guards = model::keys::<command::PointConfig>().iter().chain(&["safe"]);
+            let guards = command::PointConfig::KEYS.iter().chain(&["safe"]);
             for key in guards.filter(|key| written.iter().any(|written| written == *key)) {
                 faults.push(Fault::at(
                     key,
@@ -326,26 +326,22 @@ fn said(kind: &Kind, spec: &Spec, path: &[String], wrong: toml::Value) -> Option
 
 /// Every key that a device of any kind may have.
 pub(super) fn of_device() -> impl Iterator<Item = &'static str> {
-    model::keys::<device::Config>().iter().chain(model::keys::<uplink::DeviceConfig>()).copied()
+    device::Config::KEYS.iter().chain(uplink::DeviceConfig::KEYS).copied()
 }
 
 /// Every key that a point of this kind may have.
 pub(super) fn of_point(kind: &Kind) -> impl Iterator<Item = &'static str> {
-    OWNERS.iter().flat_map(|(_, keys)| keys()).chain((kind.point_keys)()).copied()
+    OWNERS.iter().flat_map(|(_, keys)| *keys).chain((kind.point_keys)()).copied()
 }
 
 /// A device's table without what the router, the queue and the uplink own: what is left makes its driver.
 fn driver_table(table: &toml::Table) -> toml::Table {
     let mut table = table.clone();
-    table.retain(|key, _| !model::keys::<uplink::DeviceConfig>().contains(&key));
+    table.retain(|key, _| !uplink::DeviceConfig::KEYS.contains(&key));
     let points = table.get_mut(POINT).and_then(toml::Value::as_table_mut);
     for (_, point) in points.into_iter().flat_map(|points| points.iter_mut()) {
         let Some(point) = point.as_table_mut() else { continue };
-        let others = [
-            model::keys::<command::PointConfig>(),
-            model::keys::<queue::PointConfig>(),
-            model::keys::<uplink::PointConfig>(),
-        ];
+        let others = [command::PointConfig::KEYS, queue::PointConfig::KEYS, uplink::PointConfig::KEYS];
         point.retain(|key, _| !others.iter().any(|keys| keys.contains(&key)));
     }
     table

@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 
 use super::error::{Finding, Part};
 use super::words::{self, CHOICE, MISSING, Meaning};
-use crate::model;
+use crate::model::{self, Fault};
 
 /// Reads a table. Unknown keys are reported and passed over; `None` when anything else is wrong.
 pub(super) fn read<T: DeserializeOwned>(
@@ -44,6 +44,31 @@ pub(super) fn read<T: DeserializeOwned>(
             return None;
         }
     }
+}
+
+/// Reads a table that says all that is wrong with it at once.
+pub(super) fn whole<T>(
+    table: &toml::Table,
+    base: &[&str],
+    read: fn(&toml::Table) -> Result<T, Vec<Fault>>,
+    findings: &mut Vec<Finding>,
+) -> Option<T> {
+    let faults = match read(table) {
+        Ok(value) => return Some(value),
+        Err(faults) => faults,
+    };
+    for fault in faults {
+        let mut finding = Finding::of(fault, base);
+        let path = finding.path.clone();
+        complete(&mut finding, |wrong| {
+            let mut table = table.clone();
+            super::layers::set(&mut table, path.get(base.len()..)?, wrong);
+            let mut said = read(&table).err()?.into_iter().map(|fault| Finding::of(fault, base));
+            said.find(|said| said.path == path).map(|said| said.text)
+        });
+        findings.push(finding);
+    }
+    None
 }
 
 /// What is said of a wrong value at this path.

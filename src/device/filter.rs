@@ -4,10 +4,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde::de::{Deserializer, Error};
+use toml::Table;
 
-use crate::model::Span;
+use crate::model::{Fault, Keys, Span};
 
 /// As many numbers as a filter looks back at, at most.
 const MOST: usize = 1000;
@@ -43,18 +42,7 @@ pub enum Filter {
     },
 }
 
-/// The table of a [`Filter`], which takes less code than to read the enum itself.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Table {
-    kind: Form,
-    of: Option<usize>,
-    time: Option<Span>,
-    per: Option<Span>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy)]
 enum Form {
     Median,
     Mean,
@@ -62,9 +50,18 @@ enum Form {
     Rate,
 }
 
-impl<'de> Deserialize<'de> for Filter {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Table { kind, of, time, per } = Table::deserialize(deserializer)?;
+const FORMS: [(&str, Form); 4] =
+    [("median", Form::Median), ("mean", Form::Mean), ("smooth", Form::Smooth), ("rate", Form::Rate)];
+
+impl Filter {
+    /// Reads `{ kind = …, … }`.
+    pub(super) fn read(table: &Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        keys.needs("kind");
+        let kind = keys.one_of("kind", &FORMS);
+        let (of, time, per) = (keys.count("of", 0, i64::MAX), keys.time("time"), keys.time("per"));
+        let nothing = Filter::Median { of: 0 };
+        let Some(kind) = kind else { return keys.end(nothing) };
         let made = match (kind, of, time, per) {
             (Form::Median, Some(of), None, None) => Ok(Filter::Median { of }),
             (Form::Mean, Some(of), None, None) => Ok(Filter::Mean { of }),
@@ -74,13 +71,13 @@ impl<'de> Deserialize<'de> for Filter {
             (Form::Rate, None, None, per) => Ok(Filter::Rate { per: per.unwrap_or(Span::secs(1)) }),
             (Form::Rate, ..) => Err("expected nothing but `per` beside `kind`, such as \"1h\""),
         };
-        made.map_err(D::Error::custom)
+        let made = made.map_err(|text| keys.wrong("", text));
+        keys.end(made.unwrap_or(nothing))
     }
 }
 
 /// One number for all that came in a time.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Window {
     /// How long it is: 1 ms to a week.
     pub every: Span,
@@ -89,8 +86,7 @@ pub struct Window {
 }
 
 /// See [`Window::take`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Take {
     /// Their mean.
     Mean,
@@ -114,6 +110,15 @@ impl Filter {
 }
 
 impl Window {
+    /// Reads `{ every = …, take = … }`.
+    pub(super) fn read(table: &Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        ["every", "take"].into_iter().for_each(|key| keys.needs(key));
+        let every = keys.time("every").unwrap_or_default();
+        let take = keys.one_of("take", &[("mean", Take::Mean), ("min", Take::Min), ("max", Take::Max)]);
+        keys.end(Window { every, take: take.unwrap_or(Take::Mean) })
+    }
+
     /// What is wrong with it: the key, and what is expected there.
     pub fn fault(&self) -> Option<(&'static str, String)> {
         time_fault(self.every).map(|text| ("every", text))
@@ -258,14 +263,8 @@ mod tests {
     use super::*;
 
     fn fed(filters: &str, numbers: &[(u64, f64)]) -> Vec<Option<f64>> {
-        #[derive(Deserialize)]
-        struct Table {
-            #[serde(default)]
-            filter: Vec<Filter>,
-            window: Option<Window>,
-        }
-        let table: Table = toml::from_str(filters).unwrap();
-        let mut chain = Chain::new(&table.filter, table.window.as_ref());
+        let config = crate::device::point::Config::read(&filters.parse().unwrap()).unwrap();
+        let mut chain = Chain::new(&config.filter, config.window.as_ref());
         numbers.iter().map(|(millis, number)| chain.feed(*number, Duration::from_millis(*millis))).collect()
     }
 

@@ -62,12 +62,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use crate::link;
 #[cfg(feature = "desk")]
 use crate::model::Value;
-use crate::model::{Declaration, DeviceName, Fault, GatewayId, PointKey, PointName, Rate, ValueType, read};
+use crate::model::{Declaration, DeviceName, Fault, GatewayId, Keys, PointKey, PointName, Rate, ValueType, read};
 
 pub use crate::model::{Write, WriteError};
 pub use discover::{Board, discover};
@@ -289,19 +287,32 @@ pub enum DeviceError {
 }
 
 /// The keys of a device's table that every kind has.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 pub struct Config {
     /// Which kind.
     pub kind: String,
     /// Readings that the device may send; what comes faster is coalesced, the newest value of each point stays.
-    #[serde(default = "default_max_rate")]
     pub max_rate: Rate,
 }
 
 /// More than any serial line at 115 200 baud can say, less than what starves the other devices.
-fn default_max_rate() -> Rate {
-    Rate::Limit { count: 1000, per: Duration::from_secs(1) }
+const MAX_RATE: Rate = Rate::Limit { count: 1000, per: Duration::from_secs(1) };
+
+impl Config {
+    /// Its keys.
+    pub const KEYS: &[&str] = &["kind", "max_rate"];
+
+    /// Reads them.
+    ///
+    /// # Errors
+    /// All that is wrong.
+    pub fn read(table: &toml::Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        keys.needs("kind");
+        let kind = keys.string("kind").unwrap_or_default();
+        let max_rate = keys.rate("max_rate").unwrap_or(MAX_RATE);
+        keys.end(Config { kind, max_rate })
+    }
 }
 
 impl fmt::Debug for Built {
@@ -314,7 +325,6 @@ impl fmt::Debug for Built {
 mod tests {
     use super::testing::parts;
     use super::*;
-    use crate::model;
 
     #[test]
     fn the_sample_of_every_kind_is_right_and_shows_every_key() {
@@ -334,8 +344,8 @@ mod tests {
     #[test]
     fn no_key_has_two_owners() {
         for kind in KINDS {
-            let device = model::keys::<Config>().iter().chain((kind.device_keys)());
-            let point = model::keys::<Declaration>().iter().chain(model::keys::<PointRulesConfig>());
+            let device = Config::KEYS.iter().chain((kind.device_keys)());
+            let point = Declaration::KEYS.iter().chain(PointRulesConfig::KEYS);
             let lists: [Vec<_>; 2] = [device.collect(), point.chain((kind.point_keys)()).collect()];
             for keys in lists {
                 let mut once = keys.clone();

@@ -3,19 +3,18 @@
 //! Everything here is a pure function of values and times (`CLOCK_BOOTTIME`).
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde::de::{Deserializer, Error, Visitor};
+use toml::Table;
 
 use super::Raw;
 use super::filter::{Chain, Filter, Window};
-use crate::model::{DeviceName, Fault, Limit, Point, PointName, Quality, Reading, Span, Timestamp, Value, ValueType};
+use crate::model::{
+    DeviceName, Fault, Keys, Limit, Point, PointName, Quality, Reading, Span, Timestamp, Value, ValueType,
+};
 
 /// The keys of a point's table that the point rules read.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Config {
     /// The value is the raw value times this (1), plus `offset`.
     pub scale: Option<f64>,
@@ -24,10 +23,8 @@ pub struct Config {
     /// Digits kept behind the point, 0 to 9; default: all.
     pub round: Option<u32>,
     /// Names for raw values, written as text: `map = { "0" = "closed", "1" = "open" }`. What is not in it is bad.
-    #[serde(default)]
     pub map: BTreeMap<String, Value>,
     /// What takes noise out of the numbers, one behind the other; default: nothing.
-    #[serde(default)]
     pub filter: Vec<Filter>,
     /// One reading for all numbers of a time; default: each is one.
     pub window: Option<Window>,
@@ -38,19 +35,24 @@ pub struct Config {
 }
 
 /// Limits of right values. The value that passes one is sent at once, in the lane `alarm`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
     /// At this or above it is high, in the point's unit.
     pub high: Option<f64>,
     /// At this or below it is low.
     pub low: Option<f64>,
     /// It is normal again only this far away from the limit (0), so that noise around it is one alarm.
-    #[serde(default)]
     pub hysteresis: f64,
 }
 
 impl Limits {
+    fn read(table: &Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        let (high, low) = (keys.number("high"), keys.number("low"));
+        let hysteresis = keys.number("hysteresis").unwrap_or_default();
+        keys.end(Limits { high, low, hysteresis })
+    }
+
     /// What is wrong with them, and where.
     fn fault(&self) -> Option<(&'static str, &'static str)> {
         let numbers = [self.high, self.low, Some(self.hysteresis)];
@@ -81,8 +83,7 @@ impl Limits {
 }
 
 /// When a value is worth a reading.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Report {
     /// When it differs from the last one sent by this much, in the point's unit or as a share of it (`"5%"`); 0: at any
     /// difference. Without this key every value counts as a change.
@@ -91,6 +92,18 @@ pub struct Report {
     pub at_most: Option<Span>,
     /// After this time without a reading the value is sent again: as it is where it is known to hold, else as stale.
     pub at_least: Option<Span>,
+}
+
+impl Report {
+    fn read(table: &Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        let read = Report {
+            change: keys.any("change", Change::of, "a number, or a share such as \"5%\""),
+            at_most: keys.time("at_most"),
+            at_least: keys.time("at_least"),
+        };
+        keys.end(read)
+    }
 }
 
 /// See [`Report::change`].
@@ -103,6 +116,16 @@ pub enum Change {
 }
 
 impl Change {
+    fn of(value: &toml::Value) -> Option<Self> {
+        match value {
+            toml::Value::String(text) => {
+                let percent: f64 = text.strip_suffix('%')?.trim().parse().ok()?;
+                Some(Change::Share(percent / 100.0))
+            }
+            other => Value::of(other)?.as_f64().map(Change::By),
+        }
+    }
+
     fn number(self) -> f64 {
         match self {
             Change::By(number) | Change::Share(number) => number,
@@ -118,32 +141,29 @@ impl Change {
     }
 }
 
-impl<'de> Deserialize<'de> for Change {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct NumberOrShare;
-        impl Visitor<'_> for NumberOrShare {
-            type Value = Change;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number, or a share such as \"5%\"")
-            }
-            fn visit_f64<E: Error>(self, number: f64) -> Result<Change, E> {
-                Ok(Change::By(number))
-            }
-            #[expect(clippy::cast_precision_loss, reason = "a whole number in a config is a small one")]
-            fn visit_i64<E: Error>(self, number: i64) -> Result<Change, E> {
-                Ok(Change::By(number as f64))
-            }
-            fn visit_str<E: Error>(self, text: &str) -> Result<Change, E> {
-                let percent = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
-                let share = percent.map(|percent| Change::Share(percent / 100.0));
-                share.ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(text), &self))
-            }
-        }
-        deserializer.deserialize_any(NumberOrShare)
-    }
-}
-
 impl Config {
+    /// Its keys.
+    pub const KEYS: &[&str] = &["scale", "offset", "round", "map", "filter", "window", "report", "limits"];
+
+    /// Reads them.
+    ///
+    /// # Errors
+    /// All that is wrong.
+    pub fn read(table: &Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        let read = Config {
+            scale: keys.number("scale"),
+            offset: keys.number("offset"),
+            round: keys.unsigned("round"),
+            map: keys.map("map", Value::of, Value::EXPECTED),
+            filter: keys.list("filter", Filter::read),
+            window: keys.inner("window", Window::read),
+            report: keys.inner("report", Report::read),
+            limits: keys.inner("limits", Limits::read),
+        };
+        keys.end(read)
+    }
+
     /// Checks that raw values of this kind can become values of the point's type.
     pub fn check_type(&self, point: &Point, raw: Raw) -> Option<Fault> {
         let text = match (point.value_type?, raw) {

@@ -16,8 +16,12 @@ fn point(value_type: Option<ValueType>) -> Point {
     }
 }
 
+fn read(config: &str) -> Result<Config, Vec<Fault>> {
+    Config::read(&config.parse().unwrap())
+}
+
 fn rules(value_type: Option<ValueType>, config: &str, holds: bool) -> Rules {
-    Rules::new(point(value_type), toml::from_str(config).unwrap(), holds)
+    Rules::new(point(value_type), read(config).unwrap(), holds)
 }
 
 fn secs(n: u64) -> Duration {
@@ -74,8 +78,8 @@ fn a_change_may_be_a_share() {
     {
         assert_eq!(rules.offer(&Value::Float(value), at(0)).is_some(), is_sent, "{value}");
     }
-    let error = toml::from_str::<Config>("report = { change = \"5\" }").unwrap_err();
-    assert_eq!(error.message(), "invalid value: string \"5\", expected a number, or a share such as \"5%\"");
+    let expected = "expected a number, or a share such as \"5%\", found \"5\"";
+    assert_eq!(read("report = { change = \"5\" }"), Err(vec![Fault::at("report.change", expected)]));
 }
 
 #[test]
@@ -92,11 +96,8 @@ fn filters_see_the_scaled_numbers_that_are_in_range() {
     ] {
         assert_eq!(rules.offer(&raw, at(0)), Some(expected), "{raw:?}");
     }
-    let mut whole = Rules::new(
-        point(Some(ValueType::Int)),
-        toml::from_str("filter = [{ kind = \"mean\", of = 2 }]").unwrap(),
-        false,
-    );
+    let mut whole =
+        Rules::new(point(Some(ValueType::Int)), read("filter = [{ kind = \"mean\", of = 2 }]").unwrap(), false);
     assert_eq!(whole.offer(&Value::Int(1), at(0)), Some(good(Value::Int(1))));
     assert_eq!(whole.offer(&Value::Int(4), at(0)), Some(good(Value::Int(3))));
 }
@@ -149,11 +150,11 @@ fn filters_that_can_not_work_are_a_fault() {
     ] {
         let mut point = point(value_type);
         point.writable = false;
-        let faults: Vec<_> = toml::from_str::<Config>(config).unwrap().check(&point);
+        let faults: Vec<_> = read(config).unwrap().check(&point);
         let said: Vec<_> = faults.iter().map(|fault| format!("{}: {}", fault.path.join("."), fault.text)).collect();
         assert_eq!(said, [expected], "{config}");
     }
-    let faults = toml::from_str::<Config>("filter = [{ kind = \"rate\" }]").unwrap().check(&point(None));
+    let faults = read("filter = [{ kind = \"rate\" }]").unwrap().check(&point(None));
     assert_eq!(faults, [Fault::at("filter", "only a point that is not written has it")]);
 }
 

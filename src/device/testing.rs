@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -11,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Built, Config, Held, Kind, Plan, PointRulesConfig, PointSpec, Spec, Supervisor, Wiring, kind};
 use crate::model::{
     Answer, Arrival, Cause, CommandId, Declaration, DeviceName, DeviceState, DeviceStates, Fault, GatewayId, Point,
-    PointName, Quality, Reading, Value, Write, keys, time,
+    PointName, Quality, Reading, Value, Write, time,
 };
 use crate::task::TaskSet;
 
@@ -32,7 +31,7 @@ pub(super) fn parts(text: &str) -> Parts {
     let toml::Value::Table(devices) = file.remove("device").unwrap() else { panic!("`device` is no table") };
     let (name, device) = devices.into_iter().next().unwrap();
     let toml::Value::Table(mut device) = device else { panic!("`device.{name}` is no table") };
-    let config: Config = owned(&mut device, keys::<Config>());
+    let config: Config = Config::read(&take(&mut device, Config::KEYS)).unwrap();
     let kind = kind(&config.kind).unwrap();
     let mut spec = Spec {
         gateway: GatewayId::new("g").unwrap(),
@@ -44,8 +43,8 @@ pub(super) fn parts(text: &str) -> Parts {
     if let Some(toml::Value::Table(points)) = device.remove("point") {
         for (name, point) in points {
             let toml::Value::Table(mut point) = point else { panic!("`{name}` is no table") };
-            let declaration = owned(&mut point, keys::<Declaration>());
-            rules.push(owned(&mut point, keys::<PointRulesConfig>()));
+            let declaration = Declaration::read(&take(&mut point, Declaration::KEYS)).unwrap();
+            rules.push(PointRulesConfig::read(&take(&mut point, PointRulesConfig::KEYS)).unwrap());
             let table = take(&mut point, (kind.point_keys)());
             spec.points.push(PointSpec { name: PointName::new(&name).unwrap(), declaration, table });
         }
@@ -56,10 +55,6 @@ pub(super) fn parts(text: &str) -> Parts {
 
 fn take(table: &mut toml::Table, keys: &[&str]) -> toml::Table {
     keys.iter().filter_map(|key| table.remove_entry(*key)).collect()
-}
-
-fn owned<T: DeserializeOwned>(table: &mut toml::Table, keys: &[&str]) -> T {
-    take(table, keys).try_into().unwrap()
 }
 
 /// What is wrong with a device's table, as `path: text`.

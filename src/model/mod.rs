@@ -5,6 +5,7 @@
 //! enters the gateway.
 
 mod bucket;
+mod by_key;
 mod codec;
 mod command;
 pub mod event;
@@ -20,6 +21,7 @@ mod units;
 mod value;
 
 pub use bucket::Bucket;
+pub use by_key::Keys;
 pub use codec::NotABody;
 pub use command::{Answer, Command, CommandId, Outcome, Reason, ReplyTo, Takeover, Verdict, Write, WriteError};
 pub use keys::keys;

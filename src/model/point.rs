@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use toml::Table;
 
-use super::{DeviceName, PointName, Value, ValueType};
+use super::{DeviceName, Keys, PointName, Value, ValueType};
 
 /// The declaration of one point.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -29,11 +30,9 @@ pub struct Point {
 }
 
 /// The keys of a point's table that declare it.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Declaration {
     /// `type`: the type of its values.
-    #[serde(rename = "type")]
     pub value_type: Option<ValueType>,
     /// `unit`.
     pub unit: Option<Arc<str>>,
@@ -43,6 +42,33 @@ pub struct Declaration {
     pub max: Option<f64>,
     /// `safe`: what an output is set to when nobody tells it anything else.
     pub safe: Option<Value>,
+}
+
+impl Declaration {
+    /// Its keys.
+    pub const KEYS: &[&str] = &["type", "unit", "min", "max", "safe"];
+
+    /// Reads them.
+    ///
+    /// # Errors
+    /// All that is wrong.
+    pub fn read(table: &Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        let types = [
+            ("bool", ValueType::Bool),
+            ("int", ValueType::Int),
+            ("float", ValueType::Float),
+            ("text", ValueType::Text),
+        ];
+        let read = Declaration {
+            value_type: keys.one_of("type", &types),
+            unit: keys.text("unit").map(Arc::from),
+            min: keys.number("min"),
+            max: keys.number("max"),
+            safe: keys.any("safe", Value::of, Value::EXPECTED),
+        };
+        keys.end(read)
+    }
 }
 
 /// A point of the gateway: device and point name.

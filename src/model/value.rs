@@ -56,6 +56,20 @@ impl ValueType {
 }
 
 impl Value {
+    /// What [`Value::of`] takes, in words.
+    pub const EXPECTED: &str = "true, false, a number or text in quotes";
+
+    /// What a config says.
+    pub fn of(value: &toml::Value) -> Option<Self> {
+        match value {
+            toml::Value::Boolean(on) => Some(Value::Bool(*on)),
+            toml::Value::Integer(number) => Some(Value::Int(*number)),
+            toml::Value::Float(number) => Some(Value::Float(*number)),
+            toml::Value::String(text) => Some(Value::text(text)),
+            _ => None,
+        }
+    }
+
     /// Text as a value.
     pub fn text(text: impl AsRef<str>) -> Self {
         Value::Text(Arc::from(text.as_ref()))

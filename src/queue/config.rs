@@ -3,7 +3,7 @@
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::model::{Fault, Lane, Rate, Size, Span};
+use crate::model::{Fault, Keys, Lane, Rate, Size, Span};
 
 /// Below this a lane holds less than one window of readings.
 const MIN_LANE: Size = Size(64 << 10);
@@ -61,19 +61,16 @@ pub struct Replay {
 }
 
 /// The queue's keys of a point.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct PointConfig {
     /// In which lane its readings wait: `telemetry` or `alarm` (`telemetry`).
-    #[serde(default = "default_lane", deserialize_with = "reading_lane")]
     pub lane: Lane,
     /// Which of its readings wait (`all`; `latest` where the payload is the bare value).
-    #[serde(default)]
     pub keep: Keep,
 }
 
 /// Which readings of a point wait for the broker.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Keep {
     /// Each one, under its number.
@@ -104,12 +101,25 @@ impl Default for Replay {
 
 impl Default for PointConfig {
     fn default() -> Self {
-        PointConfig { lane: default_lane(), keep: Keep::default() }
+        PointConfig { lane: Lane::Telemetry, keep: Keep::default() }
     }
 }
 
-fn default_lane() -> Lane {
-    Lane::Telemetry
+impl PointConfig {
+    /// Its keys.
+    pub const KEYS: &[&str] = &["lane", "keep"];
+
+    /// Reads them.
+    ///
+    /// # Errors
+    /// All that is wrong.
+    pub fn read(table: &toml::Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        // A lane for readings: `outcome` is none.
+        let lane = keys.one_of("lane", &[("telemetry", Lane::Telemetry), ("alarm", Lane::Alarm)]);
+        let keep = keys.one_of("keep", &[("all", Keep::All), ("latest", Keep::Latest)]);
+        keys.end(PointConfig { lane: lane.unwrap_or(Lane::Telemetry), keep: keep.unwrap_or_default() })
+    }
 }
 
 impl Config {
@@ -204,20 +214,6 @@ fn telemetry<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LaneConfig, D
     lane(deserializer, Lane::Telemetry)
 }
 
-/// A lane for readings: `outcome` is none.
-fn reading_lane<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Lane, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "lowercase")]
-    enum ReadingLane {
-        Telemetry,
-        Alarm,
-    }
-    Ok(match ReadingLane::deserialize(deserializer)? {
-        ReadingLane::Telemetry => Lane::Telemetry,
-        ReadingLane::Alarm => Lane::Alarm,
-    })
-}
-
 const SYNC_EXPECTED: &str = "\"always\", \"never\" or a duration such as \"1s\"";
 
 impl<'de> Deserialize<'de> for Sync {
@@ -293,8 +289,9 @@ mod tests {
 
     #[test]
     fn a_reading_does_not_wait_among_the_outcomes() {
-        assert_eq!(toml::from_str::<PointConfig>("").unwrap(), PointConfig::default());
-        let error = toml::from_str::<PointConfig>("lane = \"outcome\"").unwrap_err();
-        assert_eq!(error.message(), "unknown variant `outcome`, expected `telemetry` or `alarm`");
+        let read = |text: &str| PointConfig::read(&text.parse().unwrap());
+        assert_eq!(read(""), Ok(PointConfig::default()));
+        let expected = "unknown variant `outcome`, expected one of `telemetry`, `alarm`";
+        assert_eq!(read("lane = \"outcome\""), Err(vec![Fault::at("lane", expected)]));
     }
 }

@@ -1,8 +1,9 @@
 //! The table `[health]`, and the keys of a point that say how its readings look at the broker.
 
 use serde::{Deserialize, Serialize};
+use toml::Table;
 
-use crate::model::{Fault, Span};
+use crate::model::{Fault, Keys, Span};
 
 /// The gateway's own state, as it is published.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,27 +31,23 @@ impl HealthConfig {
 }
 
 /// What a device says for all its points.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct DeviceConfig {
     /// What the readings of its points say, where a point does not say it itself (`json`).
     pub payload: Option<Payload>,
 }
 
 /// How the readings of a point look at the broker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct PointConfig {
     /// Whether the broker keeps the last reading, so that a newcomer sees it at once (true).
-    #[serde(default = "default_retain")]
     pub retain: bool,
     /// What a reading says (`json`).
-    #[serde(default)]
     pub payload: Payload,
 }
 
 /// What the payload of a reading is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Payload {
     /// A JSON object with time, value, unit, quality and number.
@@ -67,19 +64,58 @@ pub enum Payload {
 }
 
 impl Payload {
+    fn read(keys: &mut Keys<'_>) -> Option<Self> {
+        let names = [
+            ("json", Payload::Json),
+            ("value", Payload::Value),
+            ("cbor", Payload::Cbor),
+            ("bytes", Payload::Bytes),
+            ("xml", Payload::Xml),
+        ];
+        keys.one_of("payload", &names)
+    }
+
     /// Whether a reading is nothing but its value, without a number.
     pub fn is_bare(self) -> bool {
         matches!(self, Payload::Value | Payload::Bytes)
     }
 }
 
-fn default_retain() -> bool {
-    true
+impl DeviceConfig {
+    /// Its keys.
+    pub const KEYS: &[&str] = &["payload"];
+
+    /// Reads them.
+    ///
+    /// # Errors
+    /// All that is wrong.
+    pub fn read(table: &Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        let payload = Payload::read(&mut keys);
+        keys.end(DeviceConfig { payload })
+    }
+}
+
+impl PointConfig {
+    /// Its keys.
+    pub const KEYS: &[&str] = &["retain", "payload"];
+
+    /// Reads them.
+    ///
+    /// # Errors
+    /// All that is wrong.
+    pub fn read(table: &Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        let plain = PointConfig::default();
+        let retain = keys.flag("retain").unwrap_or(plain.retain);
+        let payload = Payload::read(&mut keys).unwrap_or(plain.payload);
+        keys.end(PointConfig { retain, payload })
+    }
 }
 
 impl Default for PointConfig {
     fn default() -> Self {
-        PointConfig { retain: default_retain(), payload: Payload::default() }
+        PointConfig { retain: true, payload: Payload::default() }
     }
 }
 
@@ -91,9 +127,10 @@ mod tests {
     fn the_defaults_read_back() {
         assert_eq!(HealthConfig::default().check(), []);
         assert_eq!(toml::from_str::<HealthConfig>("").unwrap(), HealthConfig::default());
-        assert_eq!(toml::from_str::<PointConfig>("").unwrap(), PointConfig::default());
-        let bare: PointConfig = toml::from_str("payload = \"value\"\nretain = false").unwrap();
-        assert_eq!(bare, PointConfig { retain: false, payload: Payload::Value });
+        let read = |text: &str| PointConfig::read(&text.parse().unwrap());
+        assert_eq!(read(""), Ok(PointConfig::default()));
+        let bare = PointConfig { retain: false, payload: Payload::Value };
+        assert_eq!(read("payload = \"value\"\nretain = false"), Ok(bare));
     }
 
     #[test]

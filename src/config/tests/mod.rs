@@ -280,7 +280,7 @@ fn what_is_printed_reads_as_the_same_config() {
 #[test]
 fn no_key_of_a_point_has_two_owners() {
     for kind in KINDS {
-        let mut owners: Vec<(&str, &[&str])> = devices::OWNERS.iter().map(|(name, keys)| (*name, keys())).collect();
+        let mut owners: Vec<(&str, &[&str])> = devices::OWNERS.iter().map(|(name, keys)| (*name, *keys)).collect();
         owners.push((kind.name, (kind.point_keys)()));
         let mut seen = BTreeSet::new();
         for (owner, keys) in owners {

@@ -69,11 +69,11 @@ fn the_shipped_config_shows_every_key() {
     let mut points = at(&["device", "demo", "point", "temperature"]);
     points.extend(at(&["device", "demo", "point", "pump"]));
     let point_keys = [
-        model::keys::<Declaration>(),
-        model::keys::<PointRulesConfig>(),
-        model::keys::<command::PointConfig>(),
-        model::keys::<queue::PointConfig>(),
-        model::keys::<uplink::PointConfig>(),
+        Declaration::KEYS,
+        PointRulesConfig::KEYS,
+        command::PointConfig::KEYS,
+        queue::PointConfig::KEYS,
+        uplink::PointConfig::KEYS,
     ];
     for (shown, keys) in [
         (at(&["mqtt"]), model::keys::<link::Config>()),
@@ -82,8 +82,8 @@ fn the_shipped_config_shows_every_key() {
         (at(&["command"]), model::keys::<command::Config>()),
         (at(&["health"]), model::keys::<uplink::HealthConfig>()),
         (at(&["clock"]), model::keys::<super::super::Clock>()),
-        (at(&["device", "demo"]), model::keys::<crate::device::Config>()),
-        (at(&["device", "demo"]), model::keys::<crate::uplink::DeviceConfig>()),
+        (at(&["device", "demo"]), crate::device::Config::KEYS),
+        (at(&["device", "demo"]), uplink::DeviceConfig::KEYS),
     ]
     .into_iter()
     .chain(point_keys.map(|keys| (points.clone(), keys)))

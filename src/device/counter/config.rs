@@ -1,24 +1,15 @@
 //! The keys of a counter and of its points.
 
-use serde::Deserialize;
-
 use crate::device::gpio::pulses::{Edge, Wanted};
 use crate::device::gpio::{Bias, Place};
-use crate::model::{Declaration, Fault, Span};
-
-/// The keys of the device's table that are this kind's own: none.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Config {}
+use crate::model::{Declaration, Fault, Keys, Span};
 
 /// The keys of a point's table that are this kind's own.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone)]
 pub(super) struct PointConfig {
     /// The line whose pulses are counted; `None`: see `rate_of`.
     pub line: Option<Place>,
     /// Which edge of a pulse counts: `rising` or `falling`.
-    #[serde(default)]
     pub edge: Edge,
     /// The line's own resistor.
     pub bias: Option<Bias>,
@@ -29,7 +20,6 @@ pub(super) struct PointConfig {
     /// Saved and reported before that once so many more pulses came; default: only by time.
     pub pulses: Option<u64>,
     /// Commands may set the total, as for another meter.
-    #[serde(default)]
     pub settable: bool,
     /// Not a total, but how fast that one grows: the name of its point. In pulses a second, before `scale`.
     pub rate_of: Option<String>,
@@ -40,7 +30,27 @@ pub(super) const SHORTEST: Span = Span::secs(1);
 
 const LONGEST: Span = Span::secs(24 * 3600);
 
+/// The keys of a point's table.
+pub(super) const POINT_KEYS: &[&str] = &["bias", "debounce", "edge", "every", "line", "pulses", "rate_of", "settable"];
+
 impl PointConfig {
+    /// Reads the keys of a point.
+    pub(super) fn read(table: &toml::Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        let edges = [("rising", Edge::Rising), ("falling", Edge::Falling)];
+        let read = PointConfig {
+            line: Place::read(&mut keys),
+            edge: keys.one_of("edge", &edges).unwrap_or(Edge::Rising),
+            bias: Bias::read(&mut keys),
+            debounce: keys.time("debounce"),
+            every: keys.time("every"),
+            pulses: keys.whole("pulses", 1, i64::MAX).and_then(|pulses| u64::try_from(pulses).ok()),
+            settable: keys.flag("settable").unwrap_or_default(),
+            rate_of: keys.string("rate_of"),
+        };
+        keys.end(read)
+    }
+
     /// How often it is reported.
     pub(super) fn every(&self) -> Span {
         self.every.unwrap_or(if self.line.is_some() { Span::secs(60) } else { Span::secs(10) })
@@ -81,9 +91,6 @@ impl PointConfig {
         }
         if !(SHORTEST..=LONGEST).contains(&self.every()) {
             wrong("every", "expected \"1s\" to \"1day\"");
-        }
-        if self.pulses == Some(0) {
-            wrong("pulses", "expected at least 1");
         }
         if self.settable && declaration.value_type.is_none() {
             wrong("type", "a writable point needs a `type`: expected int or float");

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use self::config::{Config, PointConfig, SHORTEST};
+use self::config::{POINT_KEYS, PointConfig, SHORTEST};
 use self::rate::Rate;
 use super::gpio::pulses::{Pulses, Wanted};
 use super::totals::{self, Flash};
@@ -26,8 +26,8 @@ pub(super) const KIND: Kind = Kind {
     name: "counter",
     summary: "pulses on lines of a GPIO chip: totals that outlive power cuts, and rates",
     sample: include_str!("sample.toml"),
-    device_keys: || model::keys::<Config>(),
-    point_keys: || model::keys::<PointConfig>(),
+    device_keys: || &[],
+    point_keys: || POINT_KEYS,
     build,
     discover: |_| {},
 };
@@ -60,14 +60,13 @@ struct RatePoint {
 }
 
 fn build(spec: Spec) -> Result<Built, Vec<Fault>> {
-    super::read::<Config>(&spec.table).map_err(|fault| vec![fault])?;
     let (mut faults, mut shapes, mut totals, mut rates) = (Vec::new(), Vec::new(), Vec::<Total>::new(), Vec::new());
     for point in spec.points {
         let under = |fault: Fault| fault.under(&["point", point.name.as_str()]);
-        let keys = match super::read::<PointConfig>(&point.table) {
+        let keys = match PointConfig::read(&point.table) {
             Ok(keys) => keys,
-            Err(fault) => {
-                faults.push(under(fault));
+            Err(found) => {
+                faults.extend(found.into_iter().map(under));
                 continue;
             }
         };

@@ -6,8 +6,8 @@ use toml::Table;
 
 use super::Order;
 use super::crc::Crc;
-use super::keys::{Keys, place};
-use crate::model::Fault;
+use super::mark::place;
+use crate::model::{Fault, Keys};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Complement {
@@ -47,8 +47,7 @@ impl Check {
         let kind = keys.choice("kind", &["crc", "xor", "sum", "lrc"]);
         let name = keys.text("name");
         let bits = keys.whole("bits", 8, 32);
-        let complement = keys.choice("complement", &["one", "two"]);
-        let complement = complement.map(|place| if place == 0 { Complement::One } else { Complement::Two });
+        let complement = keys.one_of("complement", &[("one", Complement::One), ("two", Complement::Two)]);
         let crc = name.and_then(Crc::named);
         let of_sum = kind == Some(2);
         let (how, size) = match kind {

@@ -1,13 +1,9 @@
 //! How the config says in what form a device speaks, and where in it a point stands.
 
-use std::fmt;
-
-use serde::Deserialize;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use toml::{Table, Value};
 
 use super::fields::Field;
-use crate::model::Fault;
+use crate::model::{Fault, Keys};
 
 /// How a frame is read.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,19 +39,7 @@ pub(in crate::device) enum Decode {
     Bytes {},
 }
 
-/// The table of a [`Decode`], which takes a tenth of the code that it takes to read the enum itself.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Table {
-    kind: Form,
-    separator: Option<String>,
-    assign: Option<String>,
-    end: Option<String>,
-    pattern: Option<String>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     Json,
     Xml,
@@ -67,36 +51,47 @@ enum Form {
     Bytes,
 }
 
-impl<'de> Deserialize<'de> for Decode {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Table::deserialize(deserializer)?.decode().map_err(D::Error::custom)
-    }
-}
+const FORMS: [(&str, Form); 8] = [
+    ("json", Form::Json),
+    ("xml", Form::Xml),
+    ("csv", Form::Csv),
+    ("key-value", Form::KeyValue),
+    ("regex", Form::Regex),
+    ("fields", Form::Fields),
+    ("text", Form::Text),
+    ("bytes", Form::Bytes),
+];
 
-impl Table {
-    fn decode(self) -> Result<Decode, String> {
-        let Table { kind, separator, assign, end, pattern } = self;
+impl Decode {
+    /// Reads the table `decode`.
+    pub(in crate::device) fn read(table: &Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        keys.needs("kind");
+        let kind = keys.one_of("kind", &FORMS);
+        let (separator, assign) = (keys.string("separator"), keys.string("assign"));
+        let (end, pattern) = (keys.string("end"), keys.string("pattern"));
+        let Some(kind) = kind else { return keys.end(Decode::Text {}) };
         let pairs = kind == Form::KeyValue;
-        for (key, is_set, is_right) in [
-            ("separator", separator.is_some(), pairs || kind == Form::Csv),
-            ("assign", assign.is_some(), pairs),
-            ("end", end.is_some(), pairs),
-            ("pattern", pattern.is_some(), kind == Form::Regex),
+        for (key, is_right) in [
+            ("separator", pairs || kind == Form::Csv),
+            ("assign", pairs),
+            ("end", pairs),
+            ("pattern", kind == Form::Regex),
         ] {
-            if is_set && !is_right {
-                return Err(format!("`{key}` is no key of this kind"));
+            if keys.has(key) && !is_right {
+                keys.wrong("", format!("`{key}` is no key of this kind"));
             }
         }
-        Ok(match kind {
+        let read = match kind {
             Form::Json => Decode::Json {},
             Form::Xml => Decode::Xml {},
             Form::Csv => {
                 let separator = separator.unwrap_or_else(|| ",".to_owned());
                 let mut letters = separator.chars();
-                match (letters.next(), letters.next()) {
-                    (Some(separator), None) => Decode::Csv { separator },
-                    _ => return Err(format!("`separator`: expected a character, found \"{separator}\"")),
+                if letters.clone().count() != 1 {
+                    keys.wrong("", format!("`separator`: expected a character, found \"{separator}\""));
                 }
+                Decode::Csv { separator: letters.next().unwrap_or(',') }
             }
             Form::KeyValue => Decode::KeyValue {
                 separator,
@@ -104,12 +99,16 @@ impl Table {
                 end: end.unwrap_or_default(),
             },
             Form::Regex => {
-                Decode::Regex { pattern: pattern.ok_or("expected a `pattern` such as '^T=(?<temp>[-0-9.]+)'")? }
+                if !keys.has("pattern") {
+                    keys.wrong("", "expected a `pattern` such as '^T=(?<temp>[-0-9.]+)'");
+                }
+                Decode::Regex { pattern: pattern.unwrap_or_default() }
             }
             Form::Fields => Decode::Fields {},
             Form::Text => Decode::Text {},
             Form::Bytes => Decode::Bytes {},
-        })
+        };
+        keys.end(read)
     }
 }
 
@@ -125,35 +124,26 @@ pub(in crate::device) enum From {
 }
 
 impl From {
+    /// Reads `from`.
+    pub(in crate::device) fn read(keys: &mut Keys<'_>) -> Option<Self> {
+        if keys.has_table("from") {
+            return keys.inner("from", Field::of).map(From::Field);
+        }
+        let read = |value: &Value| match value {
+            Value::String(name) => Some(From::Name(name.clone())),
+            // What is no column is told by the decoder, which knows whether there are columns.
+            Value::Integer(column) => Some(From::Column(usize::try_from(*column).unwrap_or_default())),
+            _ => None,
+        };
+        keys.any("from", read, "text, a column number from 1, or a field such as { at = 4, as = \"u16\" }")
+    }
+
     /// The field that it is, if it is one.
     pub(super) fn field(&self) -> Option<&Field> {
         match self {
             From::Field(field) => Some(field),
             _ => None,
         }
-    }
-}
-
-impl<'de> Deserialize<'de> for From {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Place;
-        impl<'de> Visitor<'de> for Place {
-            type Value = From;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("text, a column number from 1, or a field such as { at = 4, as = \"u16\" }")
-            }
-            fn visit_str<E: Error>(self, name: &str) -> Result<From, E> {
-                Ok(From::Name(name.to_owned()))
-            }
-            fn visit_i64<E: Error>(self, column: i64) -> Result<From, E> {
-                // What is no column is told by the decoder, which knows whether there are columns.
-                Ok(From::Column(usize::try_from(column).unwrap_or_default()))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<From, A::Error> {
-                Field::deserialize(MapAccessDeserializer::new(map)).map(From::Field)
-            }
-        }
-        deserializer.deserialize_any(Place)
     }
 }
 

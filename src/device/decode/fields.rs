@@ -1,34 +1,27 @@
 //! Fields of a binary frame: values at fixed places.
 
-use serde::Deserialize;
-
-use super::keys::place;
+use super::mark::place;
 use super::{Number, Order, Slot, number};
-use crate::model::Value;
+use crate::model::{Fault, Keys, Value};
 
 /// A place in a frame of bytes, and what stands there.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::device) struct Field {
     /// The first byte, from 0; below 0 from the end.
     at: i64,
     /// What it is: a form of numbers, `digits`, `hex`, `text` or `bytes`.
-    #[serde(rename = "as")]
     form: Form,
     /// How many bytes, where the form does not say it. Default: all to the end.
     size: Option<usize>,
     /// The order of a number's bytes.
-    #[serde(default)]
     order: Order,
     /// Of an unsigned number only these bits, from 0, the least significant one: `"3"` or `"4..7"`.
     bits: Option<Bits>,
     /// What is taken off each byte first; a DL/T 645 meter adds 0x33.
-    #[serde(default)]
     minus: u8,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     Number(Number),
     /// A number in decimal digits.
@@ -41,22 +34,20 @@ enum Form {
     Bytes,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Bits {
     first: u32,
     last: u32,
 }
 
-impl TryFrom<String> for Form {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
-        Ok(match text.as_str() {
+impl Form {
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(match text {
             "digits" => Form::Digits,
             "hex" => Form::Hex,
             "text" => Form::Text,
             "bytes" => Form::Bytes,
-            _ => Form::Number(Number::parse(&text).ok_or_else(|| {
+            _ => Form::Number(Number::parse(text).ok_or_else(|| {
                 format!(
                     "`{text}` is no form of fields: expected one such as \"u8\", \"s16\", \"f32\" or \"bcd32\", or \"digits\", \"hex\", \"text\" or \"bytes\""
                 )
@@ -65,10 +56,9 @@ impl TryFrom<String> for Form {
     }
 }
 
-impl TryFrom<String> for Bits {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
-        let (first, last) = text.split_once("..").unwrap_or((&text, &text));
+impl Bits {
+    fn parse(text: &str) -> Result<Self, String> {
+        let (first, last) = text.split_once("..").unwrap_or((text, text));
         match (first.trim().parse(), last.trim().parse()) {
             (Ok(first), Ok(last)) if first <= last && last < u64::BITS => Ok(Bits { first, last }),
             _ => Err(format!("`{text}` is no bits: expected \"3\", or \"4..7\" for several")),
@@ -77,6 +67,21 @@ impl TryFrom<String> for Bits {
 }
 
 impl Field {
+    /// Reads `{ at = …, as = … }`.
+    pub(super) fn of(table: &toml::Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        ["at", "as"].into_iter().for_each(|key| keys.needs(key));
+        let read = Field {
+            at: keys.place("at").unwrap_or_default(),
+            form: keys.parsed("as", Form::parse).unwrap_or(Form::Bytes),
+            size: keys.count("size", 0, i32::MAX.into()),
+            order: Order::read(&mut keys, "order").unwrap_or_default(),
+            bits: keys.parsed("bits", Bits::parse),
+            minus: keys.small("minus", 0, 255).and_then(|minus| u8::try_from(minus).ok()).unwrap_or_default(),
+        };
+        keys.end(read)
+    }
+
     /// What of this is wrong in itself.
     pub(super) fn fault(&self) -> Option<&'static str> {
         let sized = matches!(self.form, Form::Number(_));
@@ -168,7 +173,7 @@ mod tests {
     use super::*;
 
     fn field(text: &str) -> Field {
-        toml::from_str(text).unwrap()
+        Field::of(&text.parse().unwrap()).unwrap()
     }
 
     #[test]
@@ -222,7 +227,7 @@ mod tests {
             "at = 0\nas = \"u8\"\nbits = \"64\"",
             "as = \"u8\"",
         ] {
-            assert!(toml::from_str::<Field>(text).is_err(), "{text}");
+            assert!(Field::of(&text.parse().unwrap()).is_err(), "{text}");
         }
     }
 }

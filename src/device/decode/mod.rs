@@ -5,7 +5,7 @@ mod config;
 mod crc;
 mod fields;
 mod json;
-mod keys;
+mod mark;
 mod noise;
 mod number;
 #[cfg(test)]
@@ -20,7 +20,7 @@ pub(super) use self::check::Check;
 pub(super) use self::config::{Decode, From};
 use self::fields::Field;
 use self::json::Pointers;
-pub(super) use self::keys::{Keys, Mark};
+pub(super) use self::mark::Mark;
 pub(super) use self::noise::Noise;
 pub(super) use self::number::{Number, Order};
 use self::xml::Paths;

@@ -3,10 +3,7 @@
 //! A number that no 64-bit signed integer holds is text of its digits, as in the other decoders: a point of type `float`
 //! reads it, and nothing is lost on the way back.
 
-use serde::Deserialize;
-
-use super::keys::Keys;
-use crate::model::{Value, ValueType};
+use crate::model::{Keys, Value, ValueType};
 
 /// How many bytes a number has at most.
 const LARGEST: usize = 8;
@@ -31,15 +28,12 @@ enum Form {
 }
 
 /// The order of a number's bytes. With A the most significant of four: `big` is ABCD, `little` DCBA.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::device) enum Order {
     /// The most significant byte first.
     #[default]
-    #[serde(alias = "abcd")]
     Big,
     /// The least significant byte first.
-    #[serde(alias = "dcba")]
     Little,
     /// Words of two bytes, the most significant one first, each with its bytes swapped.
     Badc,
@@ -193,8 +187,15 @@ impl Number {
 impl Order {
     /// Reads the key of an order.
     pub(in crate::device) fn read(keys: &mut Keys<'_>, key: &'static str) -> Option<Self> {
-        let place = keys.choice(key, &["big", "little", "badc", "cdab", "abcd", "dcba"])?;
-        [Order::Big, Order::Little, Order::Badc, Order::Cdab, Order::Big, Order::Little].get(place).copied()
+        let names = [
+            ("big", Order::Big),
+            ("little", Order::Little),
+            ("badc", Order::Badc),
+            ("cdab", Order::Cdab),
+            ("abcd", Order::Big),
+            ("dcba", Order::Little),
+        ];
+        keys.one_of(key, &names)
     }
 
     /// From this order to `big`, and as well back. Bytes that make no whole words have no order of words.

@@ -6,7 +6,7 @@ const FLOAT: Option<ValueType> = Some(ValueType::Float);
 const TEXT: Option<ValueType> = Some(ValueType::Text);
 
 fn decode(config: &str) -> Decode {
-    toml::from_str(config).unwrap()
+    Decode::read(&config.parse().unwrap()).unwrap()
 }
 
 fn at(name: &str) -> Option<From> {

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use super::formula::Formula;
-use crate::device::decode::Keys;
-use crate::model::{Declaration, DeviceName, Fault, PointKey, PointName};
+use crate::model::{Declaration, DeviceName, Fault, Keys, PointKey, PointName};
 
 /// The keys of a point's table that are this kind's own.
 pub(super) const POINT_KEYS: &[&str] =

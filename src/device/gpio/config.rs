@@ -1,24 +1,20 @@
 //! The keys of a GPIO device and of its points.
 
-use serde::Deserialize;
+use toml::{Table, Value};
 
-use crate::model::{Declaration, Fault, Span, ValueType};
+use crate::model::{Declaration, Fault, Keys, Span, ValueType};
 
 /// The keys of the device's table that are this kind's own.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 pub(super) struct Config {
     /// How the kernel is asked: `auto`, `cdev` or `sysfs`.
-    #[serde(default)]
     pub backend: Choice,
 }
 
 /// How the kernel is asked.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Choice {
     /// The character device where one opens, else sysfs.
-    #[default]
     Auto,
     /// The character device, `/dev/gpiochipN` (Linux 4.8 and later).
     Cdev,
@@ -27,18 +23,15 @@ pub(super) enum Choice {
 }
 
 /// The keys of a point's table that are this kind's own.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone)]
 pub(super) struct PointConfig {
     /// Which line.
     pub line: Place,
     /// `in` or `out`.
-    #[serde(default)]
     pub direction: Direction,
     /// The line's own resistor; character device only.
     pub bias: Option<Bias>,
     /// A low level is on.
-    #[serde(default)]
     pub active_low: bool,
     /// Inputs: a level counts once it held for this long.
     pub debounce: Option<Span>,
@@ -47,11 +40,7 @@ pub(super) struct PointConfig {
 }
 
 /// Which line.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(
-    untagged,
-    expecting = "expected a line's name, { chip = \"label or /dev/gpiochipN\", offset = 17 } or { number = 529 }"
-)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::device) enum Place {
     /// By its name, which must be the only one.
     Name(String),
@@ -62,8 +51,7 @@ pub(in crate::device) enum Place {
 }
 
 /// A line on a chip.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::device) struct ChipLine {
     /// The chip's label, in which `*` and `?` stand for what the kernel numbers, or its path.
     pub chip: String,
@@ -72,25 +60,21 @@ pub(in crate::device) struct ChipLine {
 }
 
 /// A line by its global number.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::device) struct Number {
     /// As in `/sys/class/gpio/export`.
     pub number: u32,
 }
 
 /// Input or output.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
-    #[default]
     In,
     Out,
 }
 
 /// The line's own resistor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::device) enum Bias {
     /// As it was found.
     AsIs,
@@ -103,8 +87,7 @@ pub(in crate::device) enum Bias {
 }
 
 /// How an output is driven.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Drive {
     /// To both levels.
     PushPull,
@@ -124,7 +107,76 @@ impl std::fmt::Display for Place {
     }
 }
 
+/// The keys of the device's table.
+pub(super) const DEVICE_KEYS: &[&str] = &["backend"];
+
+/// The keys of a point's table.
+pub(super) const POINT_KEYS: &[&str] = &["active_low", "bias", "debounce", "direction", "drive", "line"];
+
+const CHOICES: [(&str, Choice); 3] = [("auto", Choice::Auto), ("cdev", Choice::Cdev), ("sysfs", Choice::Sysfs)];
+
+const BIASES: [(&str, Bias); 4] =
+    [("as-is", Bias::AsIs), ("disabled", Bias::Disabled), ("pull-up", Bias::PullUp), ("pull-down", Bias::PullDown)];
+
+const DRIVES: [(&str, Drive); 3] =
+    [("push-pull", Drive::PushPull), ("open-drain", Drive::OpenDrain), ("open-source", Drive::OpenSource)];
+
+impl Config {
+    /// Reads the device's table.
+    pub(super) fn read(table: &Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        let backend = keys.one_of("backend", &CHOICES).unwrap_or(Choice::Auto);
+        keys.end(Config { backend })
+    }
+}
+
+impl Place {
+    /// Reads `line`.
+    pub(in crate::device) fn read(keys: &mut Keys<'_>) -> Option<Self> {
+        let expected = "a line's name, { chip = \"label or /dev/gpiochipN\", offset = 17 } or { number = 529 }";
+        keys.any("line", Place::of, expected)
+    }
+
+    fn of(value: &Value) -> Option<Self> {
+        let table = match value {
+            Value::String(name) => return Some(Place::Name(name.clone())),
+            other => other.as_table()?,
+        };
+        let whole = |key| u32::try_from(table.get(key)?.as_integer()?).ok();
+        match (table.len(), table.get("chip")) {
+            (1, None) => Some(Place::Number(Number { number: whole("number")? })),
+            (2, Some(chip)) => {
+                Some(Place::Offset(ChipLine { chip: chip.as_str()?.to_owned(), offset: whole("offset")? }))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Bias {
+    /// Reads `bias`.
+    pub(in crate::device) fn read(keys: &mut Keys<'_>) -> Option<Self> {
+        keys.one_of("bias", &BIASES)
+    }
+}
+
 impl PointConfig {
+    /// Reads the keys of a point.
+    pub(super) fn read(table: &Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        keys.needs("line");
+        let directions = [("in", Direction::In), ("out", Direction::Out)];
+        let read = PointConfig {
+            line: Place::read(&mut keys).unwrap_or(Place::Name(String::new())),
+            direction: keys.one_of("direction", &directions).unwrap_or(Direction::In),
+            bias: Bias::read(&mut keys),
+            active_low: keys.flag("active_low").unwrap_or_default(),
+            debounce: keys.time("debounce"),
+            drive: keys.one_of("drive", &DRIVES),
+        };
+        keys.end(read)
+    }
+
     /// Whether it is an output.
     pub(super) fn is_output(&self) -> bool {
         self.direction == Direction::Out

@@ -28,19 +28,19 @@ use tokio::time::{Instant, sleep_until};
 
 use self::chips::Chip;
 pub(super) use self::config::{Bias, Place};
-use self::config::{Choice, Config, PointConfig};
+use self::config::{Choice, Config, DEVICE_KEYS, POINT_KEYS, PointConfig};
 pub(super) use self::kept::make_safe;
 use self::tap::{Tap, Taps};
 use super::{Ask, Built, DeviceError, DeviceIo, Driver, Held, Kind, Run, Shape, Spec, Write, WriteError};
-use crate::model::{self, Fault, PointName, Value, ValueType};
+use crate::model::{Fault, PointName, Value, ValueType};
 
 /// Lines of GPIO chips.
 pub(super) const KIND: Kind = Kind {
     name: "gpio",
     summary: "lines of a GPIO chip: inputs by edges, outputs with a safe state; character device or sysfs",
     sample: include_str!("sample.toml"),
-    device_keys: || model::keys::<Config>(),
-    point_keys: || model::keys::<PointConfig>(),
+    device_keys: || DEVICE_KEYS,
+    point_keys: || POINT_KEYS,
     build,
     discover: discover::discover,
 };
@@ -83,14 +83,14 @@ enum Backend {
 }
 
 fn build(spec: Spec) -> Result<Built, Vec<Fault>> {
-    let config: Config = super::read(&spec.table).map_err(|fault| vec![fault])?;
+    let config = Config::read(&spec.table)?;
     let (mut faults, mut wants, mut shapes) = (Vec::new(), Vec::<Want>::new(), Vec::new());
     for point in spec.points {
         let under = |fault: Fault| fault.under(&["point", point.name.as_str()]);
-        let keys = match super::read::<PointConfig>(&point.table) {
+        let keys = match PointConfig::read(&point.table) {
             Ok(keys) => keys,
-            Err(fault) => {
-                faults.push(under(fault));
+            Err(found) => {
+                faults.extend(found.into_iter().map(under));
                 continue;
             }
         };

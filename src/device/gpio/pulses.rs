@@ -10,7 +10,6 @@ use std::time::Duration;
 use gpiocdev::line::EdgeDetection;
 use gpiocdev::{AbiVersion, Request};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use serde::Deserialize;
 
 use super::cdev;
 use super::config::{Bias, Place};
@@ -23,10 +22,8 @@ const KERNEL_EVENTS: u32 = 1024;
 const EVENTS: usize = 64;
 
 /// Which edge of a pulse counts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::device) enum Edge {
-    #[default]
     Rising,
     Falling,
 }

@@ -108,7 +108,7 @@ impl Line for Played {
 
 fn taps(config: &str, output: Option<bool>, edges: bool, debounced: bool) -> (Taps, Played) {
     let line = Played { skill: Skill { edges, debounced }, state: Arc::default() };
-    let config = toml::from_str(&format!("line = \"A\"\n{config}")).unwrap();
+    let config = super::config::PointConfig::read(&format!("line = \"A\"\n{config}").parse().unwrap()).unwrap();
     let want = Want { point: PointName::new("x").unwrap(), config, output };
     let mut taps = Taps::default();
     taps.push(Tap::new(&want, Box::new(line.clone())));
@@ -261,8 +261,8 @@ async fn a_line_that_is_gone_does_not_take_the_others_edges_with_it() {
     let (mut taps, line) = taps("", None, true, true);
     let gone = Played { skill: Skill { edges: true, debounced: true }, state: Arc::default() };
     gone.with(|state| state.gone = true);
-    let want =
-        Want { point: PointName::new("y").unwrap(), config: toml::from_str("line = \"B\"").unwrap(), output: None };
+    let config = super::config::PointConfig::read(&"line = \"B\"".parse().unwrap()).unwrap();
+    let want = Want { point: PointName::new("y").unwrap(), config, output: None };
     taps.push(Tap::new(&want, Box::new(gone)));
     line.with(|state| state.untold = true);
     line.edge(true, Some(0));

@@ -5,9 +5,8 @@ use std::time::Duration;
 use super::encoding::{Bits, Encoding, Layout, Order};
 use super::pdu::{MOST_REGISTERS, Table};
 use super::plan::{Limits, Spot};
-use crate::device::decode::Keys;
 use crate::device::port::{self, FlowControl, Parity, Rs485, Settings};
-use crate::model::{Declaration, Fault, Span, ValueType};
+use crate::model::{Declaration, Fault, Keys, Span, ValueType};
 
 /// Above this rate the standard's silence between frames is fixed (MODBUS over Serial Line V1.02, 2.5.1.1).
 const FAST: u32 = 19_200;
@@ -97,12 +96,6 @@ pub(super) struct PointConfig {
     pub retry_write: bool,
 }
 
-/// One of these, by its name.
-fn one_of<T: Copy>(keys: &mut Keys<'_>, key: &'static str, names: &[(&str, T)]) -> Option<T> {
-    let words: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
-    keys.choice(key, &words).and_then(|place| names.get(place)).map(|(_, one)| *one)
-}
-
 fn every_fault(every: Span) -> Option<Fault> {
     let text = || format!("`{every}`: expected a duration from \"10ms\" to \"24h\"");
     (!(FASTEST..=SLOWEST).contains(&every.0)).then(|| Fault::at("every", text()))
@@ -119,7 +112,7 @@ impl Config {
     /// Reads the device's table, whose other keys others read.
     pub(super) fn read(table: &toml::Table) -> Result<Self, Vec<Fault>> {
         let mut keys = Keys::of(table);
-        let bus = keys.table("bus").map(Bus::read).and_then(|bus| keys.below(&["bus"], bus));
+        let bus = keys.inner("bus", Bus::read);
         ["bus", "unit"].into_iter().for_each(|key| keys.needs(key));
         let unit = keys.small("unit", 0, 255).and_then(|unit| u8::try_from(unit).ok());
         let every = keys.time("every").unwrap_or(Span::secs(10));
@@ -175,16 +168,14 @@ impl Bus {
         let mut keys = Keys::of(table);
         let plain = Bus::of("");
         let read = Bus {
-            port: keys.text("port").map(str::to_owned),
+            port: keys.string("port"),
             baud_rate: port::baud_rate(&mut keys).unwrap_or(plain.baud_rate),
             data_bits: port::bits(&mut keys, "data_bits").unwrap_or(plain.data_bits),
             parity: Parity::read(&mut keys).unwrap_or(plain.parity),
             stop_bits: port::bits(&mut keys, "stop_bits").unwrap_or(plain.stop_bits),
-            rs485: keys.table("rs485").map(Rs485::read).and_then(|read| keys.below(&["rs485"], read)),
-            address: keys.text("address").map(str::to_owned),
-            framing: keys
-                .choice("framing", &["tcp", "rtu"])
-                .map(|place| if place == 0 { Framing::Tcp } else { Framing::Rtu }),
+            rs485: keys.inner("rs485", Rs485::read),
+            address: keys.string("address"),
+            framing: keys.one_of("framing", &[("tcp", Framing::Tcp), ("rtu", Framing::Rtu)]),
             timeout: keys.time("timeout").unwrap_or(plain.timeout),
             silence: keys.time("silence"),
             turnaround: keys.time("turnaround").unwrap_or(plain.turnaround),
@@ -262,10 +253,10 @@ impl PointConfig {
         let mut keys = Keys::of(table);
         ["table", "address"].into_iter().for_each(|key| keys.needs(key));
         let read = PointConfig {
-            table: one_of(&mut keys, "table", &Table::NAMES).unwrap_or(Table::Coil),
+            table: keys.one_of("table", &Table::NAMES).unwrap_or(Table::Coil),
             address: keys.small("address", 0, u16::MAX).unwrap_or_default(),
-            encoding: one_of(&mut keys, "encoding", &Encoding::NAMES),
-            order: one_of(&mut keys, "order", &Order::NAMES).unwrap_or_default(),
+            encoding: keys.one_of("encoding", &Encoding::NAMES),
+            order: keys.one_of("order", &Order::NAMES).unwrap_or_default(),
             bits: keys.parsed("bits", Bits::parse),
             length: keys.small("length", 0, u16::MAX),
             every: keys.time("every"),

@@ -1,16 +1,15 @@
 //! The keys of a device that speaks MQTT, and of its points.
 
-use serde::Deserialize;
+use toml::Table;
 
 use super::topic::{TopicFilter, check_topic};
 use crate::device::decode::{Decode, From};
 use crate::device::template::Template;
 use crate::device::{self, Spec};
 use crate::link;
-use crate::model::{Fault, Span};
+use crate::model::{Fault, Keys, Span};
 
-/// All keys of the device's table that are this kind's own, those of the link first; a test compares the others with
-/// [`Config`].
+/// All keys of the device's table that are this kind's own, those of the link first.
 pub(super) const KEYS: [&str; 14] = [
     "url",
     "version",
@@ -35,11 +34,9 @@ const LINK: &[&str] = KEYS.split_at(10).0;
 const BROKER: &str = "mqtt://localhost:1883";
 
 /// The keys of the device's table beside those of the link.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 pub(super) struct Config {
     /// How a message is read, for points with `from`.
-    #[serde(default = "json")]
     pub(super) decode: Decode,
     /// Where the device, or the broker for it, says whether it is there.
     pub(super) status: Option<Status>,
@@ -50,24 +47,20 @@ pub(super) struct Config {
 }
 
 /// The device's own presence: its Last Will, and what it says when it is there.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 pub(super) struct Status {
     pub(super) topic: String,
     /// The payload that means: it is there.
-    #[serde(default = "online")]
     pub(super) online: String,
     /// The payload that means: it is not.
-    #[serde(default = "offline")]
     pub(super) offline: String,
 }
 
 /// The keys of a point's table that are this kind's own.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 pub(super) struct PointConfig {
     /// Where the value comes: a topic, or a filter; or several.
-    pub(super) topic: Option<Topics>,
+    pub(super) topic: Option<Vec<String>>,
     /// Where in the message it stands; without it, the whole message is the value.
     pub(super) from: Option<From>,
     /// Whether a message that the broker had stored counts (no): nobody knows how old it is.
@@ -78,43 +71,20 @@ pub(super) struct PointConfig {
     pub(super) confirm: Option<bool>,
 }
 
-/// One topic, or several.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged, expecting = "expected a topic such as \"tele/plug/SENSOR\", or a list of them")]
-pub(super) enum Topics {
-    One(String),
-    Several(Vec<String>),
-}
-
 /// A message to the device.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 pub(super) struct Set {
     pub(super) topic: String,
     /// `{value}` stands for the raw value.
-    #[serde(default = "value")]
     pub(super) payload: String,
 }
 
-fn json() -> Decode {
-    Decode::Json {}
-}
-
-fn online() -> String {
-    "Online".to_owned()
-}
-
-fn offline() -> String {
-    "Offline".to_owned()
-}
-
-fn value() -> String {
-    "{value}".to_owned()
-}
+/// The keys of a point's table.
+pub(super) const POINT_KEYS: &[&str] = &["confirm", "from", "set", "stored", "topic"];
 
 /// Reads the device's table, in its two parts.
 pub(super) fn read(spec: &Spec) -> Result<(link::Config, Config), Vec<Fault>> {
-    let (mut link, own): (toml::Table, toml::Table) =
+    let (mut link, own): (Table, Table) =
         spec.table.clone().into_iter().partition(|(key, _)| LINK.contains(&key.as_str()));
     link.entry("url").or_insert_with(|| BROKER.into());
     link.entry("client_id").or_insert_with(|| format!("{{id}}-{}", spec.device).into());
@@ -122,16 +92,50 @@ pub(super) fn read(spec: &Spec) -> Result<(link::Config, Config), Vec<Fault>> {
         link.expand(spec.gateway.as_str());
         link
     });
-    let own = device::read::<Config>(&own);
+    let own = Config::read(&own);
     let mut faults: Vec<Fault> = link.as_ref().map_or_else(|fault| vec![fault.clone()], link::Config::check);
-    faults.extend(own.as_ref().map_or_else(|fault| vec![fault.clone()], Config::check));
+    faults.extend(own.as_ref().map_or_else(Vec::clone, Config::check));
     match (link, own) {
         (Ok(link), Ok(own)) if faults.is_empty() => Ok((link, own)),
         _ => Err(faults),
     }
 }
 
+impl Status {
+    fn read(table: &Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        keys.needs("topic");
+        let read = Status {
+            topic: keys.string("topic").unwrap_or_default(),
+            online: keys.text("online").unwrap_or("Online").to_owned(),
+            offline: keys.text("offline").unwrap_or("Offline").to_owned(),
+        };
+        keys.end(read)
+    }
+}
+
+impl Set {
+    fn read(table: &Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        keys.needs("topic");
+        let topic = keys.string("topic").unwrap_or_default();
+        let payload = keys.text("payload").unwrap_or("{value}").to_owned();
+        keys.end(Set { topic, payload })
+    }
+}
+
 impl Config {
+    fn read(table: &Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        let read = Config {
+            decode: keys.inner("decode", Decode::read).unwrap_or(Decode::Json {}),
+            status: keys.inner("status", Status::read),
+            interval: keys.time("interval"),
+            awake: keys.time("awake"),
+        };
+        keys.end(read)
+    }
+
     /// What the types can't say.
     fn check(&self) -> Vec<Fault> {
         let mut faults = self.decode.check();
@@ -163,22 +167,28 @@ impl Config {
 }
 
 impl PointConfig {
+    /// Reads the keys of a point.
+    pub(super) fn read(table: &Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        let read = PointConfig {
+            topic: keys.texts("topic").map(|topics| topics.into_iter().map(str::to_owned).collect()),
+            from: From::read(&mut keys),
+            stored: keys.flag("stored"),
+            set: keys.inner("set", Set::read),
+            confirm: keys.flag("confirm"),
+        };
+        keys.end(read)
+    }
+
     /// The filters, and the template of what is published; and what is wrong.
     pub(super) fn parse(&self) -> (Vec<TopicFilter>, Option<Template>, Vec<Fault>) {
         let mut faults = Vec::new();
-        let topics = match self.topic.clone() {
-            None => Vec::new(),
-            Some(Topics::One(topic)) => vec![topic],
-            Some(Topics::Several(topics)) => {
-                if topics.is_empty() {
-                    faults.push(Fault::at("topic", "expected at least one topic"));
-                }
-                topics
-            }
-        };
+        if self.topic.as_ref().is_some_and(Vec::is_empty) {
+            faults.push(Fault::at("topic", "expected at least one topic"));
+        }
         let mut filters = Vec::new();
-        for topic in topics {
-            match TopicFilter::parse(&topic) {
+        for topic in self.topic.iter().flatten() {
+            match TopicFilter::parse(topic) {
                 Ok(filter) if filters.contains(&filter) => {
                     faults.push(Fault::at("topic", format!("`{topic}` is there twice")));
                 }
@@ -223,9 +233,7 @@ mod tests {
     use crate::model;
 
     #[test]
-    fn the_keys_are_those_of_the_link_and_the_own() {
-        let own = model::keys::<Config>();
-        assert_eq!(KEYS.to_vec(), [LINK, own].concat());
+    fn the_keys_of_the_link_are_known() {
         let of_link = model::keys::<link::Config>();
         // The gateway's own topics, and how it hurries: neither is a device's.
         let left_out: Vec<_> = of_link.iter().filter(|key| !LINK.contains(key)).collect();

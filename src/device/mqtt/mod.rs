@@ -23,14 +23,14 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use self::config::{Config, KEYS, PointConfig};
+use self::config::{Config, KEYS, POINT_KEYS, PointConfig};
 use self::ear::{Ear, ReadPoint};
 use self::talk::{Past, Talk};
 use super::io::sleep_until;
 use super::template::Template;
 use super::{Ask, Built, DeviceError, DeviceIo, Driver, Kind, Run, Shape, Spec};
 use crate::link;
-use crate::model::{self, Fault, PointName, time};
+use crate::model::{Fault, PointName, time};
 
 /// Devices on a broker.
 pub(super) const KIND: Kind = Kind {
@@ -38,7 +38,7 @@ pub(super) const KIND: Kind = Kind {
     summary: "a device on an MQTT broker on the board or near it: Tasmota, ESPHome, Shelly, or any other's topics",
     sample: include_str!("sample.toml"),
     device_keys: || &KEYS,
-    point_keys: || model::keys::<PointConfig>(),
+    point_keys: || POINT_KEYS,
     build,
     discover: |_| {},
 };
@@ -73,10 +73,10 @@ fn build(spec: Spec) -> Result<Built, Vec<Fault>> {
     for point in spec.points {
         let (name, value_type) = (point.name, point.declaration.value_type);
         let under = |fault: Fault| fault.under(&["point", name.as_str()]);
-        let keys: PointConfig = match super::read(&point.table) {
+        let keys = match PointConfig::read(&point.table) {
             Ok(keys) => keys,
-            Err(fault) => {
-                faults.push(under(fault));
+            Err(found) => {
+                faults.extend(found.into_iter().map(under));
                 continue;
             }
         };

@@ -1,7 +1,6 @@
 //! How a port's line is set up.
 
-use crate::device::decode::Keys;
-use crate::model::{Fault, Span};
+use crate::model::{Fault, Keys, Span};
 
 /// A port, and how its line is set up. The keys stand in the table of whoever has the port.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,7 +64,7 @@ const LONGEST_DELAY: Span = Span(std::time::Duration::from_millis(100));
 
 /// Bits per second; what a port can't do is told by `Settings::check`.
 pub(in crate::device) fn baud_rate(keys: &mut Keys<'_>) -> Option<u32> {
-    keys.whole("baud_rate", 0, u32::MAX.into()).and_then(|rate| u32::try_from(rate).ok())
+    keys.unsigned("baud_rate")
 }
 
 /// So many bits.
@@ -76,16 +75,16 @@ pub(in crate::device) fn bits(keys: &mut Keys<'_>, key: &'static str) -> Option<
 impl Parity {
     /// Reads `parity`.
     pub(in crate::device) fn read(keys: &mut Keys<'_>) -> Option<Self> {
-        let place = keys.choice("parity", &["none", "odd", "even"])?;
-        [Parity::None, Parity::Odd, Parity::Even].get(place).copied()
+        keys.one_of("parity", &[("none", Parity::None), ("odd", Parity::Odd), ("even", Parity::Even)])
     }
 }
 
 impl FlowControl {
     /// Reads `flow_control`.
     pub(in crate::device) fn read(keys: &mut Keys<'_>) -> Option<Self> {
-        let place = keys.choice("flow_control", &["none", "software", "hardware"])?;
-        [FlowControl::None, FlowControl::Software, FlowControl::Hardware].get(place).copied()
+        let names =
+            [("none", FlowControl::None), ("software", FlowControl::Software), ("hardware", FlowControl::Hardware)];
+        keys.one_of("flow_control", &names)
     }
 }
 
@@ -94,8 +93,8 @@ impl Rs485 {
     pub(in crate::device) fn read(table: &toml::Table) -> Result<Self, Vec<Fault>> {
         let mut keys = Keys::of(table);
         keys.needs("rts");
-        let rts = keys.choice("rts", &["on-send", "after-send"]);
-        let rts = if rts == Some(1) { Rts::AfterSend } else { Rts::OnSend };
+        let rts =
+            keys.one_of("rts", &[("on-send", Rts::OnSend), ("after-send", Rts::AfterSend)]).unwrap_or(Rts::OnSend);
         let delay_before = keys.time("delay_before").unwrap_or_default();
         let delay_after = keys.time("delay_after").unwrap_or_default();
         keys.end(Rs485 { rts, delay_before, delay_after })

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::device::decode::{Decode, From, Keys};
+use crate::device::decode::{Decode, From};
 use crate::device::port::{self, FlowControl, Parity, Rs485, Settings};
-use crate::model::{Fault, Span};
+use crate::model::{Fault, Keys, Span};
 
 /// The keys of the device's table that are this kind's own.
 #[derive(Debug)]
@@ -77,11 +77,7 @@ impl PointConfig {
     /// Reads the keys of a point.
     pub(super) fn read(table: &toml::Table) -> Result<Self, Vec<Fault>> {
         let mut keys = Keys::of(table);
-        let read = PointConfig {
-            from: keys.as_serde("from"),
-            poll: keys.text("poll").map(str::to_owned),
-            write: keys.text("write").map(str::to_owned),
-        };
+        let read = PointConfig { from: From::read(&mut keys), poll: keys.string("poll"), write: keys.string("write") };
         let faults = keys.faults();
         if faults.is_empty() { Ok(read) } else { Err(faults) }
     }
@@ -93,22 +89,19 @@ impl Config {
         let mut keys = Keys::of(table);
         keys.needs("port");
         let read = Config {
-            port: keys.text("port").unwrap_or_default().to_owned(),
+            port: keys.string("port").unwrap_or_default(),
             baud_rate: port::baud_rate(&mut keys).unwrap_or(9600),
             data_bits: port::bits(&mut keys, "data_bits").unwrap_or(8),
             parity: Parity::read(&mut keys).unwrap_or_default(),
             stop_bits: port::bits(&mut keys, "stop_bits").unwrap_or(1),
             flow_control: FlowControl::read(&mut keys).unwrap_or_default(),
-            rs485: keys.table("rs485").map(Rs485::read).and_then(|read| keys.below(&["rs485"], read)),
-            decode: keys.as_serde("decode").unwrap_or(Decode::Text {}),
+            rs485: keys.inner("rs485", Rs485::read),
+            decode: keys.inner("decode", Decode::read).unwrap_or(Decode::Text {}),
             skip_first: keys.flag("skip_first").unwrap_or_default(),
             silence: keys.time("silence"),
             pause: keys.time("pause").unwrap_or_default(),
             echo: keys.flag("echo").unwrap_or_default(),
-            offline_after: keys
-                .whole("offline_after", 0, u32::MAX.into())
-                .and_then(|polls| u32::try_from(polls).ok())
-                .unwrap_or(3),
+            offline_after: keys.unsigned("offline_after").unwrap_or(3),
         };
         let faults = keys.faults();
         if faults.is_empty() { Ok(read) } else { Err(faults) }

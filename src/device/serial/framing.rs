@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use toml::Table;
 
-use crate::device::decode::{Keys, Number, Order};
-use crate::model::{Fault, Size};
+use crate::device::decode::{Number, Order};
+use crate::model::{Fault, Keys, Size};
 
 /// Where one message of the device ends.
 #[derive(Debug, Clone, Default, PartialEq)]

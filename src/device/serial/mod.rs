@@ -38,11 +38,11 @@ use self::request::{Poll, Question};
 use super::Finding;
 #[cfg(feature = "desk")]
 use super::decode::From;
-use super::decode::{Check, Decoder, Keys, Mark, Slot, Undecodable};
+use super::decode::{Check, Decoder, Mark, Slot, Undecodable};
 use super::port::{self, Port};
 use super::template::Template;
 use super::{Built, DeviceError, DeviceIo, Driver, Kind, Run, Shape, Spec};
-use crate::model::{Fault, PointName, Value};
+use crate::model::{Fault, Keys, PointName, Value};
 
 /// Sensors and actuators on a serial port.
 pub(super) const KIND: Kind = Kind {

@@ -5,9 +5,9 @@ use std::time::Duration;
 use toml::Table;
 
 use super::framing::Framing;
-use crate::device::decode::{Check, Keys, Mark};
+use crate::device::decode::{Check, Mark};
 use crate::device::template::Template;
-use crate::model::Fault;
+use crate::model::{Fault, Keys};
 
 /// A poll that can be done.
 #[derive(Debug)]

@@ -263,7 +263,7 @@ fn a_wrong_table_is_told_key_by_key() {
         ("decode = { kind = \"json\" }\n[device.tank.point.x]", "point.x.from: expected a JSON pointer"),
         (
             "decode = { kind = \"json\" }\n[device.tank.point.x]\nfrom = true",
-            "point.x.from: invalid type: boolean `true`, expected text, a column",
+            "point.x.from: expected text, a column number from 1, or a field such as { at = 4, as = \"u16\" }, found true",
         ),
     ] {
         let found = faults(&device(port, more));

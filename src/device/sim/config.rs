@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
-
-use crate::model::{Declaration, Fault, Span, Value, ValueType};
+use crate::model::{Declaration, Fault, Keys, Span, Value, ValueType};
 
 /// A load test needs no more, and less would take a whole processor.
 const FASTEST: Duration = Duration::from_micros(10);
@@ -12,14 +10,8 @@ const FASTEST: Duration = Duration::from_micros(10);
 /// Rarer than this is nothing to look at.
 const SLOWEST: Duration = Duration::from_secs(24 * 3600);
 
-/// The keys of the device's table: it has none of its own.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Config {}
-
 /// The keys of a point's table that are this kind's own.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 pub(super) struct PointConfig {
     /// What the point does.
     pub wave: Wave,
@@ -36,8 +28,7 @@ pub(super) struct PointConfig {
 }
 
 /// What a simulated point does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wave {
     /// Goes up and down.
     Sine,
@@ -53,7 +44,34 @@ pub(super) enum Wave {
     Panic,
 }
 
+/// The keys of a point's table.
+pub(super) const POINT_KEYS: &[&str] = &["after", "every", "high", "low", "period", "wave"];
+
+const WAVES: [(&str, Wave); 6] = [
+    ("sine", Wave::Sine),
+    ("ramp", Wave::Ramp),
+    ("random-walk", Wave::RandomWalk),
+    ("counter", Wave::Counter),
+    ("switch", Wave::Switch),
+    ("panic", Wave::Panic),
+];
+
 impl PointConfig {
+    /// Reads the keys of a point.
+    pub(super) fn read(table: &toml::Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        keys.needs("wave");
+        let read = PointConfig {
+            wave: keys.one_of("wave", &WAVES).unwrap_or(Wave::Sine),
+            period: keys.time("period"),
+            every: keys.time("every"),
+            low: keys.number("low"),
+            high: keys.number("high"),
+            after: keys.time("after"),
+        };
+        keys.end(read)
+    }
+
     /// The time between two values.
     pub(super) fn every(&self) -> Duration {
         self.every.map_or(Duration::from_secs(1), |span| span.0)

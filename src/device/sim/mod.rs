@@ -13,19 +13,19 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use self::config::{Config, PointConfig, Wave};
+use self::config::{POINT_KEYS, PointConfig, Wave};
 use self::wave::Signal;
 use super::io::at;
 use super::{Ask, Built, DeviceError, DeviceIo, Driver, Kind, Run, Shape, Spec, Write, WriteError};
-use crate::model::{self, Fault, PointName, Value, ValueType, time};
+use crate::model::{Fault, PointName, Value, ValueType, time};
 
 /// Simulated devices.
 pub(super) const KIND: Kind = Kind {
     name: "sim",
     summary: "a device without hardware: sine, ramp, random walk, counter, a switch that answers commands",
     sample: include_str!("sample.toml"),
-    device_keys: || model::keys::<Config>(),
-    point_keys: || model::keys::<PointConfig>(),
+    device_keys: || &[],
+    point_keys: || POINT_KEYS,
     build,
     discover: |_| {},
 };
@@ -50,13 +50,12 @@ struct SimPoint {
 }
 
 fn build(spec: Spec) -> Result<Built, Vec<Fault>> {
-    let mut faults: Vec<Fault> = super::read::<Config>(&spec.table).err().into_iter().collect();
-    let (mut points, mut shapes) = (Vec::new(), Vec::new());
+    let (mut faults, mut points, mut shapes) = (Vec::new(), Vec::new(), Vec::new());
     for point in spec.points {
         let name = point.name;
         let under = |fault: Fault| fault.under(&["point", name.as_str()]);
-        match super::read::<PointConfig>(&point.table) {
-            Err(fault) => faults.push(under(fault)),
+        match PointConfig::read(&point.table) {
+            Err(found) => faults.extend(found.into_iter().map(under)),
             Ok(config) => {
                 faults.extend(config.check(&point.declaration).into_iter().map(under));
                 let is_switch = config.wave == Wave::Switch;

@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     fn signal(config: &str) -> Signal {
-        Signal::new(&toml::from_str(config).unwrap(), 42)
+        Signal::new(&PointConfig::read(&config.parse().unwrap()).unwrap(), 42)
     }
 
     fn numbers(config: &str, count: usize) -> Vec<f64> {

@@ -28,7 +28,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use self::attribute::Attribute;
-use self::config::{Config, PointConfig};
+use self::config::{Config, DEVICE_KEYS, POINT_KEYS, PointConfig};
 use self::pwm::Channel;
 use super::{Ask, Built, DeviceError, DeviceIo, Driver, Kind, Run, Shape, Spec, Write, WriteError};
 use crate::model::{self, Fault, PointName, Value};
@@ -38,8 +38,8 @@ pub(super) const KIND: Kind = Kind {
     name: "sysfs",
     summary: "what the kernel drives: hwmon, IIO, 1-Wire, thermal, power supplies; LEDs, converters and PWM as outputs",
     sample: include_str!("sample.toml"),
-    device_keys: || model::keys::<Config>(),
-    point_keys: || model::keys::<PointConfig>(),
+    device_keys: || DEVICE_KEYS,
+    point_keys: || POINT_KEYS,
     build,
     discover: discover::discover,
 };
@@ -76,20 +76,15 @@ enum What {
 }
 
 fn build(spec: Spec) -> Result<Built, Vec<Fault>> {
-    let (config, mut faults) = match super::read::<Config>(&spec.table) {
-        Ok(config) => {
-            let faults = config.check();
-            (config, faults)
-        }
-        Err(fault) => return Err(vec![fault]),
-    };
+    let config = Config::read(&spec.table)?;
+    let mut faults = config.check();
     let (mut points, mut shapes) = (Vec::new(), Vec::new());
     for point in spec.points {
         let under = |fault: Fault| fault.under(&["point", point.name.as_str()]);
-        let keys = match super::read::<PointConfig>(&point.table) {
+        let keys = match PointConfig::read(&point.table) {
             Ok(keys) => keys,
-            Err(fault) => {
-                faults.push(under(fault));
+            Err(found) => {
+                faults.extend(found.into_iter().map(under));
                 continue;
             }
         };
