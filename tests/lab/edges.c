@@ -1,11 +1,15 @@
 /* What a shell can't do to GPIO lines, on the board.
  *   edges clock                      the wall clock less the monotonic one, in nanoseconds
  *   edges hold CHIP OFFSET CONSUMER  has the line until it is killed
- *   edges pulse PULL EDGES MICROS    pulls the simulated line up and down in turn, so far apart
+ *   edges pulse PULL EDGES MICROS    pulls the simulated line up and down in turn, so far apart. Below the kernel's threads
+ *                                    that take the edges (50), and above all that shares time: where the host is busy, the
+ *                                    scheduler lets what shares time go before those threads, and an edge that comes before
+ *                                    the one before it was taken is no edge to the kernel.
  */
 #include <err.h>
 #include <fcntl.h>
 #include <linux/gpio.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,8 +38,11 @@ static void pulse(const char *pull, int edges, int micros)
 {
 	int file = open(pull, O_WRONLY);
 	long long due = nanoseconds(CLOCK_MONOTONIC);
+	struct sched_param below = { .sched_priority = 1 };
 	if (file < 0)
 		err(1, "%s", pull);
+	if (sched_setscheduler(0, SCHED_FIFO, &below))
+		err(1, "SCHED_FIFO");
 	for (int edge = 0; edge < edges; edge++) {
 		const char *word = edge % 2 ? "pull-down" : "pull-up";
 		struct timespec until = { due / 1000000000LL, due % 1000000000LL };
