@@ -2,7 +2,8 @@
 //!
 //! Two slots of 4 KiB, each a CRC-32 in hex, a space and a line of JSON: `{"version":1,"serial":7,"totals":{"water":4711.0}}`.
 //! They are written by turns and synced, so a power cut in the middle of a write leaves the other one; the whole one with
-//! the greater serial counts.
+//! the greater serial counts. Beside totals of what the kernel counts stands how far it was, and at which boot:
+//! `"counts":{"water":815},"boot":"5f…"`.
 //!
 //! Calls of [`Totals`] block, those of [`Flash`] don't.
 
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{DeviceError, DeviceIo};
 use crate::disk::{Disk, Folder};
-use crate::model::{DeviceName, Fault, PointName};
+use crate::model::{DeviceName, Fault, PointName, time};
 
 /// A block of most file systems and flashes: what tears one slot leaves the other one.
 const SLOT: usize = 4096;
@@ -27,15 +28,16 @@ const VERSION: u32 = 1;
 /// Of a total in a slot, besides its point's name: quotes, a colon, a comma, and the longest number there is (-2.2250738585072014e-308).
 const ENTRY: usize = 4 + 24;
 
-/// What else stands in a slot: CRC, version, serial.
-const FRAME: usize = 64;
+/// What else stands in a slot: CRC, version, serial, boot.
+const FRAME: usize = 128;
 
-/// Says where a device has more totals than one file has room for.
-pub(super) fn fault<'a>(points: impl Iterator<Item = &'a PointName>) -> Option<Fault> {
+/// Says where a device has more totals than one file has room for; of each, whether its count is kept as well.
+pub(super) fn fault<'a>(points: impl Iterator<Item = (&'a PointName, bool)>) -> Option<Fault> {
     let (mut room, mut count, mut fitting) = (SLOT - FRAME, 0, 0);
-    for point in points {
+    for (point, has_count) in points {
         count += 1;
-        if let Some(left) = room.checked_sub(point.as_str().len() + ENTRY).filter(|_| fitting + 1 == count) {
+        let needed = (point.as_str().len() + ENTRY) * (1 + usize::from(has_count));
+        if let Some(left) = room.checked_sub(needed).filter(|_| fitting + 1 == count) {
             (room, fitting) = (left, count);
         }
     }
@@ -80,6 +82,14 @@ impl Flash {
         self.totals.as_ref().and_then(|totals| locked(totals).of(point))
     }
 
+    /// How far the kernel had counted, and whether that was in this boot.
+    #[cfg_attr(not(feature = "gpio"), allow(dead_code))]
+    pub(super) fn count_of(&self, point: &PointName) -> Option<(u64, bool)> {
+        let totals = locked(self.totals.as_ref()?);
+        let saved = &totals.saved;
+        saved.counts.get(point).map(|count| (*count, saved.boot.as_deref() == Some(time::boot().to_string().as_str())))
+    }
+
     /// Whether nothing was ever counted, as far as can be known.
     pub(super) fn is_new(&self, point: &PointName) -> bool {
         self.totals.as_ref().is_none_or(|totals| locked(totals).is_new(point))
@@ -91,13 +101,18 @@ impl Flash {
         self.trouble.is_some()
     }
 
-    /// Puts totals on flash, outside the runtime's threads. That it fails is logged once.
+    /// Puts totals on flash, and how far the kernel has counted, outside the runtime's threads. That it fails is logged once.
     ///
     /// # Errors
     /// Why the flash does not take them.
-    pub(super) async fn save(&mut self, io: &DeviceIo, all: BTreeMap<PointName, f64>) -> Result<(), String> {
+    pub(super) async fn save(
+        &mut self,
+        io: &DeviceIo,
+        all: BTreeMap<PointName, f64>,
+        counts: BTreeMap<PointName, u64>,
+    ) -> Result<(), String> {
         let Some(totals) = self.totals.clone() else { return Ok(()) };
-        let saved = tokio::task::spawn_blocking(move || locked(&totals).save(&all)).await;
+        let saved = tokio::task::spawn_blocking(move || locked(&totals).save(&all, &counts)).await;
         let saved = saved.map_err(|error| error.to_string()).and_then(|saved| saved.map_err(|error| error.to_string()));
         match (&self.trouble, &saved) {
             (None, Err(text)) => {
@@ -123,6 +138,12 @@ struct Saved {
     serial: u64,
     /// By point.
     totals: BTreeMap<PointName, f64>,
+    /// How far the kernel had counted.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    counts: BTreeMap<PointName, u64>,
+    /// At which boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    boot: Option<String>,
 }
 
 /// The totals of a device.
@@ -188,10 +209,14 @@ impl Totals {
     ///
     /// # Errors
     /// When the flash does not take them: those of before are there.
-    fn save(&mut self, totals: &BTreeMap<PointName, f64>) -> io::Result<()> {
+    fn save(&mut self, totals: &BTreeMap<PointName, f64>, counts: &BTreeMap<PointName, u64>) -> io::Result<()> {
         let mut next = self.saved.clone();
         next.totals.extend(totals.iter().map(|(point, total)| (point.clone(), *total)));
-        if next.totals == self.saved.totals && self.unsure.is_none() {
+        if !counts.is_empty() {
+            // Those of another boot say nothing any more.
+            (next.counts, next.boot) = (counts.clone(), Some(time::boot().to_string()));
+        }
+        if next == self.saved && self.unsure.is_none() {
             return Ok(());
         }
         // Behind a save that failed: above it, and in its slot, so that the last good one stays.
@@ -236,7 +261,7 @@ fn parse(slot: &[u8]) -> Option<Saved> {
     let later = || {
         let Later { version, serial } =
             serde_json::from_str(json).ok().filter(|later: &Later| later.version > VERSION)?;
-        Some(Saved { version, serial, totals: BTreeMap::new() })
+        Some(Saved { version, serial, ..Saved::default() })
     };
     later().or_else(|| serde_json::from_str(json).ok())
 }
@@ -264,7 +289,7 @@ mod tests {
 
     fn save(totals: &mut Totals, total: u32) -> io::Result<()> {
         let total = f64::from(total);
-        totals.save(&BTreeMap::from([(point(), total)]))
+        totals.save(&BTreeMap::from([(point(), total)]), &BTreeMap::new())
     }
 
     #[test]
@@ -273,28 +298,45 @@ mod tests {
         let mut totals = open(&disk);
         assert_eq!(totals.of(&point()), None);
         save(&mut totals, 7).unwrap();
-        totals.save(&BTreeMap::from([(PointName::new("gas").unwrap(), 1.0)])).unwrap();
+        totals.save(&BTreeMap::from([(PointName::new("gas").unwrap(), 1.0)]), &BTreeMap::new()).unwrap();
         assert_eq!(open(&disk).of(&point()), Some(7.0));
     }
 
     #[test]
     fn what_the_config_takes_has_room_whatever_it_is() {
         let name = |n: usize| PointName::new(&format!("{n:x<64}")).unwrap();
-        let most = (1..).find(|count| fault((0..*count).map(name).collect::<Vec<_>>().iter()).is_some()).unwrap() - 1;
+        for has_count in [false, true] {
+            let told = |count| fault((0..count).map(name).collect::<Vec<_>>().iter().map(|name| (name, has_count)));
+            let most = (1..).find(|count| told(*count).is_some()).unwrap() - 1;
+            let disk = Fake::new();
+            let own: BTreeSet<PointName> = (0..most).map(name).collect();
+            let (mut totals, _) = Totals::open(Box::new(disk.clone()), &device(), own.clone()).unwrap();
+            // What was there before has its room as long as nobody else wants it.
+            let kept =
+                |points: &BTreeSet<PointName>| points.iter().map(|point| (point.clone(), -f64::MIN_POSITIVE)).collect();
+            let counts: BTreeMap<PointName, u64> =
+                own.iter().filter(|_| has_count).map(|point| (point.clone(), u64::MAX)).collect();
+            totals.save(&kept(&(997..1000).map(name).collect()), &BTreeMap::new()).unwrap();
+            totals.saved.serial = u64::MAX - 2;
+            totals.save(&kept(&own), &counts).unwrap();
+            assert_eq!(open(&disk).of(&name(0)), Some(-f64::MIN_POSITIVE));
+            assert_eq!(open(&disk).of(&name(999)), None);
+            let text = told(most + 1).unwrap().text;
+            assert!(text.starts_with(&format!("the totals of {} points have no room", most + 1)), "{text}");
+            assert!(text.contains(&format!("expected {most} of them")), "{text}");
+        }
+    }
+
+    #[test]
+    fn how_far_the_kernel_was_is_known_of_the_boot_in_which_that_was() {
         let disk = Fake::new();
-        let own: BTreeSet<PointName> = (0..most).map(name).collect();
-        let (mut totals, _) = Totals::open(Box::new(disk.clone()), &device(), own.clone()).unwrap();
-        // What was there before has its room as long as nobody else wants it.
-        let kept =
-            |points: &BTreeSet<PointName>| points.iter().map(|point| (point.clone(), -f64::MIN_POSITIVE)).collect();
-        totals.save(&kept(&BTreeSet::from([name(999)]))).unwrap();
-        totals.saved.serial = u64::MAX - 2;
-        totals.save(&kept(&own)).unwrap();
-        assert_eq!(open(&disk).of(&name(0)), Some(-f64::MIN_POSITIVE));
-        assert_eq!(open(&disk).of(&name(999)), None);
-        let text = fault((0..=most).map(name).collect::<Vec<_>>().iter()).unwrap().text;
-        assert!(text.starts_with(&format!("the totals of {} points have no room", most + 1)), "{text}");
-        assert!(text.contains(&format!("expected {most} of them")), "{text}");
+        let mut totals = open(&disk);
+        totals.save(&BTreeMap::from([(point(), 7.0)]), &BTreeMap::from([(point(), 815)])).unwrap();
+        let flash = |totals| Flash { totals: Some(Arc::new(Mutex::new(totals))), trouble: None };
+        assert_eq!(flash(open(&disk)).count_of(&point()), Some((815, true)));
+        let mut later = open(&disk);
+        later.saved.boot = Some("another".to_owned());
+        assert_eq!(flash(later).count_of(&point()), Some((815, false)));
     }
 
     #[test]

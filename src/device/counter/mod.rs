@@ -1,22 +1,27 @@
-//! Pulses on GPIO lines: meters for water, gas, heat and energy, flow sensors, rain gauges.
+//! Pulses on GPIO lines, and those that a counter of the kernel's counts: meters for water, gas, heat and energy, flow
+//! sensors, rain gauges.
 //!
-//! The kernel counts (`gpio::pulses`); this adds up, and keeps the totals on flash (`device/totals.rs`). A total is saved before it is
-//! reported, so what anybody has seen never goes back: a power cut costs at most what came since the last report, which is
-//! `every`, or `pulses` where that is reached before. What came while the gateway did not run, nobody counted: the first
-//! reading after a start is the total as it was saved, and stale. `rate` is how fast a total grows.
+//! The kernel counts (`gpio::pulses`, `kernel`); this adds up, and keeps the totals on flash (`device/totals.rs`). A total is
+//! saved before it is reported, so what anybody has seen never goes back: a power cut costs at most what came since the last
+//! report, which is `every`, or `pulses` where that is reached before. What came on a line while the gateway did not run,
+//! nobody counted: the first reading after a start is the total as it was saved, and stale. A counter of the kernel's goes on
+//! meanwhile, so only a boot makes its total stale. `rate` is how fast a total grows.
 
 mod config;
+mod kernel;
 mod rate;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use self::config::{POINT_KEYS, PointConfig, SHORTEST};
 use self::rate::Rate;
-use super::gpio::pulses::{Pulses, Wanted};
+use super::gpio::pulses::{self, Pulses};
 use super::totals::{self, Flash};
 use super::{Ask, Built, DeviceError, DeviceIo, Driver, Kind, Raw, Run, Shape, Spec, Write, WriteError};
 use crate::model::{self, Fault, PointName, Value, time};
@@ -24,7 +29,7 @@ use crate::model::{self, Fault, PointName, Value, time};
 /// Counters.
 pub(super) const KIND: Kind = Kind {
     name: "counter",
-    summary: "pulses on lines of a GPIO chip: totals that outlive power cuts, and rates",
+    summary: "pulses on lines of a GPIO chip, or of the kernel's counters: totals that outlive power cuts, and rates",
     sample: include_str!("sample.toml"),
     device_keys: || &[],
     point_keys: || POINT_KEYS,
@@ -34,6 +39,23 @@ pub(super) const KIND: Kind = Kind {
 
 /// How often the kernel is asked: it counts by itself.
 const LOOK: Duration = Duration::from_millis(200);
+
+/// A counter of the kernel's that does not answer for so long is lost: some stand behind an I2C bus.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is counted.
+#[derive(Debug, Clone)]
+enum Wanted {
+    Line(pulses::Wanted),
+    Kernel(kernel::Wanted),
+}
+
+/// The same, in use.
+#[derive(Debug)]
+enum Source {
+    Line(Pulses),
+    Kernel(kernel::Count),
+}
 
 #[derive(Debug)]
 struct Counter {
@@ -75,8 +97,9 @@ fn build(spec: Spec) -> Result<Built, Vec<Fault>> {
         shapes.push(Shape { writable: keys.settable, value_type, holds: keys.line.is_some() });
         let every = keys.every().0;
         if let Some(wanted) = keys.wanted() {
-            if let Some(other) = totals.iter().find(|other| other.wanted.line == wanted.line) {
-                faults.push(under(Fault::at("line", format!("the point `{}` has this line already", other.name))));
+            if let Some(other) = totals.iter().find(|other| other.wanted.is_same(&wanted)) {
+                let key = if matches!(wanted, Wanted::Line(_)) { "line" } else { "path" };
+                faults.push(under(Fault::at(key, format!("the point `{}` counts this already", other.name))));
             }
             totals.push(Total { name: point.name, wanted, every, pulses: keys.pulses });
         } else if let Some(of) = keys.rate_of {
@@ -88,12 +111,12 @@ fn build(spec: Spec) -> Result<Built, Vec<Fault>> {
         match totals.iter().position(|total| total.name.as_str() == of) {
             Some(of) => found.push(RatePoint { name, of, every }),
             None => {
-                let text = format!("`{of}` is no point of this device with a `line`");
+                let text = format!("`{of}` is no total of this device");
                 faults.push(Fault::at("rate_of", text).under(&["point", name.as_str()]));
             }
         }
     }
-    faults.extend(totals::fault(totals.iter().map(|total| &total.name)));
+    faults.extend(totals::fault(totals.iter().map(|total| (&total.name, matches!(total.wanted, Wanted::Kernel(_))))));
     let driver = Arc::new(Counter { totals, rates: found });
     if faults.is_empty() { Ok(Built { driver, points: shapes }) } else { Err(faults) }
 }
@@ -104,7 +127,11 @@ impl Driver for Counter {
     }
 
     fn opens(&self) -> Vec<PathBuf> {
-        let mut chips: Vec<_> = self.totals.iter().filter_map(|total| total.wanted.chip().ok()).collect();
+        let chip = |total: &Total| match &total.wanted {
+            Wanted::Line(line) => line.chip().ok(),
+            Wanted::Kernel(_) => None,
+        };
+        let mut chips: Vec<_> = self.totals.iter().filter_map(chip).collect();
         chips.sort();
         chips.dedup();
         chips
@@ -125,16 +152,47 @@ impl Driver for Counter {
     }
 }
 
+impl Wanted {
+    fn is_same(&self, other: &Wanted) -> bool {
+        match (self, other) {
+            (Wanted::Line(one), Wanted::Line(other)) => one.line == other.line,
+            (Wanted::Kernel(one), Wanted::Kernel(other)) => one == other,
+            _ => false,
+        }
+    }
+
+    /// What is known of it; opens nothing. Blocks.
+    fn look(&self) -> Result<String, String> {
+        match self {
+            Wanted::Line(line) => line.look(),
+            Wanted::Kernel(count) => count.look(),
+        }
+    }
+
+    /// Opens it; `name` is what others see of who has a line.
+    async fn open(&self, name: &PointName) -> Result<Source, String> {
+        match self {
+            Wanted::Line(line) => Pulses::open(line, name.as_str()).map(Source::Line),
+            Wanted::Kernel(count) => {
+                let count = count.clone();
+                let opened = timeout(PATIENCE, spawn_blocking(move || count.open())).await;
+                let opened = opened.map_err(|_| SILENT.to_owned())?;
+                opened.map_err(|error| error.to_string())?.map(Source::Kernel)
+            }
+        }
+    }
+}
+
 impl Total {
     fn failed(&self, text: &str) -> DeviceError {
         DeviceError::Open(format!("point `{}`: {text}", self.name))
     }
 }
 
-/// A line while it is counted.
+/// What is counted, while it is.
 #[derive(Debug)]
 struct Counting {
-    pulses: Pulses,
+    source: Source,
     total: u64,
     rate: Rate,
     /// When it is saved and reported next.
@@ -149,12 +207,20 @@ impl Counter {
         let mut flash = Flash::load(io, self.totals.iter().map(|total| total.name.clone()).collect()).await?;
         let mut counting = Vec::with_capacity(self.totals.len());
         let now = Instant::now();
+        let mut is_known = Vec::with_capacity(self.totals.len());
         for total in &self.totals {
-            let pulses = Pulses::open(&total.wanted, total.name.as_str()).map_err(|text| total.failed(&text))?;
-            let before = flash.of(&total.name).map(counted);
-            let value = before.unwrap_or_default();
+            let source = total.wanted.open(&total.name).await.map_err(|text| total.failed(&text))?;
+            let before = flash.of(&total.name).map(counted).unwrap_or_default();
+            let mut value = before;
+            let mut is_whole = flash.is_new(&total.name);
+            if let (Source::Kernel(count), Some((counted, in_this_boot))) = (&source, flash.count_of(&total.name)) {
+                // With each boot it begins at 0.
+                value = value.saturating_add(if in_this_boot { count.since(counted) } else { count.last() });
+                is_whole |= in_this_boot;
+            }
+            is_known.push(is_whole);
             counting.push(Counting {
-                pulses,
+                source,
                 total: value,
                 rate: Rate::default(),
                 due: now + total.every,
@@ -162,13 +228,20 @@ impl Counter {
                 told_at: now,
             });
         }
-        // What they are is told below: nobody knows what was missed.
+        // What they are is told below: of lines nobody knows what was missed.
         io.opened(Vec::new()).await;
         io.online();
-        for (total, line) in self.totals.iter().zip(&counting) {
-            let is_new = flash.is_new(&total.name);
-            let value = number(line.total);
-            if is_new { io.report(&total.name, &value).await } else { io.report_stale(&total.name, &value).await }
+        let saved = match counting.iter().any(|counting| matches!(counting.source, Source::Kernel(_))) {
+            true => self.save(io, &counting, &mut flash).await,
+            false => Ok(()),
+        };
+        for ((total, counting), is_known) in self.totals.iter().zip(&counting).zip(is_known) {
+            let value = number(counting.total);
+            if is_known && saved.is_ok() {
+                io.report(&total.name, &value).await
+            } else {
+                io.report_stale(&total.name, &value).await
+            }
         }
         let mut rates_due: Vec<Instant> = self.rates.iter().map(|rate| now + rate.every).collect();
         let mut looks = interval(LOOK);
@@ -179,7 +252,7 @@ impl Counter {
                 ask = io.next() => Some(ask),
                 _ = looks.tick() => None,
             };
-            let counted = self.look(&mut counting);
+            let counted = self.look(&mut counting).await;
             let is_end = counted.is_err() || matches!(ask, Some(Ask::Stop));
             if let Some(Ask::Write(write)) = ask {
                 self.write(io, write, &mut counting, &mut flash).await;
@@ -202,13 +275,29 @@ impl Counter {
     }
 
     /// Takes what the kernel has counted.
-    fn look(&self, counting: &mut [Counting]) -> Result<(), DeviceError> {
+    async fn look(&self, counting: &mut [Counting]) -> Result<(), DeviceError> {
         let mut all = Ok(());
-        for (total, line) in self.totals.iter().zip(counting) {
-            match line.pulses.take() {
-                Ok(Some(counted)) => {
-                    line.total = line.total.saturating_add(counted.pulses);
-                    line.rate.add(counted.pulses, counted.last);
+        for (total, counting) in self.totals.iter().zip(counting) {
+            let found = match &mut counting.source {
+                Source::Line(pulses) => pulses
+                    .take()
+                    .map(|found| found.map(|found| (found.pulses, found.last)))
+                    .map_err(|error| error.to_string()),
+                Source::Kernel(count) => {
+                    let file = count.file();
+                    match timeout(PATIENCE, spawn_blocking(move || kernel::read(&file))).await {
+                        Ok(Ok(read)) => {
+                            read.map(|now| Some((count.take(now), time::monotonic())).filter(|(pulses, _)| *pulses > 0))
+                        }
+                        Ok(Err(error)) => Err(error.to_string()),
+                        Err(_) => Err(SILENT.to_owned()),
+                    }
+                }
+            };
+            match found {
+                Ok(Some((pulses, last))) => {
+                    counting.total = counting.total.saturating_add(pulses);
+                    counting.rate.add(pulses, last);
                 }
                 Ok(None) => {}
                 // The others are counted to the end.
@@ -216,6 +305,22 @@ impl Counter {
             }
         }
         all
+    }
+
+    /// Puts all totals on flash.
+    async fn save(&self, io: &DeviceIo, counting: &[Counting], flash: &mut Flash) -> Result<(), String> {
+        let all = || self.totals.iter().zip(counting);
+        let totals = all().map(|(total, counting)| (total.name.clone(), kept(counting.total))).collect();
+        flash.save(io, totals, self.counts(counting)).await
+    }
+
+    /// How far the kernel's counters are.
+    fn counts(&self, counting: &[Counting]) -> BTreeMap<PointName, u64> {
+        let count = |(total, counting): (&Total, &Counting)| match &counting.source {
+            Source::Kernel(count) => Some((total.name.clone(), count.last())),
+            Source::Line(_) => None,
+        };
+        self.totals.iter().zip(counting).filter_map(count).collect()
     }
 
     /// Saves and reports the totals whose time has come, or all of them at the end.
@@ -230,9 +335,7 @@ impl Counter {
         if !self.totals.iter().zip(&*counting).any(|(total, line)| is_due(total, line)) {
             return;
         }
-        let totals =
-            self.totals.iter().zip(&*counting).map(|(total, line)| (total.name.clone(), kept(line.total))).collect();
-        let saved = flash.save(io, totals).await;
+        let saved = self.save(io, counting, flash).await;
         for (total, line) in self.totals.iter().zip(counting) {
             if !is_due(total, line) {
                 continue;
@@ -261,11 +364,19 @@ impl Counter {
             Err(error) => return io.answer(write, Err(error)).await,
         };
         let named = |(place, total): &(usize, u64)| Some((self.totals.get(*place)?.name.clone(), kept(*total)));
-        let result = match flash.save(io, places.iter().filter_map(named).collect()).await {
+        // With what the kernel has counted of the others: their totals are as they were when it was that far.
+        let mut totals: BTreeMap<PointName, f64> = self
+            .totals
+            .iter()
+            .zip(&*counting)
+            .map(|(total, counting)| (total.name.clone(), kept(counting.total)))
+            .collect();
+        totals.extend(places.iter().filter_map(named));
+        let result = match flash.save(io, totals, self.counts(counting)).await {
             Ok(()) => {
                 for (place, total) in places {
-                    if let Some(line) = counting.get_mut(place) {
-                        (line.total, line.told) = (total, total);
+                    if let Some(counting) = counting.get_mut(place) {
+                        (counting.total, counting.told) = (total, total);
                     }
                 }
                 Ok(write.values.clone())
@@ -275,6 +386,8 @@ impl Counter {
         io.answer(write, result).await;
     }
 }
+
+const SILENT: &str = "the kernel's counter does not answer";
 
 /// The next time after this one, without those that were missed.
 fn next(due: Instant, every: Duration) -> Instant {

@@ -62,7 +62,7 @@ fn build(spec: Spec) -> Result<Built, Vec<Fault>> {
         }
     }
     let is_kept = |keys: &PointConfig| keys.formula == Formula::Integral;
-    faults.extend(totals::fault(points.iter().filter(|(_, keys)| is_kept(keys)).map(|(name, _)| name)));
+    faults.extend(totals::fault(points.iter().filter(|(_, keys)| is_kept(keys)).map(|(name, _)| (name, false))));
     if faults.is_empty() { Ok(Built { driver: Arc::new(Derived { points }), points: shapes }) } else { Err(faults) }
 }
 
@@ -254,7 +254,7 @@ impl Derived {
                 totals.insert(name.clone(), integral.total);
             }
         }
-        let saved = flash.save(io, totals).await;
+        let saved = flash.save(io, totals, BTreeMap::new()).await;
         for place in due {
             let (Some((name, keys)), Some(integral)) = (self.points.get(place), book.integrals.get_mut(&place)) else {
                 continue;
@@ -282,7 +282,7 @@ impl Derived {
             Err(error) => return io.answer(write, Err(error)).await,
         };
         let totals = write.values.iter().zip(&places).map(|((name, _), (_, total))| (name.clone(), *total)).collect();
-        let result = match flash.save(io, totals).await {
+        let result = match flash.save(io, totals, BTreeMap::new()).await {
             Ok(()) => {
                 for (place, total) in places {
                     if let (Some(integral), Some((_, keys))) = (book.integrals.get_mut(&place), self.points.get(place))

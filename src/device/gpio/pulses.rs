@@ -29,7 +29,7 @@ pub(in crate::device) enum Edge {
 }
 
 /// How a line is counted.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(in crate::device) struct Wanted {
     /// Which line.
     pub line: Place,

@@ -16,7 +16,11 @@ const LISTED: usize = 4;
 ///
 /// # Errors
 /// When there is none, or more than one, with what there is.
-pub(super) fn find(path: &Path, matches: &BTreeMap<String, String>, beside: Beside) -> Result<PathBuf, String> {
+pub(in crate::device) fn find(
+    path: &Path,
+    matches: &BTreeMap<String, String>,
+    beside: Beside,
+) -> Result<PathBuf, String> {
     let named = named(path);
     if named.is_empty() {
         return Err(format!("there is no {}", path.display()));
@@ -68,7 +72,7 @@ pub(super) fn trimmed(text: &str) -> &str {
 
 /// Where the files are that tell one from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Beside {
+pub(in crate::device) enum Beside {
     /// In the same folder.
     It,
     /// It is a folder itself, and they are in it.

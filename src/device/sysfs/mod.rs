@@ -29,6 +29,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use self::attribute::Attribute;
 use self::config::{Config, DEVICE_KEYS, POINT_KEYS, PointConfig};
+#[cfg(feature = "gpio")]
+pub(super) use self::find::{Beside, find};
 use self::pwm::Channel;
 use super::{Ask, Built, DeviceError, DeviceIo, Driver, Kind, Run, Shape, Spec, Write, WriteError};
 use crate::model::{self, Fault, PointName, Value};

@@ -144,10 +144,10 @@ fn counters(board: &Board) -> Vec<Found> {
                     pattern: format!("{pattern}/{count}/count"),
                     wish: format!("{name}-{count}"),
                     value_type: "int",
-                    label: if is_off {
-                        ", and it is switched off: `enable` beside it".to_owned()
-                    } else {
-                        String::new()
+                    label: match is_off {
+                        true => ", switched off; kind = \"counter\" switches it on, and makes a lasting total of it"
+                            .to_owned(),
+                        false => "; kind = \"counter\" makes a lasting total of it".to_owned(),
                     },
                     ..Found::default()
                 });

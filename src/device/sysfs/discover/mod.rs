@@ -342,7 +342,7 @@ unit = "Cel""#;
             "[device.kernel.point.BAT0-capacity] # 87 % now\npath = \"/sys/class/power_supply/BAT0/capacity\"\nunit = \"%\"\n",
             "[device.kernel.point.BAT0-status] # Not charging now\npath = \"/sys/class/power_supply/BAT0/status\"\ntype = \"text\"\n",
             "[device.kernel.point.AC-online] # 1 now\npath = \"/sys/class/power_supply/AC/online\"\ntype = \"bool\"\n",
-            "[device.kernel.point.meter-count0] # 12 now, and it is switched off: `enable` beside it\n\
+            "[device.kernel.point.meter-count0] # 12 now, switched off; kind = \"counter\" switches it on, and makes a lasting total of it\n\
              path = \"/sys/devices/meter/counter*/count0/count\"\ntype = \"int\"\n",
             "#[device.kernel.point.red-alarm] # an LED, which `heartbeat` drives now\n\
              #path = \"/sys/class/leds/red:alarm/brightness\"\n#direction = \"out\"\n#type = \"bool\"\n#safe = false\n",
