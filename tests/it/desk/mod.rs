@@ -1,6 +1,8 @@
 //! From the site to the desk: what a device says is recorded by the real command while its readings go to a real broker;
 //! the recording is replayed by the real command, and has to give the same readings, with their times.
 
+mod decode;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -518,6 +520,82 @@ fn what_a_line_with_an_echo_says_is_played() {
 }
 
 #[test]
+fn a_meter_that_changes_its_speed_gives_the_same_readings() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::start(folder.path());
+    let observer = Observer::start(broker.port);
+    let mut pty = Pty::new(&folder.path().join("meter"));
+    let changes = [("every = \"15m\"", "every = \"50ms\""), ("timeout = \"2s\"", "timeout = \"300ms\"")];
+    let device = example("iec62056", pty.path(), &changes);
+    let over = Arc::new(AtomicBool::new(false));
+    let played = std::thread::spawn({
+        let over = Arc::clone(&over);
+        move || {
+            let (mut used, mut readouts) = (0, 0);
+            while !over.load(Ordering::Relaxed) {
+                let heard = pty.heard_bytes().get(used..).unwrap_or_default();
+                let Some(end) = heard.iter().position(|byte| *byte == b'\n') else {
+                    crate::support::pause();
+                    continue;
+                };
+                let line = heard[..=end].to_vec();
+                used += line.len();
+                match line.as_slice() {
+                    b"/?!\r\n" => {
+                        assert_eq!(pty.baud_rate(), 300);
+                        pty.say(b"/ISK5ME162-0033\r\n");
+                    }
+                    b"\x06050\r\n" => {
+                        // What is acknowledged at the old speed is answered at the new one.
+                        until("the new speed", || pty.baud_rate() == 9600);
+                        readouts += 1;
+                        let content =
+                            format!("C.1.0(28342193)\r\n1.8.0({readouts:06}.5*kWh)\r\n2.8.0(0.25*kWh)\r\n!\r\n\u{3}");
+                        let mut sum = content.bytes().fold(0, |sum, byte| sum ^ byte);
+                        match readouts % 5 {
+                            // A damaged readout, none at all, and one in two pieces.
+                            2 => sum ^= 1,
+                            3 => continue,
+                            _ => {}
+                        }
+                        let data = [&[2], content.as_bytes(), &[sum]].concat();
+                        let (first, rest) = data.split_at(if readouts % 5 == 4 { 30 } else { 0 });
+                        pty.say(first);
+                        crate::support::pause();
+                        pty.say(rest);
+                    }
+                    other => panic!("{}", other.escape_ascii()),
+                }
+            }
+            readouts
+        }
+    });
+    let mut agent = Agent::start(folder.path(), &(gateway(broker.port) + &device));
+    observer.wait_payload("sluicegate/g/status", "online");
+    observer.wait_json("sluicegate/g/meter/exported", "value", 0.25);
+    let record = Record::start(folder.path(), "meter");
+    until("some readouts", || count(&published(&record.file, &observer, "meter")) > 20);
+    observer.catch_up(broker.port);
+    let file = record.end();
+    observer.catch_up(broker.port);
+    assert!(agent.stop().success());
+    observer.catch_up(broker.port);
+    over.store(true, Ordering::Relaxed);
+    played.join().unwrap();
+
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.contains("\"baud\":9600") && text.contains("\"baud\":300"));
+    let (printed, errors, status) = replay(folder.path(), "meter", &file);
+    assert_eq!(status, Some(0), "{printed}{errors}");
+    let (desk, site) = (readings(&printed), published(&file, &observer, "meter"));
+    assert!(desk["imported"].len() >= 5, "{printed}");
+    for point in ["imported", "exported"] {
+        assert_eq!(desk[point], same_stretch(&site, &desk, point), "{point}");
+    }
+    eprintln!("{} readings are the same", count(&desk));
+}
+
+#[test]
 fn what_a_device_without_bytes_reports_goes_through_the_same_rules() {
     let folder = tempfile::tempdir().unwrap();
     let broker = Mosquitto::start(folder.path());
@@ -662,99 +740,6 @@ fn what_can_not_be_recorded_or_replayed_is_told() {
     std::fs::write(&file, cut).unwrap();
     let (printed, errors, status) = replay(folder.path(), "mast", &file);
     assert!(status == Some(0) && printed.contains("# the recording has no end"), "{printed}{errors}");
-}
-
-#[test]
-fn a_frame_is_decoded_step_by_step() {
-    let folder = tempfile::tempdir().unwrap();
-    let more = "[device.s]\nkind = \"sim\"\n[device.s.point.x]\nwave = \"sine\"\ntype = \"float\"\n\
-                [device.hall]\nkind = \"serial\"\nport = \"/dev/x\"\ndecode = { kind = \"key-value\" }\n\
-                [device.hall.point.t]\nfrom = \"T\"\ntype = \"float\"\nmax = 50\nunit = \"Cel\"\n";
-    let text = gateway(1)
-        + &example("mhz19", "/dev/x", &[])
-        + "\n"
-        + &example("dlt645", "/dev/x", &[])
-        + "\n"
-        + &example("nmea", "/dev/x", &[])
-        + "\n"
-        + more;
-    Agent::configure(folder.path(), &text);
-    let dlt = "68 25 04 03 02 01 00 68 91 08 33 33 34 33 75 39 45 33 8b 16";
-    let short = "68 25 04 03 02 01 00 68 91 04 33 33 34 33 00 16";
-    let short = {
-        let mut bytes: Vec<u8> = short.split(' ').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
-        bytes[14] = bytes[..14].iter().fold(0, |sum, byte| sum.wrapping_add(*byte));
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
-    };
-    let (gga, flipped) = (hex(&gga(8)), hex(&gga(8).replacen("46.9", "46.8", 1)));
-    let cases: &[(&str, &str, i32, &[&str])] = &[
-        (
-            "room",
-            "ff 86 02 20 00 00 00 00 58",
-            0,
-            &[
-                "frame: bytes 0 to 8, 9 bytes: ff 86 02 20 00 00 00 00 58",
-                "check: sum, complement of two of bytes 1 to 7: expected 58, found 58 at byte 8: right",
-                "co2: at 2 0220 (u16): 544 -> 544 ppm",
-            ],
-        ),
-        (
-            "room",
-            "ff8602200000000059",
-            69,
-            &["failed: frame: bytes 0 to 8, 9 bytes: ", "expected 58, found 59 at byte 8: wrong"],
-        ),
-        ("room", "ff 86 02", 69, &["failed: frame: bytes 0 to 2: its end is missing: ff 86 02"]),
-        (
-            "room",
-            "00 ff8602200000000058",
-            69,
-            &["failed: frame: bytes 0 to 0: no frame begins there", "co2: at 2 0220"],
-        ),
-        ("room", "ff 01 86 00 00 00 00 00 79", 0, &["co2: not in this frame, by its `when`"]),
-        ("room", "ff 8g", 69, &["expected the bytes of a frame in hexadecimal digits"]),
-        ("meter", dlt, 0, &["energy: at 14 75394533 (bcd32 little minus 0x33): 120642 -> 1206.42 kWh"]),
-        (
-            "meter",
-            &short,
-            69,
-            &["failed: energy: at 14 (bcd32 little minus 0x33): the frame ends before, it has 16 bytes"],
-        ),
-        (
-            "mast",
-            &gga,
-            0,
-            &[
-                "check: xor of bytes 1 to ",
-                "satellites: column 8: 8 -> 8",
-                "pressure: not in this frame, by its `when`",
-            ],
-        ),
-        ("mast", &flipped, 69, &["failed: frame: ", "check: xor of bytes 1 to ", ": wrong"]),
-        (
-            "hall",
-            "543d32312e350a",
-            0,
-            &["frame: bytes 0 to 5, 6 bytes: 54 3d 32 31 2e 35 `T=21.5`", "t: \"T\": 21.5 -> 21.5 Cel"],
-        ),
-        ("hall", "543d39390a", 0, &["t: \"T\": 99 -> 99 Cel (bad: out of range"]),
-        ("hall", "543d780a", 69, &["failed: t: \"T\": x is not a number"]),
-        ("hall", "780a", 69, &["failed: decode: it has no pair of key and value"]),
-        ("hall", "543d32312e35", 69, &["failed: frame: the last 6 bytes have no end"]),
-        ("hall", "0a", 69, &["failed: frame: there is none in these bytes"]),
-        ("s", "00", 69, &["`s` is of kind `sim`, which has no frames of its own"]),
-        ("nobody", "00", 69, &["there is no device `nobody`"]),
-    ];
-    for (device, bytes, status, expected) in cases {
-        let mut arguments = vec!["decode", device];
-        arguments.extend(bytes.split(' '));
-        let output = Agent::ask(folder.path(), &arguments);
-        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-        assert_eq!(output.status.code(), Some(*status), "{device} {bytes}: {text}");
-        for part in *expected {
-            assert!(text.contains(part), "{device} {bytes}: no `{part}` in\n{text}");
-        }
-    }
 }
 
 /// The two parts of a text, each its own.
