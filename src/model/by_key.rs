@@ -11,6 +11,9 @@ use toml::{Table, Value};
 
 use super::{Fault, Rate, Size, Span};
 
+/// Longer values are cut in messages.
+const SHOWN: usize = 40;
+
 /// What [`Keys::choice`] says of a value that is no text.
 pub const NO_CHOICE: &str = "expected text in quotes";
 
@@ -266,9 +269,17 @@ impl<'a> Keys<'a> {
     }
 }
 
+/// A value as messages show it: its beginning, where it is long.
+pub fn cut(text: &str) -> String {
+    if text.chars().count() <= SHOWN {
+        return text.to_owned();
+    }
+    text.chars().take(SHOWN).chain(['…']).collect()
+}
+
 fn unfit(key: &str, value: &Value, expected: &str) -> Fault {
     let found = match value {
-        Value::String(text) => format!("{text:?}"),
+        Value::String(text) => cut(&format!("{text:?}")),
         Value::Table(_) => "a table".to_owned(),
         Value::Array(_) => "a list".to_owned(),
         value => value.to_string(),

@@ -19,7 +19,7 @@ mod units;
 mod value;
 
 pub use bucket::Bucket;
-pub use by_key::{Keys, NO_CHOICE};
+pub use by_key::{Keys, NO_CHOICE, cut};
 pub use codec::NotABody;
 pub use command::{Answer, Command, CommandId, Outcome, Reason, ReplyTo, Takeover, Verdict, Write, WriteError};
 pub use names::{DeviceName, GatewayId, MAX_NAME, NameError, PointName, RESERVED_NAMES};
