@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use toml::Table;
 
 use crate::model::{Fault, Keys, Point, Rate, Span};
 
 /// How commands are taken.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Config {
     /// How long the id of a command is remembered, so that a second one of the same id does not act: 1 min to 7 d
     /// (24 h).
@@ -23,6 +22,19 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Its keys.
+    pub const KEYS: &[&str] = &["remember"];
+
+    /// Reads them.
+    ///
+    /// # Errors
+    /// All that is wrong.
+    pub fn read(table: &Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        let remember = keys.time("remember").unwrap_or(Config::default().remember);
+        keys.end(Config { remember })
+    }
+
     /// Checks what the types can't say.
     pub fn check(&self) -> Vec<Fault> {
         let remember = self.remember;

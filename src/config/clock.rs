@@ -1,12 +1,12 @@
 //! The table `[clock]`: how a board whose clock is not set at its boot comes to dates.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use toml::Table;
 
-use crate::model::{Fault, Span};
+use crate::model::{Fault, Keys, Span};
 
 /// When the wall clock is believed, and what is done until then.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Clock {
     /// How long after the first connection readings wait to be dated, 0 s to 1 h (60 s); alarms do not wait.
     pub wait: Span,
@@ -15,7 +15,7 @@ pub struct Clock {
 }
 
 /// When the wall clock is believed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Trust {
     /// Once a time service has set it.
@@ -33,6 +33,21 @@ impl Default for Clock {
 }
 
 impl Clock {
+    /// Its keys.
+    pub const KEYS: &[&str] = &["wait", "trust"];
+
+    /// Reads them.
+    ///
+    /// # Errors
+    /// All that is wrong.
+    pub fn read(table: &Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        let plain = Clock::default();
+        let wait = keys.time("wait").unwrap_or(plain.wait);
+        let trust = keys.one_of("trust", &[("synchronized", Trust::Synchronized), ("always", Trust::Always)]);
+        keys.end(Clock { wait, trust: trust.unwrap_or(plain.trust) })
+    }
+
     /// Checks what the types can't say.
     pub fn check(&self) -> Vec<Fault> {
         let wait = self.wait;
@@ -50,8 +65,8 @@ mod tests {
     #[test]
     fn the_defaults_read_back() {
         assert_eq!(Clock::default().check(), []);
-        assert_eq!(toml::from_str::<Clock>("").unwrap(), Clock::default());
-        let always: Clock = toml::from_str("wait = \"0s\"\ntrust = \"always\"").unwrap();
+        assert_eq!(Clock::read(&Table::new()).unwrap(), Clock::default());
+        let always = Clock::read(&"wait = \"0s\"\ntrust = \"always\"".parse().unwrap()).unwrap();
         assert_eq!(always, Clock { wait: Span::secs(0), trust: Trust::Always });
     }
 }

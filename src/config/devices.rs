@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::error::Finding;
 use super::layers;
 use super::profiles::PROFILE;
-use super::read::{complete, whole};
+use super::read::{complete, read};
 use super::words;
 use super::{Device, PointPlan};
 use crate::device::{self, Kind, Plan, PointRulesConfig, PointSpec, Raw, Shape, Spec};
@@ -100,8 +100,8 @@ impl Reader<'_> {
         self.known_keys(&own, kind);
         own.retain(|key, _| (kind.device_keys)().contains(&key));
         let base = ["device", self.name];
-        let common = whole(&common, &base, device::Config::read, self.findings);
-        let of_uplink = whole(&of_uplink, &base, uplink::DeviceConfig::read, self.findings);
+        let common = read(&common, &base, device::Config::read, self.findings);
+        let of_uplink = read(&of_uplink, &base, uplink::DeviceConfig::read, self.findings);
         let points = match points {
             Some(toml::Value::Table(points)) => points,
             None => toml::Table::new(),
@@ -228,11 +228,11 @@ impl Reader<'_> {
         table: &mut toml::Table,
         base: &[&str],
         keys: &[&str],
-        read: fn(&toml::Table) -> Result<T, Vec<Fault>>,
+        of: fn(&toml::Table) -> Result<T, Vec<Fault>>,
     ) -> Option<T> {
         let (mine, others) = split(table, keys);
         *table = others;
-        whole(&mine, base, read, self.findings)
+        read(&mine, base, of, self.findings)
     }
 
     fn plan(

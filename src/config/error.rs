@@ -66,7 +66,7 @@ impl Finding {
         Finding { path: owned(path), part: Part::Key, text: text.into() }
     }
 
-    /// A room's fault, seen from the root: in words for people, where it still speaks as serde does.
+    /// A room's fault, seen from the root: in words for people.
     pub(super) fn of(fault: Fault, base: &[&str]) -> Self {
         let mut path = owned(base);
         path.extend(fault.path.iter().flat_map(|key| steps(key)));

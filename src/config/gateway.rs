@@ -2,13 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, Error, MapAccess, Visitor};
-
 use super::error::Finding;
 use super::{Instance, Sources};
-use crate::model::GatewayId;
+use crate::model::{self, Fault, GatewayId};
 
 /// Names that boards have before somebody gives them one. A hundred gateways of one id would throw each other off the
 /// broker without end.
@@ -98,8 +94,7 @@ pub struct Gateway {
 }
 
 /// The table as it is written.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 pub(super) struct Keys {
     /// The id, or `{ file = "…" }` that holds it; default: the host name up to its first dot, and the
     /// name of the instance.
@@ -116,6 +111,14 @@ enum Id {
 }
 
 impl Keys {
+    /// Reads the table.
+    pub(super) fn read(table: &toml::Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = model::Keys::of(table);
+        let id = Id::read(&mut keys);
+        let state_directory = keys.string("state_directory").map(PathBuf::from);
+        keys.end(Keys { id, state_directory })
+    }
+
     /// Completes the table with what the system says.
     pub(super) fn complete(self, sources: &Sources, findings: &mut Vec<Finding>) -> Option<Gateway> {
         let wrong = |key: &str, text: String| Finding::value(&["gateway", key], text);
@@ -185,27 +188,20 @@ impl Keys {
     }
 }
 
-impl<'de> Deserialize<'de> for Id {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct InFile {
-            file: PathBuf,
+impl Id {
+    fn read(keys: &mut model::Keys<'_>) -> Option<Self> {
+        if keys.has_table("id") {
+            return keys.inner("id", Id::in_file);
         }
-        struct TextOrFile;
-        impl<'de> Visitor<'de> for TextOrFile {
-            type Value = Id;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an id such as \"pump-house-7\", or { file = \"…\" }")
-            }
-            fn visit_str<E: Error>(self, text: &str) -> Result<Id, E> {
-                Ok(Id::Text(text.to_owned()))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Id, A::Error> {
-                InFile::deserialize(MapAccessDeserializer::new(map)).map(|keys| Id::File(keys.file))
-            }
-        }
-        deserializer.deserialize_any(TextOrFile)
+        let text = |value: &toml::Value| value.as_str().map(|text| Id::Text(text.to_owned()));
+        keys.any("id", text, "an id such as \"pump-house-7\", or { file = \"…\" }")
+    }
+
+    fn in_file(table: &toml::Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = model::Keys::of(table);
+        keys.needs("file");
+        let file = keys.string("file").unwrap_or_default();
+        keys.end(Id::File(file.into()))
     }
 }
 
@@ -223,7 +219,7 @@ mod tests {
         host_name.clone_into(&mut sources.host_name);
         sources.environment.extend(state.map(|path| ("STATE_DIRECTORY".to_owned(), path.to_owned())));
         let mut findings = Vec::new();
-        let keys: Keys = toml::from_str(text).unwrap();
+        let keys = Keys::read(&text.parse().unwrap()).unwrap();
         keys.complete(&sources, &mut findings).ok_or_else(|| findings.into_iter().map(|f| f.text).collect())
     }
 

@@ -24,8 +24,6 @@ mod sources;
 mod tests;
 mod words;
 
-use serde::de::DeserializeOwned;
-
 pub use clock::{Clock, Trust};
 pub use compare::{Difference, Fate, Outline, OutlineDevice};
 pub use error::{ConfigError, Place};
@@ -96,7 +94,7 @@ pub fn load(sources: &Sources) -> Result<Config, Vec<ConfigError>> {
 pub fn gateway(sources: &Sources) -> Option<Gateway> {
     let merged = sources.merge().ok()?;
     let mut findings = Vec::new();
-    let keys: gateway::Keys = section(&merged.table, "gateway", &mut findings)?;
+    let keys: gateway::Keys = section(&merged.table, "gateway", gateway::Keys::read, &mut findings)?;
     keys.complete(sources, &mut findings)
 }
 
@@ -168,18 +166,18 @@ fn compose(table: &toml::Table, sources: &Sources, merged: &Merged, kinds: &'sta
     for key in table.keys().filter(|key| !TABLES.contains(&key.as_str())) {
         findings.push(Finding::key(&[key], words::unknown_key(key, TABLES.into_iter())));
     }
-    let gateway: Option<gateway::Keys> = section(table, "gateway", &mut findings);
+    let gateway = section(table, "gateway", gateway::Keys::read, &mut findings);
     let gateway = gateway.and_then(|keys| keys.complete(sources, &mut findings));
     // What holds the id can be checked with any other.
     let id = gateway.as_ref().map_or_else(any_id, |gateway| gateway.id.clone());
-    let mqtt: Option<link::Config> = section(table, "mqtt", &mut findings).map(|mut mqtt: link::Config| {
+    let mqtt = section(table, "mqtt", link::Config::read, &mut findings).map(|mut mqtt| {
         mqtt.expand(id.as_str());
         mqtt
     });
-    let queue: Option<queue::Config> = section(table, "queue", &mut findings);
-    let command: Option<command::Config> = section(table, "command", &mut findings);
-    let health: Option<uplink::HealthConfig> = section(table, "health", &mut findings);
-    let clock: Option<Clock> = section(table, "clock", &mut findings);
+    let queue = section(table, "queue", queue::Config::read, &mut findings);
+    let command = section(table, "command", command::Config::read, &mut findings);
+    let health = section(table, "health", uplink::HealthConfig::read, &mut findings);
+    let clock = section(table, "clock", Clock::read, &mut findings);
     let mut checked = |name: &str, faults: Option<Vec<Fault>>| {
         findings.extend(faults.into_iter().flatten().map(|fault| Finding::of(fault, &[name])));
     };
@@ -264,10 +262,15 @@ fn check_client_ids(devices: &[Device], mqtt: Option<&link::Config>, findings: &
     }
 }
 
-fn section<T: DeserializeOwned>(table: &toml::Table, name: &str, findings: &mut Vec<Finding>) -> Option<T> {
+fn section<T>(
+    table: &toml::Table,
+    name: &str,
+    read: fn(&toml::Table) -> Result<T, Vec<Fault>>,
+    findings: &mut Vec<Finding>,
+) -> Option<T> {
     let before = findings.len();
     let table = subtable(table, name, findings);
-    if findings.len() > before { None } else { read::read(table, &[name], findings) }
+    if findings.len() > before { None } else { read::read(&table, &[name], read, findings) }
 }
 
 fn subtable(table: &toml::Table, name: &str, findings: &mut Vec<Finding>) -> toml::Table {

@@ -1,9 +1,10 @@
-//! Messages for people, made of those of serde.
+//! Messages for people, made of what the rooms say of their tables.
 
 /// What is said of a key that is not there.
 pub(super) const MISSING: &str = "this key is missing";
 
 pub(super) use crate::model::NO_CHOICE as CHOICE;
+use crate::model::cut;
 
 /// How alike two keys are, from 0 to 1, so that one is taken for a slip of the other.
 const ALIKE: f64 = 0.8;
@@ -11,10 +12,7 @@ const ALIKE: f64 = 0.8;
 /// More keys than this are not listed in a message.
 const LISTED: usize = 8;
 
-/// Longer values are cut in messages.
-const SHOWN: usize = 40;
-
-/// What a message of serde is about.
+/// What a message about a table is about.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
     /// A key that nobody reads.
@@ -35,7 +33,6 @@ pub(super) enum Meaning {
 
 /// What a message means; one that is in words for people already stays as it is.
 pub(super) fn meaning(message: &str) -> Meaning {
-    let message = message.trim_end();
     if let Some(rest) = message.strip_prefix("unknown field `") {
         let mut quoted = quoted(rest, true);
         let key = quoted.next().unwrap_or_default();
@@ -49,14 +46,6 @@ pub(super) fn meaning(message: &str) -> Meaning {
         let found = quoted.next().unwrap_or_default();
         let known: Vec<String> = quoted.collect();
         return Meaning::Wrong(unknown_choice(&found, known.iter().map(String::as_str)));
-    }
-    for prefix in ["invalid type: ", "invalid value: ", "invalid length "] {
-        if let Some((found, expected)) = message.strip_prefix(prefix).and_then(|rest| rest.rsplit_once(", expected ")) {
-            return Meaning::Wrong(format!("expected {}, found {}", kind_of(expected), shown(found)));
-        }
-    }
-    if message.starts_with("data did not match any variant") {
-        return Meaning::Wrong("no such value fits here".to_owned());
     }
     Meaning::Wrong(message.to_owned())
 }
@@ -120,61 +109,13 @@ fn quoted(text: &str, open: bool) -> impl Iterator<Item = String> {
     text.split('`').skip(usize::from(!open)).step_by(2).map(str::to_owned)
 }
 
-/// What serde says it found, as it stands in the file.
-fn shown(found: &str) -> String {
-    let inner = |prefix: &str| found.strip_prefix(prefix).and_then(|rest| rest.strip_suffix('`'));
-    let text = match found {
-        "map" => "a table".to_owned(),
-        "sequence" => "a list".to_owned(),
-        _ => ["integer `", "floating point `", "boolean `"]
-            .iter()
-            .find_map(|prefix| inner(prefix))
-            .or_else(|| found.strip_prefix("string "))
-            .unwrap_or(found)
-            .to_owned(),
-    };
-    cut(&text)
-}
-
-fn cut(text: &str) -> String {
-    if text.chars().count() <= SHOWN {
-        return text.to_owned();
-    }
-    text.chars().take(SHOWN).chain(['…']).collect()
-}
-
-/// What serde says it wanted, in words for people.
-fn kind_of(expected: &str) -> String {
-    let range = |max: &str| format!("a whole number from 0 to {max}");
-    match expected {
-        "u8" => range("255"),
-        "u16" => range("65535"),
-        "u32" => range("4294967295"),
-        "u64" | "usize" => "a whole number of at least 0".to_owned(),
-        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number".to_owned(),
-        "f32" | "f64" => "a number".to_owned(),
-        "a boolean" => "true or false".to_owned(),
-        "a sequence" => "a list".to_owned(),
-        "a string" | "string or table" | "path string" => "text in quotes".to_owned(),
-        "a map" => "a table".to_owned(),
-        other if other.starts_with("struct ") => "a table".to_owned(),
-        other if other.contains("tagged enum") => "a table such as { kind = \"…\" }".to_owned(),
-        other => other.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn serde_is_put_into_words() {
+    fn what_is_said_is_put_into_words() {
         for (message, expected) in [
-            ("invalid type: string \"x\", expected u16", "expected a whole number from 0 to 65535, found \"x\""),
-            ("invalid type: integer `5`, expected a string", "expected text in quotes, found 5"),
-            ("invalid type: map, expected a boolean", "expected true or false, found a table"),
-            ("invalid value: integer `-1`, expected u8", "expected a whole number from 0 to 255, found -1"),
-            ("invalid type: string \"a, expected b\", expected f64", "expected a number, found \"a, expected b\""),
             (
                 "unknown variant `telemtry`, expected `telemetry` or `alarm`",
                 "expected \"telemetry\" or \"alarm\", found \"telemtry\" (did you mean `telemetry`?)",

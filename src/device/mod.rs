@@ -65,7 +65,7 @@ use std::time::Duration;
 use crate::link;
 #[cfg(feature = "desk")]
 use crate::model::Value;
-use crate::model::{Declaration, DeviceName, Fault, GatewayId, Keys, PointKey, PointName, Rate, ValueType, read};
+use crate::model::{Declaration, DeviceName, Fault, GatewayId, Keys, PointKey, PointName, Rate, ValueType};
 
 pub use crate::model::{Write, WriteError};
 pub use discover::{Board, discover};

@@ -1,16 +1,14 @@
 //! The table `[mqtt]`.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, Error, MapAccess, Visitor};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use toml::Table;
 
 use super::{LinkError, OneOrMany, Proxy, Secret, Url};
-use crate::model::{Fault, Span, whole};
+use crate::model::{Fault, Keys, Span};
 
 /// The longest topic root: with device, point and a suffix behind it, it stays far below every broker's topic limit.
 const MAX_ROOT: usize = 200;
@@ -25,16 +23,13 @@ const MIN_KEEP_ALIVE: Span = Span::secs(5);
 const MAX_KEEP_ALIVE: Span = Span::secs(3600);
 
 /// How the gateway reaches its broker.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Config {
     /// Where the broker is; of a list each is tried in order.
     pub url: OneOrMany<Url>,
     /// The version of MQTT (3.1.1).
-    #[serde(default)]
     pub version: Version,
     /// What all topics begin with; `{id}` is the gateway's id (`sluicegate/{id}`).
-    #[serde(default = "default_root")]
     pub root: String,
     /// Where the readings, commands and outcomes of points are, to fit into a tree of topics that is there already:
     /// `{device}` and `{point}` are a level each, `{id}` or `{gateway}` is the gateway's id (the root, then
@@ -42,17 +37,13 @@ pub struct Config {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub topic: Option<String>,
     /// The name of the session at the broker, 1 to 128 bytes; no two clients may share one (`{id}`).
-    #[serde(default = "default_client_id")]
     pub client_id: String,
     /// How often a silent link is tried, in whole seconds from 5 s to 1 h (30 s).
-    #[serde(default = "default_keep_alive")]
     pub keep_alive: Span,
     /// What name resolution, TCP, TLS and the broker's answer may take together, 1 s to 5 min (20 s: a TLS handshake on
     /// an i.MX6 over a slow radio link).
-    #[serde(default = "default_connect_timeout")]
     pub connect_timeout: Span,
     /// Publishes in flight, 1 to 1000 (64).
-    #[serde(default = "default_window", deserialize_with = "whole::<_, _, 1, 1000>")]
     pub window: u16,
     /// The user name at the broker; may hold `{id}`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -73,7 +64,7 @@ pub struct Config {
 }
 
 /// The version of MQTT.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub enum Version {
     /// MQTT 3.1.1.
     #[default]
@@ -85,8 +76,7 @@ pub enum Version {
 }
 
 /// TLS. There is no key to skip verification, and there will be none.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Tls {
     /// PEM file of the authorities that are trusted, instead of the system's roots.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -101,16 +91,15 @@ pub struct Tls {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_name: Option<String>,
     /// What is offered in ALPN (RFC 7301), where one port serves several protocols: `mqtt`, `x-amzn-mqtt-ca`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub alpn: Vec<String>,
 }
 
 /// WebSocket (RFC 6455), with the subprotocol `mqtt`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct WebSocket {
     /// Header fields of the request, by name.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, Header>,
 }
 
@@ -124,32 +113,54 @@ pub enum Header {
     Secret(Secret),
 }
 
-fn default_root() -> String {
-    "sluicegate/{id}".to_owned()
-}
-
-fn default_client_id() -> String {
-    "{id}".to_owned()
-}
-
-fn default_keep_alive() -> Span {
-    Span::secs(30)
-}
-
-fn default_connect_timeout() -> Span {
-    Span::secs(20)
-}
-
-fn default_window() -> u16 {
-    64
-}
-
 /// Puts the gateway's id where a path has `{id}`.
 pub(super) fn expand_path(path: &Path, id: &str) -> PathBuf {
     path.to_str().map_or_else(|| path.to_owned(), |text| text.replace("{id}", id).into())
 }
 
 impl Config {
+    /// Its keys.
+    pub const KEYS: &[&str] = &[
+        "url",
+        "version",
+        "root",
+        "topic",
+        "client_id",
+        "keep_alive",
+        "connect_timeout",
+        "window",
+        "username",
+        "password",
+        "tls",
+        "websocket",
+        "proxy",
+    ];
+
+    /// Reads them.
+    ///
+    /// # Errors
+    /// All that is wrong.
+    pub fn read(table: &Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        keys.needs("url");
+        let read = Config {
+            url: Url::one_or_many(&mut keys, "url"),
+            version: keys.one_of("version", &[("3.1.1", Version::V3), ("5", Version::V5)]).unwrap_or_default(),
+            root: keys.text("root").unwrap_or("sluicegate/{id}").to_owned(),
+            topic: keys.string("topic"),
+            client_id: keys.text("client_id").unwrap_or("{id}").to_owned(),
+            keep_alive: keys.time("keep_alive").unwrap_or(Span::secs(30)),
+            connect_timeout: keys.time("connect_timeout").unwrap_or(Span::secs(20)),
+            window: keys.small("window", 1, 1000).unwrap_or(64),
+            username: keys.string("username"),
+            password: Secret::at(&mut keys, "password"),
+            tls: keys.inner("tls", Tls::read),
+            websocket: keys.inner("websocket", WebSocket::read),
+            proxy: Proxy::read(&mut keys),
+        };
+        keys.end(read)
+    }
+
     /// Puts the gateway's id where texts and paths have `{id}`.
     pub fn expand(&mut self, id: &str) {
         for text in [&mut self.root, &mut self.client_id].into_iter().chain(&mut self.username) {
@@ -264,6 +275,17 @@ impl Config {
 }
 
 impl WebSocket {
+    fn read(table: &Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        let headers = keys.inner("headers", |table| {
+            let mut keys = Keys::of(table);
+            let headers =
+                table.keys().filter_map(|name| Some((name.clone(), Header::read(&mut keys, name)?))).collect();
+            keys.end(headers)
+        });
+        keys.end(WebSocket { headers: headers.unwrap_or_default() })
+    }
+
     fn check(&self) -> Vec<Fault> {
         let mut faults = Vec::new();
         for (name, value) in &self.headers {
@@ -286,26 +308,33 @@ impl WebSocket {
     }
 }
 
-impl<'de> Deserialize<'de> for Header {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextOrSecret;
-        impl<'de> Visitor<'de> for TextOrSecret {
-            type Value = Header;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a text, or { file = \"…\" }, { env = \"…\" } or { credential = \"…\" }")
-            }
-            fn visit_str<E: Error>(self, text: &str) -> Result<Header, E> {
-                Ok(Header::Text(text.to_owned()))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Header, A::Error> {
-                Secret::deserialize(MapAccessDeserializer::new(map)).map(Header::Secret)
-            }
+impl Header {
+    fn read<'a>(keys: &mut Keys<'a>, name: &'a str) -> Option<Self> {
+        if keys.has_table(name) {
+            return Secret::at(keys, name).map(Header::Secret);
         }
-        deserializer.deserialize_any(TextOrSecret)
+        let expected = "a text, or { file = \"…\" }, { env = \"…\" } or { credential = \"…\" }";
+        keys.any(name, |value| value.as_str().map(|text| Header::Text(text.to_owned())), expected)
     }
 }
 
 impl Tls {
+    /// Its keys.
+    pub const KEYS: &[&str] = &["ca", "cert", "key", "server_name", "alpn"];
+
+    fn read(table: &Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        let alpn = keys.texts("alpn", "a name such as \"mqtt\"").unwrap_or_default();
+        let read = Tls {
+            ca: keys.string("ca").map(PathBuf::from),
+            cert: keys.string("cert").map(PathBuf::from),
+            key: Secret::at(&mut keys, "key"),
+            server_name: keys.string("server_name"),
+            alpn: alpn.into_iter().map(str::to_owned).collect(),
+        };
+        keys.end(read)
+    }
+
     fn check(&self) -> Vec<Fault> {
         let mut faults = Vec::new();
         // RFC 7301, section 3.1.
@@ -379,7 +408,7 @@ mod tests {
     use super::*;
 
     fn config(text: &str) -> Config {
-        let mut config: Config = toml::from_str(text).unwrap();
+        let mut config = Config::read(&text.parse().unwrap()).unwrap();
         config.expand("pump-house-7");
         config
     }
@@ -504,8 +533,8 @@ mod tests {
     fn verification_can_not_be_skipped() {
         for key in ["insecure", "verify", "skip_verify"] {
             let text = format!("url = \"mqtts://a\"\ntls = {{ {key} = false }}");
-            let error = toml::from_str::<Config>(&text).unwrap_err();
-            assert!(error.message().starts_with(&format!("unknown field `{key}`")), "{error}");
+            let faults = Config::read(&text.parse().unwrap()).unwrap_err();
+            assert!(faults.iter().any(|fault| fault.text.starts_with(&format!("unknown field `{key}`"))), "{faults:?}");
         }
     }
 }

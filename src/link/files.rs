@@ -63,7 +63,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("password");
         let text = format!("url = \"mqtt://b\"\nusername = \"u\"\npassword.file = \"{}\"", path.display());
-        let config: Config = toml::from_str(&text).unwrap();
+        let config = Config::read(&text.parse().unwrap()).unwrap();
         let none = config.files();
         assert!(config.check_files().unwrap_err().to_string().contains("can't read the secret in "));
         std::fs::write(&path, "one").unwrap();
@@ -82,9 +82,10 @@ mod tests {
         let path = folder.path().join("key");
         std::fs::write(&path, "two\nlines").unwrap();
         let text = format!("url = \"ws://b\"\nwebsocket.headers.X-Key.file = \"{}\"", path.display());
-        let error = toml::from_str::<Config>(&text).unwrap().check_files().unwrap_err().to_string();
+        let error = Config::read(&text.parse().unwrap()).unwrap().check_files().unwrap_err().to_string();
         assert_eq!(error, "mqtt.websocket.headers: `X-Key`: its value is not one line of text");
-        let error = toml::from_str::<Config>("url = \"ws://b/a<b\"").unwrap().check_files().unwrap_err().to_string();
+        let error =
+            Config::read(&"url = \"ws://b/a<b\"".parse().unwrap()).unwrap().check_files().unwrap_err().to_string();
         assert_eq!(error, "mqtt.url: ws://b:80/a<b: `<` can't stand in a path: write it as %3C");
     }
 
@@ -94,7 +95,7 @@ mod tests {
         let path = folder.path().join("ca.pem");
         std::fs::write(&path, "half a certif").unwrap();
         let text = format!("url = \"mqtts://b\"\ntls.ca = \"{}\"", path.display());
-        let error = toml::from_str::<Config>(&text).unwrap().check_files().unwrap_err().to_string();
+        let error = Config::read(&text.parse().unwrap()).unwrap().check_files().unwrap_err().to_string();
         assert!(error.ends_with("holds no certificate: expected PEM"), "{error}");
     }
 }

@@ -4,13 +4,11 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
-use serde::{Deserialize as Derive, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 
 use super::url::{at, host_and_port};
 use super::{LinkError, Scheme, Secret, Url};
-use crate::model::Fault;
+use crate::model::{Fault, Keys};
 
 /// What is spoken with a proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +37,7 @@ pub enum Proxy {
 }
 
 /// A proxy of the config: `"http://proxy.example.com:3128"`, or a table where it wants to know who comes.
-#[derive(Debug, Clone, PartialEq, Derive, Serialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct By {
     url: ProxyUrl,
     /// The user name at the proxy; may hold `{id}`.
@@ -206,12 +203,6 @@ impl Serialize for ProxyUrl {
     }
 }
 
-impl<'de> Deserialize<'de> for ProxyUrl {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
-    }
-}
-
 impl Serialize for Proxy {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
@@ -222,26 +213,33 @@ impl Serialize for Proxy {
     }
 }
 
-impl<'de> Deserialize<'de> for Proxy {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct UrlOrTable;
-        impl<'de> Visitor<'de> for UrlOrTable {
-            type Value = Proxy;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a proxy such as \"http://proxy.example.com:3128\", a table with its url, or \"none\"")
-            }
-            fn visit_str<E: Error>(self, text: &str) -> Result<Proxy, E> {
-                if text == "none" {
-                    return Ok(Proxy::None);
-                }
-                let url = text.parse().map_err(E::custom)?;
-                Ok(Proxy::By(By { url, username: None, password: None }))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Proxy, A::Error> {
-                By::deserialize(MapAccessDeserializer::new(map)).map(Proxy::By)
-            }
+impl Proxy {
+    /// Reads `proxy`.
+    pub(super) fn read(keys: &mut Keys<'_>) -> Option<Self> {
+        if keys.has_table("proxy") {
+            return keys.inner("proxy", By::read).map(Proxy::By);
         }
-        deserializer.deserialize_any(UrlOrTable)
+        let expected = "a proxy such as \"http://proxy.example.com:3128\", a table with its url, or \"none\"";
+        let text = keys.any("proxy", |value| value.as_str().map(str::to_owned), expected)?;
+        if text == "none" {
+            return Some(Proxy::None);
+        }
+        let url = text.parse().map_err(|text: String| keys.wrong("proxy", text)).ok()?;
+        Some(Proxy::By(By { url, username: None, password: None }))
+    }
+}
+
+impl By {
+    fn read(table: &toml::Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        keys.needs("url");
+        let nowhere = || ProxyUrl { speaks: Speaks::Http, host: String::new(), port: 0 };
+        let read = By {
+            url: keys.parsed("url", str::parse).unwrap_or_else(nowhere),
+            username: keys.string("username"),
+            password: Secret::at(&mut keys, "password"),
+        };
+        keys.end(read)
     }
 }
 

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
-use serde::{Deserialize as Derive, Serialize};
+use serde::Serialize;
+use toml::Table;
+
+use crate::model::{Fault, Keys};
 
 /// No password or key is longer; a wrong path must not fill the memory.
 const MAX_BYTES: usize = 64 * 1024;
@@ -139,58 +140,35 @@ impl fmt::Debug for SecretText {
     }
 }
 
-#[derive(Derive)]
-#[serde(deny_unknown_fields)]
-struct Keys {
-    file: Option<PathBuf>,
-    env: Option<String>,
-    credential: Option<String>,
-}
-
 const EXPECTED: &str = "expected { file = \"…\" }, { env = \"…\" } or { credential = \"…\" }";
 
-/// What somebody wrote who wrote the secret itself. Must not repeat it.
-fn written_out<E: Error>() -> E {
-    E::custom(format_args!("a secret is not written into the config: {EXPECTED}"))
-}
-
-impl<'de> Deserialize<'de> for Secret {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reference;
-        impl<'de> Visitor<'de> for Reference {
-            type Value = Secret;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("{ file = \"…\" }, { env = \"…\" } or { credential = \"…\" }")
-            }
-
-            fn visit_str<E: Error>(self, _: &str) -> Result<Secret, E> {
-                Err(written_out())
-            }
-            fn visit_i64<E: Error>(self, _: i64) -> Result<Secret, E> {
-                Err(written_out())
-            }
-            fn visit_u64<E: Error>(self, _: u64) -> Result<Secret, E> {
-                Err(written_out())
-            }
-            fn visit_f64<E: Error>(self, _: f64) -> Result<Secret, E> {
-                Err(written_out())
-            }
-            fn visit_bool<E: Error>(self, _: bool) -> Result<Secret, E> {
-                Err(written_out())
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Secret, A::Error> {
-                let secret = match Keys::deserialize(MapAccessDeserializer::new(map))? {
-                    Keys { file: Some(path), env: None, credential: None } => Secret::File(path),
-                    Keys { file: None, env: Some(name), credential: None } => Secret::Env(name),
-                    Keys { file: None, env: None, credential: Some(name) } => Secret::Credential(name),
-                    _ => return Err(Error::custom(format_args!("{EXPECTED}, and only one of them"))),
-                };
-                secret.fault().map_or(Ok(secret), |fault| Err(Error::custom(fault)))
-            }
+impl Secret {
+    /// Reads where it is.
+    pub(super) fn at<'a>(keys: &mut Keys<'a>, key: &'a str) -> Option<Self> {
+        if !keys.has_table(key) {
+            // What somebody wrote who wrote the secret itself. Must not repeat it.
+            keys.value(key)?;
+            keys.wrong(key, format!("a secret is not written into the config: {EXPECTED}"));
+            return None;
         }
-        deserializer.deserialize_any(Reference)
+        keys.inner(key, Secret::of)
+    }
+
+    fn of(table: &Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        let secret = match (keys.string("file"), keys.string("env"), keys.string("credential")) {
+            (Some(path), None, None) => Secret::File(path.into()),
+            (None, Some(name), None) => Secret::Env(name),
+            (None, None, Some(name)) => Secret::Credential(name),
+            _ => {
+                keys.wrong("", format!("{EXPECTED}, and only one of them"));
+                return keys.end(Secret::Env(String::new()));
+            }
+        };
+        if let Some(fault) = secret.fault() {
+            keys.wrong("", fault);
+        }
+        keys.end(secret)
     }
 }
 
@@ -199,13 +177,10 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Secret, String> {
-        #[derive(Derive)]
-        struct Holder {
-            password: Secret,
-        }
-        toml::from_str::<Holder>(&format!("password = {text}"))
-            .map(|holder| holder.password)
-            .map_err(|error| error.message().to_owned())
+        let table = format!("password = {text}").parse().unwrap();
+        let mut keys = Keys::of(&table);
+        let secret = Secret::at(&mut keys, "password");
+        secret.ok_or_else(|| keys.faults().into_iter().map(|fault| fault.text).collect::<Vec<_>>().join("; "))
     }
 
     #[test]

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::de::value::SeqAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 use serde::{Serialize, Serializer};
+
+use crate::model::Keys;
 
 /// What is spoken below MQTT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,19 +167,19 @@ impl Serialize for Url {
     }
 }
 
-impl<'de> Deserialize<'de> for Url {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl Visitor<'_> for Text {
-            type Value = Url;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a URL such as \"mqtts://broker.example.com\"")
-            }
-            fn visit_str<E: Error>(self, text: &str) -> Result<Url, E> {
-                text.parse().map_err(E::custom)
+impl Url {
+    /// Reads one, or a list of them.
+    pub(super) fn one_or_many<'a>(keys: &mut Keys<'a>, key: &'a str) -> OneOrMany<Url> {
+        let texts = keys.texts(key, "a URL such as \"mqtts://broker.example.com\"").unwrap_or_default();
+        let mut urls = Vec::new();
+        for (place, text) in texts.iter().enumerate() {
+            match text.parse() {
+                Ok(url) => urls.push(url),
+                Err(fault) if texts.len() == 1 => keys.wrong(key, fault),
+                Err(fault) => keys.wrong(&format!("{key}[{place}]"), fault),
             }
         }
-        deserializer.deserialize_str(Text)
+        OneOrMany(urls)
     }
 }
 
@@ -189,25 +189,6 @@ impl<T: Serialize> Serialize for OneOrMany<T> {
             [one] => one.serialize(serializer),
             many => many.serialize(serializer),
         }
-    }
-}
-
-impl<'de> Deserialize<'de> for OneOrMany<Url> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OneOrList;
-        impl<'de> Visitor<'de> for OneOrList {
-            type Value = OneOrMany<Url>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a URL such as \"mqtts://broker.example.com\", or a list of them")
-            }
-            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-                text.parse().map(|one| OneOrMany(vec![one])).map_err(E::custom)
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
-                Vec::deserialize(SeqAccessDeserializer::new(list)).map(OneOrMany)
-            }
-        }
-        deserializer.deserialize_any(OneOrList)
     }
 }
 

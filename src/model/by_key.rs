@@ -9,13 +9,20 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
-use super::{Fault, Rate, Span};
+use super::{Fault, Rate, Size, Span};
 
-/// A table that is read, and what is wrong in it.
+/// Longer values are cut in messages.
+const SHOWN: usize = 40;
+
+/// What [`Keys::choice`] says of a value that is no text.
+pub const NO_CHOICE: &str = "expected text in quotes";
+
+/// A table that is read, and what is wrong in it. The messages about unknown and missing keys, and words that are none of those
+/// to choose from, are put together in the terms of whoever shows them (`config/words.rs`).
 #[derive(Debug)]
 pub struct Keys<'a> {
     table: &'a Table,
-    known: Vec<&'static str>,
+    known: Vec<&'a str>,
     faults: Vec<Fault>,
 }
 
@@ -40,102 +47,102 @@ impl<'a> Keys<'a> {
         self.table.contains_key(key)
     }
 
-    fn take(&mut self, key: &'static str) -> Option<&'a Value> {
+    /// What is written there, whatever it is.
+    pub fn value(&mut self, key: &'a str) -> Option<&'a Value> {
         self.known.push(key);
         self.table.get(key)
     }
 
     fn fitting<T>(&mut self, key: &str, found: Option<T>, expected: &str) -> Option<T> {
-        if found.is_none() {
-            let text = match self.table.get(key) {
-                Some(Value::String(text)) => format!("{text:?}"),
-                Some(Value::Table(_)) => "a table".to_owned(),
-                Some(Value::Array(_)) => "a list".to_owned(),
-                Some(value) => value.to_string(),
-                None => String::new(),
-            };
-            self.wrong(key, format!("expected {expected}, found {text}"));
+        if let (None, Some(value)) = (&found, self.table.get(key)) {
+            self.faults.push(unfit(key, value, expected));
         }
         found
     }
 
     /// A text.
-    pub fn text(&mut self, key: &'static str) -> Option<&'a str> {
-        let value = self.take(key)?;
+    pub fn text(&mut self, key: &'a str) -> Option<&'a str> {
+        let value = self.value(key)?;
         self.fitting(key, value.as_str(), "text in quotes")
     }
 
     /// The same, to keep.
-    pub fn string(&mut self, key: &'static str) -> Option<String> {
+    pub fn string(&mut self, key: &'a str) -> Option<String> {
         self.text(key).map(str::to_owned)
     }
 
-    /// A text, or a list of them.
-    pub fn texts(&mut self, key: &'static str) -> Option<Vec<&'a str>> {
-        let value = self.take(key)?;
-        let found = match value {
-            Value::Array(items) => items.iter().map(Value::as_str).collect(),
-            other => other.as_str().map(|text| vec![text]),
+    /// A text, or a list of them: what one is, is said where it is neither.
+    pub fn texts(&mut self, key: &'a str, expected: &str) -> Option<Vec<&'a str>> {
+        let Value::Array(items) = self.value(key)? else {
+            return self.any(key, Value::as_str, &format!("{expected}, or a list of them")).map(|text| vec![text]);
         };
-        self.fitting(key, found, "text in quotes, or a list of such")
+        let wrong = items.iter().enumerate().filter(|(_, item)| !item.is_str());
+        self.faults.extend(wrong.map(|(place, item)| unfit(&format!("{key}[{place}]"), item, expected)));
+        Some(items.iter().filter_map(Value::as_str).collect())
     }
 
     /// Yes or no.
-    pub fn flag(&mut self, key: &'static str) -> Option<bool> {
-        let value = self.take(key)?;
+    pub fn flag(&mut self, key: &'a str) -> Option<bool> {
+        let value = self.value(key)?;
         self.fitting(key, value.as_bool(), "true or false")
     }
 
     /// One of these words, by its place.
-    pub fn choice(&mut self, key: &'static str, words: &[&str]) -> Option<usize> {
-        let value = self.take(key)?;
-        let place = value.as_str().and_then(|word| words.iter().position(|known| *known == word));
+    pub fn choice(&mut self, key: &'a str, words: &[&str]) -> Option<usize> {
+        let value = self.value(key)?;
+        let Some(word) = value.as_str() else {
+            self.wrong(key, NO_CHOICE);
+            return None;
+        };
+        let place = words.iter().position(|known| *known == word);
         if place.is_none() {
-            // As serde says it: the config's messages are made of that.
-            let word = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             self.wrong(key, format!("unknown variant `{word}`, expected one of `{}`", words.join("`, `")));
         }
         place
     }
 
     /// The same, by what it stands for.
-    pub fn one_of<T: Copy>(&mut self, key: &'static str, names: &[(&str, T)]) -> Option<T> {
+    pub fn one_of<T: Copy>(&mut self, key: &'a str, names: &[(&str, T)]) -> Option<T> {
         let words: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
         self.choice(key, &words).and_then(|place| names.get(place)).map(|(_, one)| *one)
     }
 
     /// A key that has to be there.
-    pub fn needs(&mut self, key: &'static str) {
+    pub fn needs(&mut self, key: &'a str) {
         if !self.has(key) {
-            // As serde says it: the config's messages are made of that.
             self.wrong("", format!("missing field `{key}`"));
         }
     }
 
     /// A length of time.
-    pub fn time(&mut self, key: &'static str) -> Option<Span> {
+    pub fn time(&mut self, key: &'a str) -> Option<Span> {
         self.quantity(key, "a duration such as \"30s\"")
     }
 
     /// So many in a time.
-    pub fn rate(&mut self, key: &'static str) -> Option<Rate> {
+    pub fn rate(&mut self, key: &'a str) -> Option<Rate> {
         self.quantity(key, "a rate such as \"200/s\"")
     }
 
-    fn quantity<T: FromStr<Err = String>>(&mut self, key: &'static str, expected: &str) -> Option<T> {
-        let value = self.take(key)?;
+    /// So many bytes.
+    pub fn size(&mut self, key: &'a str) -> Option<Size> {
+        self.quantity(key, "a size such as \"16MiB\"")
+    }
+
+    fn quantity<T: FromStr<Err = String>>(&mut self, key: &'a str, expected: &str) -> Option<T> {
+        let value = self.value(key)?;
         let Some(text) = value.as_str() else { return self.fitting(key, None, expected) };
         text.parse().map_err(|text: String| self.wrong(key, text)).ok()
     }
 
     /// A whole number that is a `u16`, from 0 up to this one.
-    pub fn small(&mut self, key: &'static str, min: u16, max: u16) -> Option<u16> {
+    pub fn small(&mut self, key: &'a str, min: u16, max: u16) -> Option<u16> {
         self.whole(key, min.into(), max.into()).and_then(|number| u16::try_from(number).ok())
     }
 
     /// A whole number.
-    pub fn whole(&mut self, key: &'static str, min: i64, max: i64) -> Option<i64> {
-        let value = self.take(key)?;
+    pub fn whole(&mut self, key: &'a str, min: i64, max: i64) -> Option<i64> {
+        let value = self.value(key)?;
         let found = value.as_integer().filter(|number| (min..=max).contains(number));
         let expected = match max {
             i64::MAX => format!("a whole number of at least {min}"),
@@ -145,22 +152,22 @@ impl<'a> Keys<'a> {
     }
 
     /// The same for a number of bytes.
-    pub fn count(&mut self, key: &'static str, min: i64, max: i64) -> Option<usize> {
+    pub fn count(&mut self, key: &'a str, min: i64, max: i64) -> Option<usize> {
         self.whole(key, min, max).and_then(|count| usize::try_from(count).ok())
     }
 
     /// The same for a number that is a `u32`.
-    pub fn unsigned(&mut self, key: &'static str) -> Option<u32> {
+    pub fn unsigned(&mut self, key: &'a str) -> Option<u32> {
         self.whole(key, 0, u32::MAX.into()).and_then(|number| u32::try_from(number).ok())
     }
 
     /// A place in a frame, from 0, or below 0 from its end.
-    pub fn place(&mut self, key: &'static str) -> Option<i64> {
+    pub fn place(&mut self, key: &'a str) -> Option<i64> {
         self.whole(key, i64::from(i32::MIN), i64::from(i32::MAX))
     }
 
     /// A length of time within bounds.
-    pub fn span(&mut self, key: &'static str, min: &str, max: &str) -> Option<Duration> {
+    pub fn span(&mut self, key: &'a str, min: &str, max: &str) -> Option<Duration> {
         let bound = |text: &str| text.parse::<Span>().map(|span| span.0).unwrap_or_default();
         let text = self.text(key)?;
         let found = text.parse::<Span>().ok().filter(|span| (bound(min)..=bound(max)).contains(&span.0));
@@ -168,14 +175,14 @@ impl<'a> Keys<'a> {
     }
 
     /// What a text means.
-    pub fn parsed<T>(&mut self, key: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+    pub fn parsed<T>(&mut self, key: &'a str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         let text = self.text(key)?;
         parse(text).map_err(|text| self.wrong(key, text)).ok()
     }
 
     /// Bytes, at least one: as text (`"\r"`) or as numbers (`[0x7e]`).
-    pub fn octets(&mut self, key: &'static str) -> Option<Vec<u8>> {
-        let value = self.take(key)?;
+    pub fn octets(&mut self, key: &'a str) -> Option<Vec<u8>> {
+        let value = self.value(key)?;
         let byte = |value: &Value| value.as_integer().and_then(|number| u8::try_from(number).ok());
         let found = match value {
             Value::String(text) => Some(text.as_bytes().to_vec()),
@@ -187,33 +194,33 @@ impl<'a> Keys<'a> {
     }
 
     /// A number, whole or not.
-    pub fn number(&mut self, key: &'static str) -> Option<f64> {
-        let value = self.take(key)?;
+    pub fn number(&mut self, key: &'a str) -> Option<f64> {
+        let value = self.value(key)?;
         #[expect(clippy::cast_precision_loss, reason = "nobody writes one of 2^53 here")]
         let found = value.as_float().or_else(|| value.as_integer().map(|number| number as f64));
         self.fitting(key, found, "a number")
     }
 
     /// What may be of several types.
-    pub fn any<T>(&mut self, key: &'static str, read: impl Fn(&Value) -> Option<T>, expected: &str) -> Option<T> {
-        let value = self.take(key)?;
+    pub fn any<T>(&mut self, key: &'a str, read: impl Fn(&'a Value) -> Option<T>, expected: &str) -> Option<T> {
+        let value = self.value(key)?;
         self.fitting(key, read(value), expected)
     }
 
     /// A table below.
-    pub fn table(&mut self, key: &'static str) -> Option<&'a Table> {
-        let value = self.take(key)?;
+    pub fn table(&mut self, key: &'a str) -> Option<&'a Table> {
+        let value = self.value(key)?;
         self.fitting(key, value.as_table(), "a table")
     }
 
     /// What is read from a table below.
-    pub fn inner<T>(&mut self, key: &'static str, read: fn(&Table) -> Result<T, Vec<Fault>>) -> Option<T> {
+    pub fn inner<T>(&mut self, key: &'a str, read: fn(&Table) -> Result<T, Vec<Fault>>) -> Option<T> {
         let table = self.table(key)?;
         self.below(&[key], read(table))
     }
 
     /// What is read from each of a list of tables below.
-    pub fn list<T>(&mut self, key: &'static str, read: fn(&Table) -> Result<T, Vec<Fault>>) -> Vec<T> {
+    pub fn list<T>(&mut self, key: &'a str, read: fn(&Table) -> Result<T, Vec<Fault>>) -> Vec<T> {
         let mut found = Vec::new();
         for (place, table) in self.tables(key).into_iter().enumerate() {
             found.extend(self.below(&[key, &format!("[{place}]")], read(table)));
@@ -222,7 +229,7 @@ impl<'a> Keys<'a> {
     }
 
     /// A table of values of one type, by names that are no keys.
-    pub fn map<T>(&mut self, key: &'static str, read: fn(&Value) -> Option<T>, expected: &str) -> BTreeMap<String, T> {
+    pub fn map<T>(&mut self, key: &'a str, read: fn(&Value) -> Option<T>, expected: &str) -> BTreeMap<String, T> {
         let Some(table) = self.table(key) else { return BTreeMap::new() };
         let mut inner = Keys::of(table);
         let mut found = BTreeMap::new();
@@ -241,8 +248,8 @@ impl<'a> Keys<'a> {
     }
 
     /// A list of tables below.
-    pub fn tables(&mut self, key: &'static str) -> Vec<&'a Table> {
-        let Some(value) = self.take(key) else { return Vec::new() };
+    pub fn tables(&mut self, key: &'a str) -> Vec<&'a Table> {
+        let Some(value) = self.value(key) else { return Vec::new() };
         let found = value.as_array().and_then(|items| items.iter().map(Value::as_table).collect());
         self.fitting(key, found, "a list of tables").unwrap_or_default()
     }
@@ -260,6 +267,24 @@ impl<'a> Keys<'a> {
         }
         if self.faults.is_empty() { Ok(read) } else { Err(self.faults) }
     }
+}
+
+/// A value as messages show it: its beginning, where it is long.
+pub fn cut(text: &str) -> String {
+    if text.chars().count() <= SHOWN {
+        return text.to_owned();
+    }
+    text.chars().take(SHOWN).chain(['…']).collect()
+}
+
+fn unfit(key: &str, value: &Value, expected: &str) -> Fault {
+    let found = match value {
+        Value::String(text) => cut(&format!("{text:?}")),
+        Value::Table(_) => "a table".to_owned(),
+        Value::Array(_) => "a list".to_owned(),
+        value => value.to_string(),
+    };
+    Fault::at(key, format!("expected {expected}, found {found}"))
 }
 
 #[cfg(test)]
@@ -310,5 +335,7 @@ mod tests {
             Fault::at("", "unknown field `more`, expected one of `wait`, `mode`, `names`, `inner`"),
         ];
         assert_eq!(read(&text.parse().unwrap()), Err(expected.to_vec()));
+        let expected = Fault::at("wait", "expected a duration such as \"30s\", found 30");
+        assert_eq!(read(&"wait = 30".parse().unwrap()), Err(vec![expected]));
     }
 }

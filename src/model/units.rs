@@ -1,12 +1,10 @@
 //! Quantities as people write them in the config: `"30s"`, `"16MiB"`, `"200/s"`.
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::str::FromStr;
 use std::time::Duration;
 
 use serde::Serialize;
-use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 
 /// A length of time, written as `"500ms"`, `"30s"`, `"2m 30s"`, `"7d"`.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -135,65 +133,8 @@ impl fmt::Display for Rate {
     }
 }
 
-/// Reads a whole number from `MIN` to `MAX`, for `#[serde(deserialize_with)]`: so that whoever writes a wrong one is
-/// told what would have been right, whether it was a number or not.
-///
-/// # Errors
-/// When it is no such number.
-pub fn whole<'de, D: Deserializer<'de>, T: TryFrom<i64>, const MIN: i64, const MAX: i64>(
-    deserializer: D,
-) -> Result<T, D::Error> {
-    let number = deserializer.deserialize_i64(Whole::<MIN, MAX>)?;
-    T::try_from(number).map_err(|_| Error::invalid_value(Unexpected::Signed(number), &Whole::<MIN, MAX>))
-}
-
-struct Whole<const MIN: i64, const MAX: i64>;
-
-impl<const MIN: i64, const MAX: i64> Visitor<'_> for Whole<MIN, MAX> {
-    type Value = i64;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a whole number from {MIN} to {MAX}")
-    }
-
-    fn visit_i64<E: Error>(self, number: i64) -> Result<i64, E> {
-        if (MIN..=MAX).contains(&number) {
-            Ok(number)
-        } else {
-            Err(E::invalid_value(Unexpected::Signed(number), &self))
-        }
-    }
-
-    fn visit_u64<E: Error>(self, number: u64) -> Result<i64, E> {
-        match i64::try_from(number) {
-            Ok(number) => self.visit_i64(number),
-            Err(_) => Err(E::invalid_value(Unexpected::Unsigned(number), &self)),
-        }
-    }
-}
-
-/// Takes a text and parses it; knows what to say of anything else.
-struct Text<T>(&'static str, PhantomData<T>);
-
-impl<T: FromStr<Err = String>> Visitor<'_> for Text<T> {
-    type Value = T;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
-        text.parse().map_err(E::custom)
-    }
-}
-
 macro_rules! as_text {
-    ($($type:ident: $expected:literal),*) => {$(
-        impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                deserializer.deserialize_str(Text($expected, PhantomData))
-            }
-        }
+    ($($type:ident),*) => {$(
         impl From<$type> for String {
             fn from(quantity: $type) -> String {
                 quantity.to_string()
@@ -206,11 +147,7 @@ macro_rules! as_text {
         }
     )*};
 }
-as_text!(
-    Span: "a duration such as \"30s\"",
-    Size: "a size such as \"16MiB\"",
-    Rate: "a rate such as \"200/s\""
-);
+as_text!(Span, Size, Rate);
 
 #[cfg(test)]
 mod tests {
@@ -231,25 +168,6 @@ mod tests {
                 bad.parse::<Span>().is_err() && bad.parse::<Size>().is_err() && bad.parse::<Rate>().is_err(),
                 "{bad}"
             );
-        }
-    }
-
-    #[test]
-    fn a_wrong_type_is_told_what_would_be_right() {
-        #[derive(Debug, serde::Deserialize)]
-        #[expect(dead_code, reason = "only the error matters")]
-        struct Sample {
-            wait: Option<Span>,
-            #[serde(default, deserialize_with = "whole::<_, _, 1, 1000>")]
-            window: u16,
-        }
-        for (text, expected) in [
-            ("wait = 30", "expected a duration such as \"30s\""),
-            ("window = \"x\"", "expected a whole number from 1 to 1000"),
-            ("window = 0", "expected a whole number from 1 to 1000"),
-        ] {
-            let error = toml::from_str::<Sample>(text).unwrap_err();
-            assert!(error.message().ends_with(expected), "{text}: {}", error.message());
         }
     }
 

@@ -1,7 +1,7 @@
 //! The table `[queue]`, and the queue's keys of a point.
 
-use serde::de::{Error, Unexpected, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Serialize, Serializer};
+use toml::Table;
 
 use crate::model::{Fault, Keys, Lane, Rate, Size, Span};
 
@@ -9,17 +9,13 @@ use crate::model::{Fault, Keys, Lane, Rate, Size, Span};
 const MIN_LANE: Size = Size(64 << 10);
 
 /// What waits for the broker, and how much of it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Config {
     /// What must wake somebody.
-    #[serde(deserialize_with = "alarm")]
     pub alarm: LaneConfig,
     /// What became of commands.
-    #[serde(deserialize_with = "outcome")]
     pub outcome: LaneConfig,
     /// All other readings.
-    #[serde(deserialize_with = "telemetry")]
     pub telemetry: LaneConfig,
     /// What the queue leaves free of the file system (32 MiB).
     pub keep_free: Size,
@@ -53,8 +49,7 @@ pub enum Sync {
 }
 
 /// How what waited goes out after an outage.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Replay {
     /// Records at most, beside the new ones; or `"off"` for no limit (200/s).
     pub rate: Rate,
@@ -113,7 +108,7 @@ impl PointConfig {
     ///
     /// # Errors
     /// All that is wrong.
-    pub fn read(table: &toml::Table) -> Result<Self, Vec<Fault>> {
+    pub fn read(table: &Table) -> Result<Self, Vec<Fault>> {
         let mut keys = Keys::of(table);
         // A lane for readings: `outcome` is none.
         let lane = keys.one_of("lane", &[("telemetry", Lane::Telemetry), ("alarm", Lane::Alarm)]);
@@ -123,6 +118,29 @@ impl PointConfig {
 }
 
 impl Config {
+    /// Its keys.
+    pub const KEYS: &[&str] = &["alarm", "outcome", "telemetry", "keep_free", "max_memory", "replay"];
+
+    /// Reads them.
+    ///
+    /// # Errors
+    /// All that is wrong.
+    pub fn read(table: &Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        let plain = Config::default();
+        let read = Config {
+            alarm: keys.inner("alarm", |table| LaneConfig::read(table, Lane::Alarm)).unwrap_or(plain.alarm),
+            outcome: keys.inner("outcome", |table| LaneConfig::read(table, Lane::Outcome)).unwrap_or(plain.outcome),
+            telemetry: keys
+                .inner("telemetry", |table| LaneConfig::read(table, Lane::Telemetry))
+                .unwrap_or(plain.telemetry),
+            keep_free: keys.size("keep_free").unwrap_or(plain.keep_free),
+            max_memory: keys.size("max_memory").unwrap_or(plain.max_memory),
+            replay: keys.inner("replay", Replay::read).unwrap_or(plain.replay),
+        };
+        keys.end(read)
+    }
+
     /// The settings of a lane.
     pub fn lane(&self, lane: Lane) -> &LaneConfig {
         match lane {
@@ -183,59 +201,36 @@ impl LaneConfig {
     }
 }
 
-/// A lane's table as it is written.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LaneKeys {
-    max_bytes: Option<Size>,
-    max_age: Option<Span>,
-    sync: Option<Sync>,
+impl LaneConfig {
+    fn read(table: &Table, lane: Lane) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        let default = LaneConfig::default_of(lane);
+        let read = LaneConfig {
+            max_bytes: keys.size("max_bytes").unwrap_or(default.max_bytes),
+            max_age: keys.time("max_age").unwrap_or(default.max_age),
+            sync: keys
+                .any("sync", Sync::of, "\"always\", \"never\" or a duration such as \"1s\"")
+                .unwrap_or(default.sync),
+        };
+        keys.end(read)
+    }
 }
 
-fn lane<'de, D: Deserializer<'de>>(deserializer: D, lane: Lane) -> Result<LaneConfig, D::Error> {
-    let keys = LaneKeys::deserialize(deserializer)?;
-    let default = LaneConfig::default_of(lane);
-    Ok(LaneConfig {
-        max_bytes: keys.max_bytes.unwrap_or(default.max_bytes),
-        max_age: keys.max_age.unwrap_or(default.max_age),
-        sync: keys.sync.unwrap_or(default.sync),
-    })
-}
-
-fn alarm<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LaneConfig, D::Error> {
-    lane(deserializer, Lane::Alarm)
-}
-
-fn outcome<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LaneConfig, D::Error> {
-    lane(deserializer, Lane::Outcome)
-}
-
-fn telemetry<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LaneConfig, D::Error> {
-    lane(deserializer, Lane::Telemetry)
-}
-
-const SYNC_EXPECTED: &str = "\"always\", \"never\" or a duration such as \"1s\"";
-
-impl<'de> Deserialize<'de> for Sync {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl Visitor<'_> for Text {
-            type Value = Sync;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(SYNC_EXPECTED)
-            }
-            fn visit_str<E: Error>(self, text: &str) -> Result<Sync, E> {
-                match text {
-                    "always" => Ok(Sync::Always),
-                    "never" => Ok(Sync::Never),
-                    other => other
-                        .parse()
-                        .map(Sync::Every)
-                        .map_err(|_| E::invalid_value(Unexpected::Str(other), &SYNC_EXPECTED)),
-                }
-            }
+impl Sync {
+    fn of(value: &toml::Value) -> Option<Self> {
+        match value.as_str()? {
+            "always" => Some(Sync::Always),
+            "never" => Some(Sync::Never),
+            other => other.parse().map(Sync::Every).ok(),
         }
-        deserializer.deserialize_str(Text)
+    }
+}
+
+impl Replay {
+    fn read(table: &Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        let rate = keys.rate("rate").unwrap_or(Replay::default().rate);
+        keys.end(Replay { rate })
     }
 }
 
@@ -253,9 +248,13 @@ impl Serialize for Sync {
 mod tests {
     use super::*;
 
+    fn read(text: &str) -> Result<Config, Vec<Fault>> {
+        Config::read(&text.parse().unwrap())
+    }
+
     #[test]
     fn a_partial_lane_keeps_its_other_defaults() {
-        let config: Config = toml::from_str("alarm = { max_bytes = \"1MiB\" }\ntelemetry.sync = \"never\"").unwrap();
+        let config = read("alarm = { max_bytes = \"1MiB\" }\ntelemetry.sync = \"never\"").unwrap();
         assert_eq!(config.check(), []);
         assert_eq!(config.alarm, LaneConfig { max_bytes: Size(1 << 20), ..LaneConfig::default_of(Lane::Alarm) });
         assert_eq!(config.telemetry, LaneConfig { sync: Sync::Never, ..LaneConfig::default_of(Lane::Telemetry) });
@@ -266,8 +265,8 @@ mod tests {
     fn the_defaults_are_right_and_read_back() {
         let config = Config::default();
         assert_eq!(config.check(), []);
-        assert_eq!(toml::from_str::<Config>(&toml::to_string(&config).unwrap()).unwrap(), config);
-        assert_eq!(toml::from_str::<Config>("").unwrap(), config);
+        assert_eq!(read(&toml::to_string(&config).unwrap()).unwrap(), config);
+        assert_eq!(read("").unwrap(), config);
     }
 
     #[test]
@@ -282,7 +281,7 @@ mod tests {
                 "`1h`: expected \"always\", \"never\" or a duration from \"100ms\" to \"1m\"",
             ),
         ] {
-            let config: Config = toml::from_str(text).unwrap();
+            let config = read(text).unwrap();
             assert_eq!(config.check(), [Fault::at(path, expected)]);
         }
     }

@@ -1,13 +1,12 @@
 //! The table `[health]`, and the keys of a point that say how its readings look at the broker.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use toml::Table;
 
 use crate::model::{Fault, Keys, Span};
 
 /// The gateway's own state, as it is published.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct HealthConfig {
     /// How often `health` is published, 1 s to 24 h (60 s); changes of state come at once, but at most each 10 s.
     pub interval: Span,
@@ -20,6 +19,19 @@ impl Default for HealthConfig {
 }
 
 impl HealthConfig {
+    /// Its keys.
+    pub const KEYS: &[&str] = &["interval"];
+
+    /// Reads them.
+    ///
+    /// # Errors
+    /// All that is wrong.
+    pub fn read(table: &Table) -> Result<Self, Vec<Fault>> {
+        let mut keys = Keys::of(table);
+        let interval = keys.time("interval").unwrap_or(HealthConfig::default().interval);
+        keys.end(HealthConfig { interval })
+    }
+
     /// Checks what the types can't say.
     pub fn check(&self) -> Vec<Fault> {
         let interval = self.interval;
@@ -126,7 +138,7 @@ mod tests {
     #[test]
     fn the_defaults_read_back() {
         assert_eq!(HealthConfig::default().check(), []);
-        assert_eq!(toml::from_str::<HealthConfig>("").unwrap(), HealthConfig::default());
+        assert_eq!(HealthConfig::read(&Table::new()).unwrap(), HealthConfig::default());
         let read = |text: &str| PointConfig::read(&text.parse().unwrap());
         assert_eq!(read(""), Ok(PointConfig::default()));
         let bare = PointConfig { retain: false, payload: Payload::Value };
@@ -136,7 +148,8 @@ mod tests {
     #[test]
     fn health_is_neither_a_flood_nor_forgotten() {
         for interval in ["0s", "2days"] {
-            let config: HealthConfig = toml::from_str(&format!("interval = \"{interval}\"")).unwrap();
+            let table = format!("interval = \"{interval}\"").parse().unwrap();
+            let config = HealthConfig::read(&table).unwrap();
             let text = format!("`{interval}`: expected a duration from \"1s\" to \"24h\"");
             assert_eq!(config.check(), [Fault::at("interval", text)]);
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::super::{Places, Sources, load};
 use super::{MAIN, layered};
 use crate::device::{KINDS, PointRulesConfig};
-use crate::model::{self, Declaration};
+use crate::model::Declaration;
 use crate::{command, link, queue, uplink};
 
 /// As cargo says it when it runs the tests: a test that is packed for a board does not carry where it was built.
@@ -76,12 +76,12 @@ fn the_shipped_config_shows_every_key() {
         uplink::PointConfig::KEYS,
     ];
     for (shown, keys) in [
-        (at(&["mqtt"]), model::keys::<link::Config>()),
-        (at(&["mqtt", "tls"]), model::keys::<link::Tls>()),
-        (at(&["queue"]), model::keys::<queue::Config>()),
-        (at(&["command"]), model::keys::<command::Config>()),
-        (at(&["health"]), model::keys::<uplink::HealthConfig>()),
-        (at(&["clock"]), model::keys::<super::super::Clock>()),
+        (at(&["mqtt"]), link::Config::KEYS),
+        (at(&["mqtt", "tls"]), link::Tls::KEYS),
+        (at(&["queue"]), queue::Config::KEYS),
+        (at(&["command"]), command::Config::KEYS),
+        (at(&["health"]), uplink::HealthConfig::KEYS),
+        (at(&["clock"]), super::super::Clock::KEYS),
         (at(&["device", "demo"]), crate::device::Config::KEYS),
         (at(&["device", "demo"]), uplink::DeviceConfig::KEYS),
     ]

@@ -41,7 +41,7 @@ impl PointConfig {
         let mut keys = Keys::of(table);
         let (mut found, mut of) = (None, Vec::new());
         for (key, formula) in FORMULAS {
-            let Some(texts) = keys.texts(key) else { continue };
+            let Some(texts) = keys.texts(key, "text in quotes") else { continue };
             if let Some((_, other)) = found {
                 keys.wrong(key, format!("expected one of them, and `{other}` is there too"));
             }

@@ -27,7 +27,7 @@ fn a_wrong_point_is_told_at_its_key() {
     check(
         "integral = 7",
         &[
-            "point.x.integral: expected text in quotes, or a list of such, found 7",
+            "point.x.integral: expected text in quotes, or a list of them, found 7",
             "point.x: expected what it is made of: sum, difference, mean, smallest, largest or integral",
         ],
     );

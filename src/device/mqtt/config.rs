@@ -3,9 +3,9 @@
 use toml::Table;
 
 use super::topic::{TopicFilter, check_topic};
+use crate::device::Spec;
 use crate::device::decode::{Decode, From};
 use crate::device::template::Template;
-use crate::device::{self, Spec};
 use crate::link;
 use crate::model::{Fault, Keys, Span};
 
@@ -88,12 +88,12 @@ pub(super) fn read(spec: &Spec) -> Result<(link::Config, Config), Vec<Fault>> {
         spec.table.clone().into_iter().partition(|(key, _)| LINK.contains(&key.as_str()));
     link.entry("url").or_insert_with(|| BROKER.into());
     link.entry("client_id").or_insert_with(|| format!("{{id}}-{}", spec.device).into());
-    let link = device::read::<link::Config>(&link).map(|mut link| {
+    let link = link::Config::read(&link).map(|mut link| {
         link.expand(spec.gateway.as_str());
         link
     });
     let own = Config::read(&own);
-    let mut faults: Vec<Fault> = link.as_ref().map_or_else(|fault| vec![fault.clone()], link::Config::check);
+    let mut faults: Vec<Fault> = link.as_ref().map_or_else(Vec::clone, link::Config::check);
     faults.extend(own.as_ref().map_or_else(Vec::clone, Config::check));
     match (link, own) {
         (Ok(link), Ok(own)) if faults.is_empty() => Ok((link, own)),
@@ -171,7 +171,9 @@ impl PointConfig {
     pub(super) fn read(table: &Table) -> Result<Self, Vec<Fault>> {
         let mut keys = Keys::of(table);
         let read = PointConfig {
-            topic: keys.texts("topic").map(|topics| topics.into_iter().map(str::to_owned).collect()),
+            topic: keys
+                .texts("topic", "a topic such as \"tele/plug/SENSOR\"")
+                .map(|topics| topics.into_iter().map(str::to_owned).collect()),
             from: From::read(&mut keys),
             stored: keys.flag("stored"),
             set: keys.inner("set", Set::read),
@@ -230,11 +232,10 @@ impl PointConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model;
 
     #[test]
     fn the_keys_of_the_link_are_known() {
-        let of_link = model::keys::<link::Config>();
+        let of_link = link::Config::KEYS;
         // The gateway's own topics, and how it hurries: neither is a device's.
         let left_out: Vec<_> = of_link.iter().filter(|key| !LINK.contains(key)).collect();
         assert_eq!(left_out, [&"root", &"topic", &"window"]);
