@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::encoding::{Bits, Encoding, Layout, Order};
 use super::pdu::{MOST_REGISTERS, Table};
 use super::plan::{Limits, Spot};
-use crate::device::port::{self, FlowControl, Parity, Rs485, Settings};
+use crate::device::port::{Parity, Settings};
 use crate::model::{Declaration, Fault, Keys, Span, ValueType};
 
 /// Above this rate the standard's silence between frames is fixed (MODBUS over Serial Line V1.02, 2.5.1.1).
@@ -38,18 +38,9 @@ pub(super) struct Config {
 /// A line with slaves, or a way to them by TCP: the keys of `[bus.NAME]`.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::device) struct Bus {
-    /// The serial port; either this or `address`.
-    pub port: Option<String>,
-    /// Bits per second (19200).
-    pub baud_rate: u32,
-    /// 7 or 8 (8).
-    pub data_bits: u8,
-    /// `even`, as the standard has it, `odd` or `none`.
-    pub parity: Parity,
-    /// 1 or 2 (1).
-    pub stop_bits: u8,
-    /// How the kernel switches the transceiver. Default: not at all.
-    pub rs485: Option<Rs485>,
+    /// The serial port, or none, and how its line is set up: `port`, `baud_rate` (19200), `data_bits` (8), `parity` (`even`, as
+    /// the standard has it), `stop_bits` (1), `rs485` (none). Either this or `address`.
+    pub line: Settings,
     /// Host and port of a Modbus TCP server, or of a converter.
     pub address: Option<String>,
     /// What is spoken by TCP: `tcp`, or `rtu` with a converter that knows nothing of Modbus.
@@ -128,7 +119,7 @@ impl Config {
     pub(super) fn check(&self) -> Vec<Fault> {
         let mut faults: Vec<Fault> = self.bus.check().into_iter().map(|fault| fault.under(&["bus"])).collect();
         faults.extend(every_fault(self.every));
-        if self.bus.port.is_some() && self.unit > 247 {
+        if self.bus.settings().is_some() && self.unit > 247 {
             faults.push(Fault::at("unit", format!("`{}`: expected 1 to 247, or 0 for all slaves", self.unit)));
         }
         faults
@@ -148,14 +139,10 @@ impl Bus {
     /// A port, or else a server, with the defaults of all else.
     pub(super) fn of(place: &str) -> Self {
         let is_port = place.starts_with('/');
+        let line = Settings::plain(19_200, Parity::Even);
         Bus {
-            port: is_port.then(|| place.to_owned()),
+            line: Settings { port: if is_port { place.to_owned() } else { String::new() }, ..line },
             address: (!is_port).then(|| place.to_owned()),
-            baud_rate: 19_200,
-            data_bits: 8,
-            parity: Parity::Even,
-            stop_bits: 1,
-            rs485: None,
             framing: None,
             timeout: Span::secs(1),
             silence: None,
@@ -168,12 +155,7 @@ impl Bus {
         let mut keys = Keys::of(table);
         let plain = Bus::of("");
         let read = Bus {
-            port: keys.string("port"),
-            baud_rate: port::baud_rate(&mut keys).unwrap_or(plain.baud_rate),
-            data_bits: port::bits(&mut keys, "data_bits").unwrap_or(plain.data_bits),
-            parity: Parity::read(&mut keys).unwrap_or(plain.parity),
-            stop_bits: port::bits(&mut keys, "stop_bits").unwrap_or(plain.stop_bits),
-            rs485: keys.inner("rs485", Rs485::read),
+            line: plain.line.read(&mut keys),
             address: keys.string("address"),
             framing: keys.one_of("framing", &[("tcp", Framing::Tcp), ("rtu", Framing::Rtu)]),
             timeout: keys.time("timeout").unwrap_or(plain.timeout),
@@ -183,17 +165,9 @@ impl Bus {
         keys.end(read)
     }
 
-    /// How the port is set up; `None`: it is none.
-    pub(super) fn settings(&self) -> Option<Settings> {
-        Some(Settings {
-            port: self.port.clone()?,
-            baud_rate: self.baud_rate,
-            data_bits: self.data_bits,
-            parity: self.parity,
-            stop_bits: self.stop_bits,
-            flow_control: FlowControl::None,
-            rs485: self.rs485,
-        })
+    /// The port, and how its line is set up; `None`: it is none.
+    pub(super) fn settings(&self) -> Option<&Settings> {
+        Some(&self.line).filter(|line| !line.port.is_empty())
     }
 
     /// Whether frames have numbers.
@@ -203,26 +177,20 @@ impl Bus {
 
     /// How long so many bytes take on a line.
     pub(super) fn time_of(&self, bytes: usize) -> Duration {
-        if self.port.is_none() {
-            return Duration::ZERO;
-        }
-        let parity = u32::from(self.parity != Parity::None);
-        let bits = (1 + u32::from(self.data_bits) + parity + u32::from(self.stop_bits))
-            .saturating_mul(u32::try_from(bytes).unwrap_or(u32::MAX));
-        Duration::from_secs(1) * bits / self.baud_rate.max(1)
+        self.settings().map(|line| line.time_of(bytes)).unwrap_or_default()
     }
 
     /// What is left between two frames.
     pub(super) fn silence(&self) -> Duration {
-        let standard = if self.baud_rate > FAST { FAST_SILENCE } else { self.time_of(7) / 2 };
-        self.silence.map_or(if self.port.is_some() { standard } else { Duration::ZERO }, |silence| silence.0)
+        let standard = if self.line.baud_rate > FAST { FAST_SILENCE } else { self.time_of(7) / 2 };
+        self.silence.map_or(if self.settings().is_some() { standard } else { Duration::ZERO }, |silence| silence.0)
     }
 
     fn check(&self) -> Vec<Fault> {
-        let mut faults = self.settings().map(|settings| settings.check()).unwrap_or_default();
+        let mut faults = self.settings().map(Settings::check).unwrap_or_default();
         let mut wrong = |path: &str, text: String| faults.push(Fault::at(path, text));
         let host = self.address.as_deref().and_then(|address| address.rsplit_once(':'));
-        match (&self.port, &self.address) {
+        match (self.settings(), &self.address) {
             (None, None) => wrong("port", "this key is missing: expected the path of a port, or `address`".to_owned()),
             (Some(_), Some(_)) => wrong("address", "expected either `port` or `address`, not both".to_owned()),
             (None, Some(address))
@@ -232,7 +200,7 @@ impl Bus {
             }
             _ => {}
         }
-        if self.port.is_some() && self.framing == Some(Framing::Tcp) {
+        if self.settings().is_some() && self.framing == Some(Framing::Tcp) {
             wrong("framing", "a serial line carries RTU: remove it".to_owned());
         }
         if !(Duration::from_millis(10)..=Duration::from_secs(10)).contains(&self.timeout.0) {

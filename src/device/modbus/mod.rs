@@ -101,7 +101,7 @@ impl Driver for Modbus {
     }
 
     fn opens(&self) -> Vec<PathBuf> {
-        self.config.bus.port.iter().map(PathBuf::from).collect()
+        self.config.bus.settings().map(|line| PathBuf::from(&line.port)).into_iter().collect()
     }
 
     fn is_of_bytes(&self) -> bool {
@@ -116,7 +116,7 @@ impl Driver for Modbus {
     fn probe(&self) -> Run<'_, String> {
         Box::pin(async {
             if let Some(settings) = self.config.bus.settings() {
-                return port::probe(&settings).await;
+                return port::probe(settings).await;
             }
             let address = self.config.bus.address.as_deref().unwrap_or_default();
             wire::connect(address).await.map(|_| format!("{address} can be reached"))

@@ -8,7 +8,7 @@ use super::config::Bus;
 use super::pdu::{Request, Table};
 use super::wire::{Trouble, Wire};
 use crate::device::DeviceError;
-use crate::device::port::{self, Parity};
+use crate::device::port::{self, Parity, Settings};
 use crate::device::tape::Tape;
 use crate::model::Span;
 
@@ -106,7 +106,10 @@ fn buses(scan: &Scan) -> Result<Vec<(String, Bus)>, DeviceError> {
             return Err(DeviceError::Open(format!("`{parity}` is no parity: expected none, even or odd")));
         };
         for rate in &scan.baud_rates {
-            buses.push((format!(" at {rate}, parity {parity}"), Bus { baud_rate: *rate, parity: known, ..plain() }));
+            buses.push((
+                format!(" at {rate}, parity {parity}"),
+                Bus { line: Settings { baud_rate: *rate, parity: known, ..plain().line }, ..plain() },
+            ));
         }
     }
     Ok(buses)

@@ -84,7 +84,7 @@ impl Wire {
         let way = match (bus.settings(), &bus.address) {
             _ if tape.player().is_some() => Way::Tape,
             // The tape is not the port's: several devices share it, and each has its own.
-            (Some(settings), _) => Way::Port(Port::open(&settings, &Tape::idle()).await?),
+            (Some(settings), _) => Way::Port(Port::open(settings, &Tape::idle()).await?),
             (None, address) => Way::Stream(connect(address.as_deref().unwrap_or_default()).await?),
         };
         Ok(Wire {

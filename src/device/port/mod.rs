@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_serial::{ClearBuffer, DataBits, ErrorKind, SerialPort, SerialStream, StopBits};
 
 pub(super) use self::rivals::Rival;
-pub(super) use self::settings::{FlowControl, Parity, Rs485, Settings, baud_rate, bits};
+pub(super) use self::settings::{FlowControl, Parity, Settings};
 use super::tape::Tape;
 use super::{DeviceError, access};
 use crate::model::{Timestamp, time};

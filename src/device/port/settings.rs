@@ -1,5 +1,7 @@
 //! How a port's line is set up.
 
+use std::time::Duration;
+
 use crate::model::{Fault, Keys, Span};
 
 /// A port, and how its line is set up. The keys stand in the table of whoever has the port.
@@ -60,32 +62,10 @@ pub(in crate::device) enum Rts {
 }
 
 /// Drivers take at most this for a delay.
-const LONGEST_DELAY: Span = Span(std::time::Duration::from_millis(100));
+const LONGEST_DELAY: Span = Span(Duration::from_millis(100));
 
-/// Bits per second; what a port can't do is told by `Settings::check`.
-pub(in crate::device) fn baud_rate(keys: &mut Keys<'_>) -> Option<u32> {
-    keys.unsigned("baud_rate")
-}
-
-/// So many bits.
-pub(in crate::device) fn bits(keys: &mut Keys<'_>, key: &'static str) -> Option<u8> {
+fn bits(keys: &mut Keys<'_>, key: &'static str) -> Option<u8> {
     keys.whole(key, 0, u8::MAX.into()).and_then(|bits| u8::try_from(bits).ok())
-}
-
-impl Parity {
-    /// Reads `parity`.
-    pub(in crate::device) fn read(keys: &mut Keys<'_>) -> Option<Self> {
-        keys.one_of("parity", &[("none", Parity::None), ("odd", Parity::Odd), ("even", Parity::Even)])
-    }
-}
-
-impl FlowControl {
-    /// Reads `flow_control`.
-    pub(in crate::device) fn read(keys: &mut Keys<'_>) -> Option<Self> {
-        let names =
-            [("none", FlowControl::None), ("software", FlowControl::Software), ("hardware", FlowControl::Hardware)];
-        keys.one_of("flow_control", &names)
-    }
 }
 
 impl Rs485 {
@@ -102,6 +82,42 @@ impl Rs485 {
 }
 
 impl Settings {
+    /// No port, and a line of 8 bits at this speed with this parity.
+    pub(in crate::device) fn plain(baud_rate: u32, parity: Parity) -> Self {
+        let (port, flow_control) = (String::new(), FlowControl::None);
+        Settings { port, baud_rate, data_bits: 8, parity, stop_bits: 1, flow_control, rs485: None }
+    }
+
+    /// Reads the keys of a line, but for `flow_control`, which not every line has; what is not said is as here.
+    pub(in crate::device) fn read(self, keys: &mut Keys<'_>) -> Self {
+        let parities = [("none", Parity::None), ("odd", Parity::Odd), ("even", Parity::Even)];
+        Settings {
+            port: keys.string("port").unwrap_or(self.port),
+            baud_rate: keys.unsigned("baud_rate").unwrap_or(self.baud_rate),
+            data_bits: bits(keys, "data_bits").unwrap_or(self.data_bits),
+            parity: keys.one_of("parity", &parities).unwrap_or(self.parity),
+            stop_bits: bits(keys, "stop_bits").unwrap_or(self.stop_bits),
+            flow_control: self.flow_control,
+            rs485: keys.inner("rs485", Rs485::read).or(self.rs485),
+        }
+    }
+
+    /// Reads `flow_control`.
+    #[cfg(feature = "serial")]
+    pub(in crate::device) fn read_flow_control(self, keys: &mut Keys<'_>) -> Self {
+        let names =
+            [("none", FlowControl::None), ("software", FlowControl::Software), ("hardware", FlowControl::Hardware)];
+        Settings { flow_control: keys.one_of("flow_control", &names).unwrap_or(self.flow_control), ..self }
+    }
+
+    /// How long so many characters take on the line.
+    pub(in crate::device) fn time_of(&self, characters: usize) -> Duration {
+        // Start bit, and parity bit.
+        let bits = 1 + u32::from(self.data_bits) + u32::from(self.parity != Parity::None) + u32::from(self.stop_bits);
+        let bits = bits.saturating_mul(u32::try_from(characters).unwrap_or(u32::MAX));
+        Duration::from_secs(1) * bits / self.baud_rate.max(1)
+    }
+
     /// What the types can't say.
     pub(in crate::device) fn check(&self) -> Vec<Fault> {
         let mut faults = Vec::new();

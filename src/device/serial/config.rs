@@ -3,26 +3,15 @@
 use std::time::Duration;
 
 use crate::device::decode::{Decode, From};
-use crate::device::port::{self, FlowControl, Parity, Rs485, Settings};
+use crate::device::port::{Parity, Settings};
 use crate::model::{Fault, Keys, Span};
 
 /// The keys of the device's table that are this kind's own.
 #[derive(Debug)]
 pub(super) struct Config {
-    /// The port: best a stable name such as `/dev/serial/by-id/…`.
-    pub port: String,
-    /// Bits per second; any the hardware can do.
-    pub baud_rate: u32,
-    /// 5 to 8.
-    pub data_bits: u8,
-    /// `none`, `odd` or `even`.
-    pub parity: Parity,
-    /// 1 or 2.
-    pub stop_bits: u8,
-    /// `none`, `software` (XON/XOFF) or `hardware` (RTS/CTS).
-    pub flow_control: FlowControl,
-    /// How the kernel switches the transceiver of an RS-485 line. Default: not at all.
-    pub rs485: Option<Rs485>,
+    /// The port, and how its line is set up: `port`, `baud_rate` (9600), `data_bits` (8), `parity` (`none`), `stop_bits` (1),
+    /// `flow_control` (`none`), `rs485` (none).
+    pub line: Settings,
     /// How a frame is read.
     pub decode: Decode,
     /// Drop the first frame after the port was opened: it may be the rest of one. `21.5` without its first digit is a
@@ -89,13 +78,7 @@ impl Config {
         let mut keys = Keys::of(table);
         keys.needs("port");
         let read = Config {
-            port: keys.string("port").unwrap_or_default(),
-            baud_rate: port::baud_rate(&mut keys).unwrap_or(9600),
-            data_bits: port::bits(&mut keys, "data_bits").unwrap_or(8),
-            parity: Parity::read(&mut keys).unwrap_or_default(),
-            stop_bits: port::bits(&mut keys, "stop_bits").unwrap_or(1),
-            flow_control: FlowControl::read(&mut keys).unwrap_or_default(),
-            rs485: keys.inner("rs485", Rs485::read),
+            line: Settings::plain(9600, Parity::None).read(&mut keys).read_flow_control(&mut keys),
             decode: keys.inner("decode", Decode::read).unwrap_or(Decode::Text {}),
             skip_first: keys.flag("skip_first").unwrap_or_default(),
             silence: keys.time("silence"),
@@ -107,22 +90,9 @@ impl Config {
         if faults.is_empty() { Ok(read) } else { Err(faults) }
     }
 
-    /// The port, and how its line is set up.
-    pub(super) fn settings(&self) -> Settings {
-        Settings {
-            port: self.port.clone(),
-            baud_rate: self.baud_rate,
-            data_bits: self.data_bits,
-            parity: self.parity,
-            stop_bits: self.stop_bits,
-            flow_control: self.flow_control,
-            rs485: self.rs485,
-        }
-    }
-
     /// What the types can't say.
     pub(super) fn check(&self) -> Vec<Fault> {
-        let mut faults = self.settings().check();
+        let mut faults = self.line.check();
         let mut wrong = |path: &str, text: String| faults.push(Fault::at(path, text));
         if self.silence.is_some_and(|silence| silence.0.is_zero()) {
             wrong("silence", "expected a time above 0".to_owned());
@@ -135,13 +105,6 @@ impl Config {
         }
         faults.extend(self.decode.check());
         faults
-    }
-
-    /// How long one character takes on the line.
-    pub(super) fn character(&self) -> Duration {
-        // Start bit, and parity bit.
-        let bits = 1 + u32::from(self.data_bits) + u32::from(self.parity != Parity::None) + u32::from(self.stop_bits);
-        Duration::from_secs(1) * bits / self.baud_rate.max(1)
     }
 }
 

@@ -269,7 +269,7 @@ impl<'a> Life<'a> {
             }
         }
         if poll.questions.iter().any(|question| question.baud_rate.is_some()) {
-            self.port.set_baud_rate(self.serial.config.baud_rate).await?;
+            self.port.set_baud_rate(self.serial.config.line.baud_rate).await?;
         }
         Ok(answered)
     }
@@ -287,13 +287,13 @@ impl<'a> Life<'a> {
         let is_command = matches!(asker, Asker::Command);
         self.send(question.bytes.clone()).await?;
         if let Some(baud_rate) = question.baud_rate {
-            sleep_until(self.busy_until + self.serial.config.character() * LAST_CHARACTERS).await;
+            sleep_until(self.busy_until + self.serial.config.line.time_of(1) * LAST_CHARACTERS).await;
             self.port.set_baud_rate(baud_rate).await?;
         }
         let mut deadline = self.busy_until.max(Instant::now()) + question.timeout;
         // More than the longest frame is no answer, but noise without an end.
         let mut room = 2 * self.framer.max() + CHUNK;
-        let latest = deadline + self.serial.config.character() * u32::try_from(room).unwrap_or(u32::MAX);
+        let latest = deadline + self.serial.config.line.time_of(room);
         loop {
             let pause = self.pause_due();
             let mut came = false;
@@ -375,7 +375,7 @@ impl<'a> Life<'a> {
     async fn put(&mut self, packed: Vec<u8>) -> Result<(), DeviceError> {
         self.pause().await?;
         self.port.write(&packed).await?;
-        let out = self.serial.config.character() * u32::try_from(packed.len()).unwrap_or(u32::MAX);
+        let out = self.serial.config.line.time_of(packed.len());
         self.busy_until = Instant::now() + out;
         if self.serial.config.echo {
             self.echo = packed;

@@ -183,7 +183,7 @@ impl Driver for Serial {
     }
 
     fn opens(&self) -> Vec<PathBuf> {
-        vec![PathBuf::from(&self.config.port)]
+        vec![PathBuf::from(&self.config.line.port)]
     }
 
     #[cfg(feature = "desk")]
@@ -196,7 +196,7 @@ impl Driver for Serial {
     }
 
     fn probe(&self) -> Run<'_, String> {
-        Box::pin(async { port::probe(&self.config.settings()).await })
+        Box::pin(async { port::probe(&self.config.line).await })
     }
 }
 
@@ -204,7 +204,7 @@ impl Serial {
     async fn life(&self, io: &mut DeviceIo) -> Result<(), DeviceError> {
         let (port, busy_until) = match io.take_port() {
             Some(kept) => kept,
-            None => (Port::open(&self.config.settings(), io.tape()).await?, Instant::now()),
+            None => (Port::open(&self.config.line, io.tape()).await?, Instant::now()),
         };
         let seed = io.take_seed();
         // What the outputs behind the port are, nobody can say before they are written.
@@ -217,12 +217,12 @@ impl Serial {
 
     /// For what the device says.
     fn framer(&self) -> Framer {
-        Framer::new(&self.framing, self.check.clone(), self.config.skip_first, self.config.character())
+        Framer::new(&self.framing, self.check.clone(), self.config.skip_first, self.config.line.time_of(1))
     }
 
     /// For one answer that is framed in another way.
     fn framer_of(&self, framing: &Framing) -> Framer {
-        Framer::new(framing, None, false, self.config.character())
+        Framer::new(framing, None, false, self.config.line.time_of(1))
     }
 
     /// Fills the slots from a frame: decoders of text get the message in it, without what is around.
