@@ -7,11 +7,11 @@
 //!
 //! Calls of [`Totals`] block, those of [`Flash`] don't.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{DeviceError, DeviceIo};
 use crate::disk::{Disk, Folder};
@@ -23,13 +23,24 @@ const SLOT: usize = 4096;
 const FOLDER: &str = "totals";
 
 /// Of the format.
-const VERSION: u32 = 1;
+const VERSION: u64 = 1;
 
 /// Of a total in a slot, besides its point's name: quotes, a colon, a comma, and the longest number there is (-2.2250738585072014e-308).
 const ENTRY: usize = 4 + 24;
 
 /// What else stands in a slot: CRC, version, serial, boot.
 const FRAME: usize = 128;
+
+/// What is kept of a point.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Amount {
+    /// Which.
+    pub(super) point: PointName,
+    /// Its total.
+    pub(super) total: f64,
+    /// How far the kernel had counted then, where it does.
+    pub(super) count: Option<u64>,
+}
 
 /// Says where a device has more totals than one file has room for; of each, whether its count is kept as well.
 pub(super) fn fault<'a>(points: impl Iterator<Item = (&'a PointName, bool)>) -> Option<Fault> {
@@ -86,8 +97,8 @@ impl Flash {
     #[cfg_attr(not(feature = "gpio"), allow(dead_code))]
     pub(super) fn count_of(&self, point: &PointName) -> Option<(u64, bool)> {
         let totals = locked(self.totals.as_ref()?);
-        let saved = &totals.saved;
-        saved.counts.get(point).map(|count| (*count, saved.boot.as_deref() == Some(time::boot().to_string().as_str())))
+        let count = totals.amount(point).and_then(|amount| amount.count);
+        count.map(|count| (count, totals.saved.boot == time::boot().to_string()))
     }
 
     /// Whether nothing was ever counted, as far as can be known.
@@ -101,18 +112,13 @@ impl Flash {
         self.trouble.is_some()
     }
 
-    /// Puts totals on flash, and how far the kernel has counted, outside the runtime's threads. That it fails is logged once.
+    /// Puts totals on flash, outside the runtime's threads. That it fails is logged once.
     ///
     /// # Errors
     /// Why the flash does not take them.
-    pub(super) async fn save(
-        &mut self,
-        io: &DeviceIo,
-        all: BTreeMap<PointName, f64>,
-        counts: BTreeMap<PointName, u64>,
-    ) -> Result<(), String> {
+    pub(super) async fn save(&mut self, io: &DeviceIo, all: Vec<Amount>) -> Result<(), String> {
         let Some(totals) = self.totals.clone() else { return Ok(()) };
-        let saved = tokio::task::spawn_blocking(move || locked(&totals).save(&all, &counts)).await;
+        let saved = tokio::task::spawn_blocking(move || locked(&totals).save(&all)).await;
         let saved = saved.map_err(|error| error.to_string()).and_then(|saved| saved.map_err(|error| error.to_string()));
         match (&self.trouble, &saved) {
             (None, Err(text)) => {
@@ -131,19 +137,15 @@ fn locked(totals: &Mutex<Totals>) -> MutexGuard<'_, Totals> {
     totals.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+/// What stands in a slot. Written and read by hand: derived code for these few keys would be several times as large.
+#[derive(Debug, Clone, PartialEq)]
 struct Saved {
-    version: u32,
+    version: u64,
     /// Counts the writes.
     serial: u64,
-    /// By point.
-    totals: BTreeMap<PointName, f64>,
-    /// How far the kernel had counted.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    counts: BTreeMap<PointName, u64>,
-    /// At which boot.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    boot: Option<String>,
+    amounts: Vec<Amount>,
+    /// At which boot the kernel had counted so far; empty: it has counted nothing.
+    boot: String,
 }
 
 /// The totals of a device.
@@ -173,14 +175,13 @@ impl Totals {
         let file = format!("{FOLDER}/{device}");
         let known = disk.list(FOLDER)?.iter().any(|name| *name == device.as_str());
         if !known {
-            let saved = Saved { version: VERSION, ..Saved::default() };
-            return Ok((Totals { disk, file, points, saved, is_lost: false, unsure: None }, None));
+            return Ok((Totals { disk, file, points, saved: Saved::default(), is_lost: false, unsure: None }, None));
         }
         let (mut slots, mut is_first) = (Vec::new(), true);
         for offset in [0, SLOT] {
             let mut bytes = vec![0; SLOT];
             let count = disk.read(&file, offset as u64, &mut bytes)?;
-            slots.extend(parse(bytes.get(..count).unwrap_or_default()));
+            slots.extend(Saved::read(bytes.get(..count).unwrap_or_default()));
             // The first save goes to the second slot, and a power cut may have torn it.
             is_first &= offset > 0 || bytes.iter().all(|byte| *byte == 0);
         }
@@ -190,13 +191,17 @@ impl Totals {
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
         let told = (newest.is_none() && !is_first).then(|| format!("{file} is damaged: its totals begin at 0 again"));
-        let saved = newest.unwrap_or(Saved { version: VERSION, ..Saved::default() });
+        let saved = newest.unwrap_or_default();
         Ok((Totals { disk, file, points, saved, is_lost: told.is_some(), unsure: None }, told))
     }
 
     /// What is on flash for a point; `None`: nothing was ever counted.
     fn of(&self, point: &PointName) -> Option<f64> {
-        self.saved.totals.get(point).copied()
+        self.amount(point).map(|amount| amount.total)
+    }
+
+    fn amount(&self, point: &PointName) -> Option<&Amount> {
+        self.saved.amounts.iter().find(|amount| amount.point == *point)
     }
 
     /// Whether nothing was ever counted, as far as can be known.
@@ -209,12 +214,20 @@ impl Totals {
     ///
     /// # Errors
     /// When the flash does not take them: those of before are there.
-    fn save(&mut self, totals: &BTreeMap<PointName, f64>, counts: &BTreeMap<PointName, u64>) -> io::Result<()> {
+    fn save(&mut self, all: &[Amount]) -> io::Result<()> {
         let mut next = self.saved.clone();
-        next.totals.extend(totals.iter().map(|(point, total)| (point.clone(), *total)));
-        if !counts.is_empty() {
+        let boot =
+            if all.iter().any(|amount| amount.count.is_some()) { time::boot().to_string() } else { String::new() };
+        if next.boot != boot {
             // Those of another boot say nothing any more.
-            (next.counts, next.boot) = (counts.clone(), Some(time::boot().to_string()));
+            next.amounts.iter_mut().for_each(|amount| amount.count = None);
+            next.boot = boot;
+        }
+        for amount in all {
+            match next.amounts.iter_mut().find(|known| known.point == amount.point) {
+                Some(known) => known.clone_from(amount),
+                None => next.amounts.push(amount.clone()),
+            }
         }
         if next == self.saved && self.unsure.is_none() {
             return Ok(());
@@ -222,10 +235,10 @@ impl Totals {
         // Behind a save that failed: above it, and in its slot, so that the last good one stays.
         next.serial = self.unsure.map_or(next.serial + 1, |serial| serial + 2);
         self.unsure = Some(next.serial);
-        let mut slot = slot_of(&next)?;
+        let mut slot = next.slot();
         if slot.len() > SLOT {
-            next.totals.retain(|point, _| self.points.contains(point));
-            slot = slot_of(&next)?;
+            next.amounts.retain(|amount| self.points.contains(&amount.point));
+            slot = next.slot();
         }
         if slot.len() > SLOT {
             return Err(io::Error::other("too many points for one file"));
@@ -242,28 +255,50 @@ impl Totals {
     }
 }
 
-fn slot_of(saved: &Saved) -> io::Result<String> {
-    let json = serde_json::to_string(saved).map_err(io::Error::other)?;
-    Ok(format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes())))
+impl Default for Saved {
+    fn default() -> Self {
+        Saved { version: VERSION, serial: 0, amounts: Vec::new(), boot: String::new() }
+    }
 }
 
-fn parse(slot: &[u8]) -> Option<Saved> {
-    let line = slot.split(|byte| *byte == b'\n').next()?;
-    let (crc, json) = std::str::from_utf8(line).ok()?.split_once(' ')?;
-    if u32::from_str_radix(crc, 16).ok()? != crc32fast::hash(json.as_bytes()) {
-        return None;
+impl Saved {
+    /// As it stands on flash.
+    fn slot(&self) -> String {
+        // A name has nothing that JSON has another spelling for.
+        let list = |value: &dyn Fn(&Amount) -> Option<String>| {
+            let each =
+                self.amounts.iter().filter_map(|amount| Some(format!("\"{}\":{}", amount.point, value(amount)?)));
+            each.collect::<Vec<_>>().join(",")
+        };
+        let totals = list(&|amount| Some(format!("{:?}", amount.total)));
+        let counts = list(&|amount| amount.count.map(|count| count.to_string()));
+        let more = match self.boot.as_str() {
+            "" => String::new(),
+            boot => format!(",\"counts\":{{{counts}}},\"boot\":\"{boot}\""),
+        };
+        let Saved { version, serial, .. } = self;
+        let json = format!("{{\"version\":{version},\"serial\":{serial},\"totals\":{{{totals}}}{more}}}");
+        format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes()))
     }
-    #[derive(Deserialize)]
-    struct Later {
-        version: u32,
-        serial: u64,
+
+    /// Of a later version no more than which it is.
+    fn read(slot: &[u8]) -> Option<Self> {
+        let line = slot.split(|byte| *byte == b'\n').next()?;
+        let (crc, json) = std::str::from_utf8(line).ok()?.split_once(' ')?;
+        if u32::from_str_radix(crc, 16).ok()? != crc32fast::hash(json.as_bytes()) {
+            return None;
+        }
+        let json: Value = serde_json::from_str(json).ok()?;
+        let (version, serial) = (json.get("version")?.as_u64()?, json.get("serial")?.as_u64()?);
+        let mut amounts = Vec::new();
+        let totals = json.get("totals").and_then(Value::as_object).filter(|_| version <= VERSION);
+        for (name, total) in totals.into_iter().flatten() {
+            let count = json.get("counts").and_then(|counts| counts.get(name)?.as_u64());
+            amounts.push(Amount { point: PointName::new(name).ok()?, total: total.as_f64()?, count });
+        }
+        let boot = json.get("boot").and_then(Value::as_str).unwrap_or_default().to_owned();
+        Some(Saved { version, serial, amounts, boot })
     }
-    let later = || {
-        let Later { version, serial } =
-            serde_json::from_str(json).ok().filter(|later: &Later| later.version > VERSION)?;
-        Some(Saved { version, serial, ..Saved::default() })
-    };
-    later().or_else(|| serde_json::from_str(json).ok())
 }
 
 #[cfg(test)]
@@ -281,6 +316,10 @@ mod tests {
         PointName::new("water").unwrap()
     }
 
+    fn amount(point: PointName, total: f64) -> Amount {
+        Amount { point, total, count: None }
+    }
+
     fn open(disk: &Fake) -> Totals {
         let (totals, told) = Totals::open(Box::new(disk.clone()), &device(), BTreeSet::from([point()])).unwrap();
         assert_eq!(told, None);
@@ -288,8 +327,7 @@ mod tests {
     }
 
     fn save(totals: &mut Totals, total: u32) -> io::Result<()> {
-        let total = f64::from(total);
-        totals.save(&BTreeMap::from([(point(), total)]), &BTreeMap::new())
+        totals.save(&[amount(point(), f64::from(total))])
     }
 
     #[test]
@@ -298,7 +336,7 @@ mod tests {
         let mut totals = open(&disk);
         assert_eq!(totals.of(&point()), None);
         save(&mut totals, 7).unwrap();
-        totals.save(&BTreeMap::from([(PointName::new("gas").unwrap(), 1.0)]), &BTreeMap::new()).unwrap();
+        totals.save(&[amount(PointName::new("gas").unwrap(), 1.0)]).unwrap();
         assert_eq!(open(&disk).of(&point()), Some(7.0));
     }
 
@@ -313,12 +351,10 @@ mod tests {
             let (mut totals, _) = Totals::open(Box::new(disk.clone()), &device(), own.clone()).unwrap();
             // What was there before has its room as long as nobody else wants it.
             let kept =
-                |points: &BTreeSet<PointName>| points.iter().map(|point| (point.clone(), -f64::MIN_POSITIVE)).collect();
-            let counts: BTreeMap<PointName, u64> =
-                own.iter().filter(|_| has_count).map(|point| (point.clone(), u64::MAX)).collect();
-            totals.save(&kept(&(997..1000).map(name).collect()), &BTreeMap::new()).unwrap();
+                |point: PointName| Amount { point, total: -f64::MIN_POSITIVE, count: has_count.then_some(u64::MAX) };
+            totals.save(&(997..1000).map(name).map(kept).collect::<Vec<_>>()).unwrap();
             totals.saved.serial = u64::MAX - 2;
-            totals.save(&kept(&own), &counts).unwrap();
+            totals.save(&own.iter().cloned().map(kept).collect::<Vec<_>>()).unwrap();
             assert_eq!(open(&disk).of(&name(0)), Some(-f64::MIN_POSITIVE));
             assert_eq!(open(&disk).of(&name(999)), None);
             let text = told(most + 1).unwrap().text;
@@ -331,11 +367,11 @@ mod tests {
     fn how_far_the_kernel_was_is_known_of_the_boot_in_which_that_was() {
         let disk = Fake::new();
         let mut totals = open(&disk);
-        totals.save(&BTreeMap::from([(point(), 7.0)]), &BTreeMap::from([(point(), 815)])).unwrap();
+        totals.save(&[Amount { count: Some(815), ..amount(point(), 7.0) }]).unwrap();
         let flash = |totals| Flash { totals: Some(Arc::new(Mutex::new(totals))), trouble: None };
         assert_eq!(flash(open(&disk)).count_of(&point()), Some((815, true)));
         let mut later = open(&disk);
-        later.saved.boot = Some("another".to_owned());
+        later.saved.boot = "another".to_owned();
         assert_eq!(flash(later).count_of(&point()), Some((815, false)));
     }
 

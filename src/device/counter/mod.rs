@@ -11,7 +11,6 @@ mod config;
 mod kernel;
 mod rate;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +21,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use self::config::{POINT_KEYS, PointConfig, SHORTEST};
 use self::rate::Rate;
 use super::gpio::pulses::{self, Pulses};
-use super::totals::{self, Flash};
+use super::totals::{self, Amount, Flash};
 use super::{Ask, Built, DeviceError, DeviceIo, Driver, Kind, Raw, Run, Shape, Spec, Write, WriteError};
 use crate::model::{self, Fault, PointName, Value, time};
 
@@ -232,7 +231,7 @@ impl Counter {
         io.opened(Vec::new()).await;
         io.online();
         let saved = match counting.iter().any(|counting| matches!(counting.source, Source::Kernel(_))) {
-            true => self.save(io, &counting, &mut flash).await,
+            true => flash.save(io, self.amounts(&counting)).await,
             false => Ok(()),
         };
         for ((total, counting), is_known) in self.totals.iter().zip(&counting).zip(is_known) {
@@ -307,20 +306,17 @@ impl Counter {
         all
     }
 
-    /// Puts all totals on flash.
-    async fn save(&self, io: &DeviceIo, counting: &[Counting], flash: &mut Flash) -> Result<(), String> {
-        let all = || self.totals.iter().zip(counting);
-        let totals = all().map(|(total, counting)| (total.name.clone(), kept(counting.total))).collect();
-        flash.save(io, totals, self.counts(counting)).await
-    }
-
-    /// How far the kernel's counters are.
-    fn counts(&self, counting: &[Counting]) -> BTreeMap<PointName, u64> {
-        let count = |(total, counting): (&Total, &Counting)| match &counting.source {
-            Source::Kernel(count) => Some((total.name.clone(), count.last())),
-            Source::Line(_) => None,
+    /// What is to be kept of all of them.
+    fn amounts(&self, counting: &[Counting]) -> Vec<Amount> {
+        let amount = |(total, counting): (&Total, &Counting)| Amount {
+            point: total.name.clone(),
+            total: kept(counting.total),
+            count: match &counting.source {
+                Source::Kernel(count) => Some(count.last()),
+                Source::Line(_) => None,
+            },
         };
-        self.totals.iter().zip(counting).filter_map(count).collect()
+        self.totals.iter().zip(counting).map(amount).collect()
     }
 
     /// Saves and reports the totals whose time has come, or all of them at the end.
@@ -335,7 +331,7 @@ impl Counter {
         if !self.totals.iter().zip(&*counting).any(|(total, line)| is_due(total, line)) {
             return;
         }
-        let saved = self.save(io, counting, flash).await;
+        let saved = flash.save(io, self.amounts(counting)).await;
         for (total, line) in self.totals.iter().zip(counting) {
             if !is_due(total, line) {
                 continue;
@@ -363,16 +359,14 @@ impl Counter {
             Ok(places) => places,
             Err(error) => return io.answer(write, Err(error)).await,
         };
-        let named = |(place, total): &(usize, u64)| Some((self.totals.get(*place)?.name.clone(), kept(*total)));
         // With what the kernel has counted of the others: their totals are as they were when it was that far.
-        let mut totals: BTreeMap<PointName, f64> = self
-            .totals
-            .iter()
-            .zip(&*counting)
-            .map(|(total, counting)| (total.name.clone(), kept(counting.total)))
-            .collect();
-        totals.extend(places.iter().filter_map(named));
-        let result = match flash.save(io, totals, self.counts(counting)).await {
+        let mut amounts = self.amounts(counting);
+        for (place, total) in &places {
+            if let Some(amount) = amounts.get_mut(*place) {
+                amount.total = kept(*total);
+            }
+        }
+        let result = match flash.save(io, amounts).await {
             Ok(()) => {
                 for (place, total) in places {
                     if let Some(counting) = counting.get_mut(place) {

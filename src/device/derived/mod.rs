@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use self::config::{POINT_KEYS, PointConfig};
 use self::formula::{Formula, Integral, Made, Source};
 use super::io::at;
-use super::totals::{self, Flash};
+use super::totals::{self, Amount, Flash};
 use super::{Ask, Built, DeviceError, DeviceIo, Driver, Kind, Raw, Run, Shape, Spec, Write, WriteError};
 use crate::model::{
     DeviceName, DeviceState, DeviceStates, Fault, PointKey, PointName, Quality, Reading, Timestamp, Value, ValueType,
@@ -247,14 +247,14 @@ impl Derived {
         if due.is_empty() {
             return;
         }
-        let mut totals = BTreeMap::new();
+        let mut totals = Vec::new();
         for (place, name, keys) in self.integrals() {
             if let Some(integral) = book.integrals.get_mut(&place) {
                 integral.advance(time::uptime(), keys.per);
-                totals.insert(name.clone(), integral.total);
+                totals.push(Amount { point: name.clone(), total: integral.total, count: None });
             }
         }
-        let saved = flash.save(io, totals, BTreeMap::new()).await;
+        let saved = flash.save(io, totals).await;
         for place in due {
             let (Some((name, keys)), Some(integral)) = (self.points.get(place), book.integrals.get_mut(&place)) else {
                 continue;
@@ -281,8 +281,13 @@ impl Derived {
             Ok(places) => places,
             Err(error) => return io.answer(write, Err(error)).await,
         };
-        let totals = write.values.iter().zip(&places).map(|((name, _), (_, total))| (name.clone(), *total)).collect();
-        let result = match flash.save(io, totals, BTreeMap::new()).await {
+        let amount = |((name, _), (_, total)): (&(PointName, Value), &(usize, f64))| Amount {
+            point: name.clone(),
+            total: *total,
+            count: None,
+        };
+        let totals = write.values.iter().zip(&places).map(amount).collect();
+        let result = match flash.save(io, totals).await {
             Ok(()) => {
                 for (place, total) in places {
                     if let (Some(integral), Some((_, keys))) = (book.integrals.get_mut(&place), self.points.get(place))
