@@ -166,9 +166,12 @@ async fn who_writes_a_file_that_is_looked_at_waits_for_that() {
     assert_eq!(looking.unwrap().await.unwrap(), Ok(Value::Int(0)));
     // A file that never answers is given up, and was not written.
     let (let_go, held) = std::sync::mpsc::channel::<()>();
-    let hanging = super::ask(&source, move |source| held.recv().map_err(|error| error.to_string()).and(source.read()));
+    let hanging = super::ask(&source, move |source| {
+        held.recv().unwrap();
+        source.read()
+    });
     let late = super::ask_in_turn(&source, Duration::from_millis(20), |source| source.write(&Value::Int(9))).await;
-    assert_eq!(late, Err(super::BUSY.to_owned()));
+    assert_eq!(late, Err(super::Trouble::Busy));
     let_go.send(()).unwrap();
     assert_eq!(hanging.unwrap().await.unwrap(), Ok(Value::Int(7)));
 }
@@ -237,4 +240,31 @@ fn what_can_not_work_is_a_fault() {
     }
     let text = "[device.board]\nkind = \"sysfs\"\nevery = \"2days\"\n";
     assert_eq!(faults(text), ["every: `2days`: expected a duration from \"10ms\" to \"24h\""]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_folder_that_hangs_holds_nobody_up() {
+    let root = tree(&[("a", "1"), ("leds/brightness", "0"), ("leds/name", "x"), ("name", "x")]);
+    let config = "[device.board.point.a]\npath = \"{root}/a\"\n[device.board.point.lamp]\npath = \"{root}/leds/brightness\"\n\
+                  match = { name = \"x\" }\ndirection = \"out\"\ntype = \"int\"\nsafe = 0\n";
+    let mut rig = Rig::start(&device(root.path(), config));
+    rig.online().await;
+    assert_eq!(rig.value().await, good("lamp", Value::Int(0)));
+    // By this file it is told whether the lamp is still there.
+    let (name, other) = (root.path().join("leds/name"), root.path().join("leds/other"));
+    hang(&other);
+    fs::hard_link(&other, root.path().join("link")).unwrap();
+    fs::rename(root.path().join("link"), &name).unwrap();
+    let Answer::Ended { result, .. } = rig.write(&[("lamp", Value::Int(1))]).await else { panic!("no end") };
+    assert!(matches!(&result, Err(WriteError::Failed(text)) if text.contains("kernel")), "{result:?}");
+    for _ in 0..20 {
+        assert_eq!(rig.value().await, good("a", Value::Int(1)));
+    }
+    rig.stop().await;
+    // Who waits looks once more, to say what there is.
+    fs::rename(root.path().join("name"), &name).unwrap();
+    let (flags, mode) = (rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::NONBLOCK, rustix::fs::Mode::empty());
+    while rustix::fs::open(&other, flags, mode).is_err() {
+        tokio::task::yield_now().await;
+    }
 }
