@@ -154,17 +154,21 @@ impl Source {
         read.or_else(|trouble| self.there().and(Err(trouble)))
     }
 
-    /// Makes an output ready, and says what it is.
-    fn open(&self) -> Answer {
+    /// Makes an output ready, and says what it is; one that does nothing yet begins with what is safe.
+    fn open(&self, safe: Option<&Value>) -> Answer {
         if let What::Pwm(channel) = &self.what {
-            channel.open().map_err(Trouble::Other)?;
+            channel.open(safe).map_err(Trouble::Other)?;
         }
         self.read()
     }
 
-    /// Whether an output is still there.
+    /// Whether an output that was opened is still there.
     fn there(&self) -> Answer {
-        self.path().map(|_| Value::Bool(true)).map_err(Trouble::Gone)
+        let there = match &self.what {
+            What::File(file) => file.path().map(drop),
+            What::Pwm(channel) => channel.there(),
+        };
+        there.map(|()| Value::Bool(true)).map_err(Trouble::Gone)
     }
 
     /// For a person: which file it is now, and what it says.
@@ -336,7 +340,8 @@ impl Sysfs {
     async fn open_outputs(&self, io: &mut DeviceIo) -> Result<(), DeviceError> {
         let mut values = Vec::new();
         for (name, source) in self.points.iter().filter(|(_, source)| source.output) {
-            let value = ask_in_turn(source, PATIENCE, Source::open).await;
+            let safe = io.safe(name);
+            let value = ask_in_turn(source, PATIENCE, move |source| source.open(safe.as_ref())).await;
             values.push((
                 name.clone(),
                 value.map_err(|trouble| DeviceError::Open(format!("point `{name}`: {trouble}")))?,

@@ -208,6 +208,42 @@ async fn a_channel_of_pwm_keeps_running_or_starts_at_nothing() {
     rig.stop().await;
 }
 
+#[tokio::test]
+async fn a_channel_that_somebody_unexports_is_exported_again_and_safe() {
+    let root = tree(&[("pwmchip0/npwm", "1")]);
+    let chip = root.path().join("pwmchip0");
+    // As the kernel does, once it is asked for.
+    let export = || {
+        for (file, text) in [("enable", "0"), ("period", "0"), ("duty_cycle", "0")] {
+            fs::create_dir_all(chip.join("pwm0")).unwrap();
+            fs::write(chip.join("pwm0").join(file), text).unwrap();
+        }
+    };
+    let said = |file: &str| fs::read_to_string(chip.join(file)).unwrap();
+    let config = "[device.board.point.fan]\npath = \"{root}/pwmchip*\"\npwm = { period = \"1ms\" }\nscale = 10\nsafe = 300\n\
+                  max = 1000\ntype = \"float\"\n";
+    export();
+    let mut rig = Rig::start(&device(root.path(), config));
+    assert_eq!(rig.value().await, good("fan", Value::Float(300.0)));
+    let Answer::Ended { result, .. } = rig.write(&[("fan", Value::Float(1000.0))]).await else { panic!("no end") };
+    assert_eq!(result.unwrap()[0].1, Value::Float(1000.0));
+    assert_eq!(rig.value().await, good("fan", Value::Float(1000.0)));
+    fs::remove_dir_all(chip.join("pwm0")).unwrap();
+    let why = rig.offline().await;
+    assert!(why.contains("somebody has unexported the channel"), "{why}");
+    while !chip.join("export").exists() {
+        tokio::task::yield_now().await;
+    }
+    export();
+    rig.online().await;
+    assert_eq!(rig.value().await, good("fan", Value::Float(300.0)));
+    assert_eq!(
+        (said("export"), said("pwm0/duty_cycle"), said("pwm0/enable")),
+        ("0".into(), "300000".into(), "1".into())
+    );
+    rig.stop().await;
+}
+
 #[test]
 fn what_can_not_work_is_a_fault() {
     for (point, expected) in [
