@@ -191,6 +191,12 @@ impl DeviceIo {
         }
     }
 
+    /// The raw value at which an output is safe.
+    pub(super) fn safe(&self, point: &PointName) -> Option<Value> {
+        let rules = self.rules.get(point)?;
+        rules.raw(rules.point().safe.as_ref()?).ok()
+    }
+
     /// Whether these two raw values are the same one of a point: a device may spell in another way what it was told.
     pub fn is_same(&self, point: &PointName, one: &Value, other: &Value) -> bool {
         self.rules.get(point).is_some_and(|rules| {

@@ -53,8 +53,28 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A write that takes longer is answered so: other outputs of the device wait for it.
 const WRITE_PATIENCE: Duration = Duration::from_secs(2);
 
-/// What is said of a file whose last question the kernel has not answered.
-const BUSY: &str = "the kernel has not answered what was asked before";
+/// Why there is no value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Trouble {
+    /// The kernel has not answered what was asked before: nothing was asked now.
+    Busy,
+    /// The file is there no more.
+    Gone(String),
+    /// Anything else.
+    Other(String),
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Trouble::Busy => "the kernel has not answered what was asked before",
+            Trouble::Gone(text) | Trouble::Other(text) => text,
+        })
+    }
+}
+
+/// Of the kernel.
+type Answer = Result<Value, Trouble>;
 
 #[derive(Debug)]
 struct Sysfs {
@@ -113,30 +133,53 @@ impl What {
     }
 }
 
+/// All of these block until the kernel has an answer: finding a file is looking into folders and other files.
 impl Source {
-    /// Blocks until the kernel has an answer.
-    fn read(&self) -> Result<Value, String> {
-        match &self.what {
+    fn read(&self) -> Answer {
+        let read = match &self.what {
             What::File(file) => file.read(),
             What::Pwm(channel) => channel.read(),
-        }
+        };
+        read.map_err(Trouble::Other)
     }
 
-    /// Sets an output, and reads it back. Blocks.
-    fn write(&self, value: &Value) -> Result<Value, String> {
-        match &self.what {
-            What::File(file) => file.write(value)?,
-            What::Pwm(channel) => channel.write(value)?,
-        }
-        self.read()
+    /// Sets an output, and reads it back.
+    fn write(&self, value: &Value) -> Answer {
+        let written = match &self.what {
+            What::File(file) => file.write(value),
+            What::Pwm(channel) => channel.write(value),
+        };
+        let read = written.map_err(Trouble::Other).and_then(|()| self.read());
+        // What can't be found can't be written either.
+        read.or_else(|trouble| self.there().and(Err(trouble)))
     }
 
-    /// Makes an output ready, and says what it is. Blocks.
-    fn open(&self) -> Result<Value, String> {
+    /// Makes an output ready, and says what it is; one that does nothing yet begins with what is safe.
+    fn open(&self, safe: Option<&Value>) -> Answer {
         if let What::Pwm(channel) = &self.what {
-            channel.open()?;
+            channel.open(safe).map_err(Trouble::Other)?;
         }
         self.read()
+    }
+
+    /// Whether an output that was opened is still there.
+    fn there(&self) -> Answer {
+        let there = match &self.what {
+            What::File(file) => file.path().map(drop),
+            What::Pwm(channel) => channel.there(),
+        };
+        there.map(|()| Value::Bool(true)).map_err(Trouble::Gone)
+    }
+
+    /// For a person: which file it is now, and what it says.
+    fn look(&self) -> Answer {
+        let path = self.path().map_err(Trouble::Gone)?;
+        match self.read() {
+            Ok(value) => Ok(Value::text(format!("{} is {value}", path.display()))),
+            // A channel that was not exported yet has no value: it is opened only when it is set.
+            Err(_) if self.output => Ok(Value::text(format!("{} is there", path.display()))),
+            Err(trouble) => Err(trouble),
+        }
     }
 
     /// The file, as it is called now.
@@ -162,15 +205,9 @@ impl Driver for Sysfs {
         Box::pin(async {
             let mut found = Vec::new();
             for (name, source) in &self.points {
-                let wrong = |text: String| DeviceError::Open(format!("point `{name}`: {text}"));
-                let path = source.path().map_err(wrong)?;
-                let value = match answered(ask(source, Source::read), PATIENCE).await {
-                    Ok(value) => format!(" is {value}"),
-                    // A channel that was not exported yet has no value: it is opened only when it is set.
-                    Err(_) if source.output => " is there".to_owned(),
-                    Err(text) => return Err(wrong(text)),
-                };
-                found.push(format!("{name}: {}{value}", path.display()));
+                let looked = answered(ask(source, Source::look), PATIENCE).await;
+                let looked = looked.map_err(|trouble| DeviceError::Open(format!("point `{name}`: {trouble}")))?;
+                found.push(format!("{name}: {looked}"));
             }
             Ok(found.join("; "))
         })
@@ -178,13 +215,10 @@ impl Driver for Sysfs {
 }
 
 /// A question to the kernel, under way.
-type Asked = JoinHandle<Result<Value, String>>;
+type Asked = JoinHandle<Answer>;
 
 /// Asks in a thread of its own; `None` while one still waits for an answer.
-fn ask(
-    source: &Arc<Source>,
-    question: impl FnOnce(&Source) -> Result<Value, String> + Send + 'static,
-) -> Option<Asked> {
+fn ask(source: &Arc<Source>, question: impl FnOnce(&Source) -> Answer + Send + 'static) -> Option<Asked> {
     if source.busy.swap(true, Ordering::AcqRel) {
         return None;
     }
@@ -195,12 +229,12 @@ fn ask(
 /// How often it is tried to ask a file that is being asked.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Asks once nobody else does, and waits for the answer: for so long in all. The error is [`BUSY`] where it was not asked.
+/// Asks once nobody else does, and waits for the answer: for so long in all. It is [`Trouble::Busy`] where it was not asked.
 async fn ask_in_turn(
     source: &Arc<Source>,
     patience: Duration,
-    question: impl FnOnce(&Source) -> Result<Value, String> + Clone + Send + 'static,
-) -> Result<Value, String> {
+    question: impl FnOnce(&Source) -> Answer + Clone + Send + 'static,
+) -> Answer {
     let end = Instant::now() + patience;
     loop {
         match ask(source, question.clone()) {
@@ -220,19 +254,19 @@ impl Drop for Busy {
 }
 
 /// An answer, in time.
-async fn answered(asked: Option<Asked>, patience: Duration) -> Result<Value, String> {
-    let Some(mut asked) = asked else { return Err(BUSY.to_owned()) };
+async fn answered(asked: Option<Asked>, patience: Duration) -> Answer {
+    let Some(mut asked) = asked else { return Err(Trouble::Busy) };
     match timeout(patience, &mut asked).await {
         Ok(Ok(answer)) => answer,
-        Ok(Err(panic)) => Err(panic.to_string()),
-        Err(_) => Err(format!("no answer from the kernel for {} s", patience.as_secs())),
+        Ok(Err(panic)) => Err(Trouble::Other(panic.to_string())),
+        Err(_) => Err(Trouble::Other(format!("no answer from the kernel for {} s", patience.as_secs()))),
     }
 }
 
 /// What a turn of one point gave.
 struct Turn {
     index: usize,
-    answer: Result<Value, String>,
+    answer: Answer,
     due: Instant,
 }
 
@@ -259,7 +293,10 @@ impl Sysfs {
                     // What was missed meanwhile is left out.
                     turns.push(self.turn(index, (due + source.every).max(Instant::now())));
                     if source.output {
-                        self.still_there(source)?;
+                        // What it is when it comes back, the next start finds out.
+                        if let Err(Trouble::Gone(text)) = answer {
+                            return Err(DeviceError::Lost(text));
+                        }
                         continue;
                     }
                     match &answer {
@@ -269,7 +306,7 @@ impl Sysfs {
                         }
                         Err(_) => io.report_bad(name).await,
                     }
-                    note(io, name, trouble.entry(index).or_default(), answer.err());
+                    note(io, name, trouble.entry(index).or_default(), answer.err().map(|trouble| trouble.to_string()));
                     self.judge(io, &trouble, inputs)?;
                 },
             }
@@ -278,7 +315,10 @@ impl Sysfs {
 
     async fn turn(&self, index: usize, due: Instant) -> Turn {
         sleep_until(due).await;
-        let answer = answered(ask(&self.points[index].1, Source::read), PATIENCE).await;
+        let source = &self.points[index].1;
+        // Of an output, only whether it is there: reading may cost a bus its time.
+        let question = if source.output { Source::there } else { Source::read };
+        let answer = answered(ask(source, question), PATIENCE).await;
         Turn { index, answer, due }
     }
 
@@ -297,16 +337,15 @@ impl Sysfs {
         }
     }
 
-    /// Ends the driver when the file of an output is gone: what it is when it comes back, the next start finds out.
-    fn still_there(&self, source: &Source) -> Result<(), DeviceError> {
-        source.path().map(drop).map_err(DeviceError::Lost)
-    }
-
     async fn open_outputs(&self, io: &mut DeviceIo) -> Result<(), DeviceError> {
         let mut values = Vec::new();
         for (name, source) in self.points.iter().filter(|(_, source)| source.output) {
-            let value = ask_in_turn(source, PATIENCE, Source::open).await;
-            values.push((name.clone(), value.map_err(|text| DeviceError::Open(format!("point `{name}`: {text}")))?));
+            let safe = io.safe(name);
+            let value = ask_in_turn(source, PATIENCE, move |source| source.open(safe.as_ref())).await;
+            values.push((
+                name.clone(),
+                value.map_err(|trouble| DeviceError::Open(format!("point `{name}`: {trouble}")))?,
+            ));
         }
         io.opened(values).await;
         Ok(())
@@ -314,21 +353,25 @@ impl Sysfs {
 
     /// Sets outputs. The error is that one of them is gone; the asker has its answer then already.
     async fn write(&self, io: &mut DeviceIo, write: Write) -> Result<(), DeviceError> {
-        let places = write.values.iter().map(|(name, value)| {
-            let found = self.points.iter().find(|(own, _)| own == name).map(|(_, source)| source);
-            let source = found.ok_or_else(|| format!("there is no point `{name}`"))?;
-            self.still_there(source).map_err(|error| format!("point `{name}`: {error}"))?;
-            Ok((name.clone(), value.clone(), Arc::clone(source)))
-        });
-        let begun = places.collect::<Result<Vec<_>, String>>();
-        let places = match begun.map_err(WriteError::Failed).and_then(|places| io.begin(&write).map(|()| places)) {
-            Ok(places) => places,
-            Err(error) => {
-                let gone = matches!(&error, WriteError::Failed(_)).then(|| DeviceError::Lost(error.to_string()));
-                io.answer(write, Err(error)).await;
-                return gone.map_or(Ok(()), Err);
+        let (mut places, mut refusal, mut gone) = (Vec::new(), None, None);
+        for (name, value) in &write.values {
+            let Some((_, source)) = self.points.iter().find(|(own, _)| own == name) else {
+                refusal = Some(format!("there is no point `{name}`"));
+                break;
+            };
+            if let Err(trouble) = ask_in_turn(source, WRITE_PATIENCE, Source::there).await {
+                let text = format!("point `{name}`: {trouble}");
+                gone = matches!(trouble, Trouble::Gone(_)).then(|| DeviceError::Lost(text.clone()));
+                refusal = Some(text);
+                break;
             }
-        };
+            places.push((name.clone(), value.clone(), Arc::clone(source)));
+        }
+        let begun = refusal.map_or_else(|| io.begin(&write), |text| Err(WriteError::Failed(text)));
+        if let Err(error) = begun {
+            io.answer(write, Err(error)).await;
+            return gone.map_or(Ok(()), Err);
+        }
         let mut done = Vec::new();
         for (name, value, source) in places {
             // What could not begin in time does not begin behind its answer.
@@ -337,17 +380,22 @@ impl Sysfs {
             let wanted = value.clone();
             // It may be looked at just now, as it is from time to time.
             let answer = ask_in_turn(&source, WRITE_PATIENCE, move |source| {
-                if over.load(Ordering::Acquire) { Err("it came too late".to_owned()) } else { source.write(&value) }
+                if over.load(Ordering::Acquire) {
+                    Err(Trouble::Other("it came too late".to_owned()))
+                } else {
+                    source.write(&value)
+                }
             })
             .await;
             given_up.store(true, Ordering::Release);
             // Somebody else may have it, or the kernel keeps less: that is not done.
             let not_taken = answer.as_ref().ok().filter(|is| !is_taken(&wanted, is));
             let not_taken = not_taken.map(|is| format!("`{wanted}` was written, and it reads `{is}`"));
-            let has_failed = not_taken.is_some() || answer.as_ref().is_err_and(|text| text == BUSY);
-            match not_taken.map_or(answer, Err) {
+            let has_failed = not_taken.is_some() || answer == Err(Trouble::Busy);
+            match not_taken.map_or(answer, |text| Err(Trouble::Other(text))) {
                 Ok(value) => done.push((name, value)),
-                Err(text) => {
+                Err(trouble) => {
+                    let text = trouble.to_string();
                     let so_far: String = done.iter().map(|(name, value)| format!("; {name} is {value}")).collect();
                     let error = if has_failed && done.is_empty() {
                         WriteError::Failed(format!("point `{name}`: {text}"))
@@ -355,7 +403,7 @@ impl Sysfs {
                         WriteError::Unknown(format!("point `{name}`: {text}{so_far}"))
                     };
                     io.answer(write, Err(error)).await;
-                    return self.still_there(&source);
+                    return if let Trouble::Gone(_) = trouble { Err(DeviceError::Lost(text)) } else { Ok(()) };
                 }
             }
         }

@@ -43,15 +43,24 @@ impl Channel {
         chip.join(format!("pwm{}", self.number))
     }
 
-    /// Exports the channel where it is not, and gives it its period. One that runs with this period goes on as it is. Blocks.
-    pub(super) fn open(&self) -> Result<(), String> {
+    /// Whether the channel is exported: somebody else may take that back, and the chip does with it what it likes.
+    pub(super) fn there(&self) -> Result<(), String> {
+        let share = self.below(&self.chip()?).join("duty_cycle");
+        let gone = || format!("there is no {}: somebody has unexported the channel", share.display());
+        share.exists().then_some(()).ok_or_else(gone)
+    }
+
+    /// Exports the channel where it is not, and gives it its period and this share. One that runs with this period goes on as it
+    /// is. Blocks.
+    pub(super) fn open(&self, safe: Option<&Value>) -> Result<(), String> {
         let chip = self.chip()?;
         let channel = self.below(&chip);
         if !channel.exists() {
             put(&chip.join("export"), &self.number.to_string())?;
         }
         let end = Instant::now() + PATIENCE;
-        while let Err(error) = self.set_up(&channel) {
+        let share = safe.and_then(|safe| self.share(safe).ok()).unwrap_or_default();
+        while let Err(error) = self.set_up(&channel, share) {
             if Instant::now() > end {
                 return Err(error);
             }
@@ -60,19 +69,24 @@ impl Channel {
         Ok(())
     }
 
-    fn set_up(&self, channel: &Path) -> Result<(), String> {
-        let off = || match ask(channel, "duty_cycle")? {
+    /// `share` in nanoseconds of the period.
+    fn set_up(&self, channel: &Path, share: u64) -> Result<(), String> {
+        let set = |share: u64| match ask(channel, "duty_cycle")? {
             // Kernels before 6.11 take nothing at all while the period is 0.
-            0 => Ok(()),
-            _ => put(&channel.join("duty_cycle"), "0"),
+            is if is == share => Ok(()),
+            _ => put(&channel.join("duty_cycle"), &share.to_string()),
         };
-        if ask(channel, "period")? != self.period {
+        let has_period = ask(channel, "period")? == self.period;
+        if !has_period {
             // A period shorter than the share that is on is refused.
-            off()?;
+            set(0)?;
             put(&channel.join("period"), &self.period.to_string())?;
         }
-        if ask(channel, "enable")? == 0 {
-            off()?;
+        let is_off = ask(channel, "enable")? == 0;
+        if is_off || !has_period {
+            set(share)?;
+        }
+        if is_off {
             put(&channel.join("enable"), "1")?;
         }
         Ok(())
@@ -86,13 +100,19 @@ impl Channel {
         Ok(Value::Float(on as f64 * 100.0 / period as f64))
     }
 
+    pub(super) fn write(&self, value: &Value) -> Result<(), String> {
+        let share = self.share(value)?;
+        let channel = self.below(&self.chip()?);
+        put(&channel.join("duty_cycle"), &share.to_string())
+    }
+
+    /// So many nanoseconds of the period.
     #[expect(clippy::cast_precision_loss, reason = "10 s are 10^10 ns, far below 2^53")]
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to the period, which fits")]
-    pub(super) fn write(&self, value: &Value) -> Result<(), String> {
+    fn share(&self, value: &Value) -> Result<u64, String> {
         let share = value.as_f64().filter(|share| (0.0..=100.0).contains(share));
         let share = share.ok_or_else(|| format!("`{value}`: expected 0 to 100 percent"))?;
-        let channel = self.below(&self.chip()?);
-        put(&channel.join("duty_cycle"), &((share / 100.0 * self.period as f64).round() as u64).to_string())
+        Ok((share / 100.0 * self.period as f64).round() as u64)
     }
 }
 

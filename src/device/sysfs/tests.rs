@@ -166,9 +166,12 @@ async fn who_writes_a_file_that_is_looked_at_waits_for_that() {
     assert_eq!(looking.unwrap().await.unwrap(), Ok(Value::Int(0)));
     // A file that never answers is given up, and was not written.
     let (let_go, held) = std::sync::mpsc::channel::<()>();
-    let hanging = super::ask(&source, move |source| held.recv().map_err(|error| error.to_string()).and(source.read()));
+    let hanging = super::ask(&source, move |source| {
+        held.recv().unwrap();
+        source.read()
+    });
     let late = super::ask_in_turn(&source, Duration::from_millis(20), |source| source.write(&Value::Int(9))).await;
-    assert_eq!(late, Err(super::BUSY.to_owned()));
+    assert_eq!(late, Err(super::Trouble::Busy));
     let_go.send(()).unwrap();
     assert_eq!(hanging.unwrap().await.unwrap(), Ok(Value::Int(7)));
 }
@@ -205,6 +208,42 @@ async fn a_channel_of_pwm_keeps_running_or_starts_at_nothing() {
     rig.stop().await;
 }
 
+#[tokio::test]
+async fn a_channel_that_somebody_unexports_is_exported_again_and_safe() {
+    let root = tree(&[("pwmchip0/npwm", "1")]);
+    let chip = root.path().join("pwmchip0");
+    // As the kernel does, once it is asked for.
+    let export = || {
+        for (file, text) in [("enable", "0"), ("period", "0"), ("duty_cycle", "0")] {
+            fs::create_dir_all(chip.join("pwm0")).unwrap();
+            fs::write(chip.join("pwm0").join(file), text).unwrap();
+        }
+    };
+    let said = |file: &str| fs::read_to_string(chip.join(file)).unwrap();
+    let config = "[device.board.point.fan]\npath = \"{root}/pwmchip*\"\npwm = { period = \"1ms\" }\nscale = 10\nsafe = 300\n\
+                  max = 1000\ntype = \"float\"\n";
+    export();
+    let mut rig = Rig::start(&device(root.path(), config));
+    assert_eq!(rig.value().await, good("fan", Value::Float(300.0)));
+    let Answer::Ended { result, .. } = rig.write(&[("fan", Value::Float(1000.0))]).await else { panic!("no end") };
+    assert_eq!(result.unwrap()[0].1, Value::Float(1000.0));
+    assert_eq!(rig.value().await, good("fan", Value::Float(1000.0)));
+    fs::remove_dir_all(chip.join("pwm0")).unwrap();
+    let why = rig.offline().await;
+    assert!(why.contains("somebody has unexported the channel"), "{why}");
+    while !chip.join("export").exists() {
+        tokio::task::yield_now().await;
+    }
+    export();
+    rig.online().await;
+    assert_eq!(rig.value().await, good("fan", Value::Float(300.0)));
+    assert_eq!(
+        (said("export"), said("pwm0/duty_cycle"), said("pwm0/enable")),
+        ("0".into(), "300000".into(), "1".into())
+    );
+    rig.stop().await;
+}
+
 #[test]
 fn what_can_not_work_is_a_fault() {
     for (point, expected) in [
@@ -237,4 +276,31 @@ fn what_can_not_work_is_a_fault() {
     }
     let text = "[device.board]\nkind = \"sysfs\"\nevery = \"2days\"\n";
     assert_eq!(faults(text), ["every: `2days`: expected a duration from \"10ms\" to \"24h\""]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_folder_that_hangs_holds_nobody_up() {
+    let root = tree(&[("a", "1"), ("leds/brightness", "0"), ("leds/name", "x"), ("name", "x")]);
+    let config = "[device.board.point.a]\npath = \"{root}/a\"\n[device.board.point.lamp]\npath = \"{root}/leds/brightness\"\n\
+                  match = { name = \"x\" }\ndirection = \"out\"\ntype = \"int\"\nsafe = 0\n";
+    let mut rig = Rig::start(&device(root.path(), config));
+    rig.online().await;
+    assert_eq!(rig.value().await, good("lamp", Value::Int(0)));
+    // By this file it is told whether the lamp is still there.
+    let (name, other) = (root.path().join("leds/name"), root.path().join("leds/other"));
+    hang(&other);
+    fs::hard_link(&other, root.path().join("link")).unwrap();
+    fs::rename(root.path().join("link"), &name).unwrap();
+    let Answer::Ended { result, .. } = rig.write(&[("lamp", Value::Int(1))]).await else { panic!("no end") };
+    assert!(matches!(&result, Err(WriteError::Failed(text)) if text.contains("kernel")), "{result:?}");
+    for _ in 0..20 {
+        assert_eq!(rig.value().await, good("a", Value::Int(1)));
+    }
+    rig.stop().await;
+    // Who waits looks once more, to say what there is.
+    fs::rename(root.path().join("name"), &name).unwrap();
+    let (flags, mode) = (rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::NONBLOCK, rustix::fs::Mode::empty());
+    while rustix::fs::open(&other, flags, mode).is_err() {
+        tokio::task::yield_now().await;
+    }
 }
