@@ -1,7 +1,7 @@
 //! Fields of a binary frame: values at fixed places.
 
 use super::mark::place;
-use super::{Number, Order, Slot, number};
+use super::{Bits, Number, Order, Slot, number};
 use crate::model::{Fault, Keys, Value};
 
 /// A place in a frame of bytes, and what stands there.
@@ -34,12 +34,6 @@ enum Form {
     Bytes,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Bits {
-    first: u32,
-    last: u32,
-}
-
 impl Form {
     fn parse(text: &str) -> Result<Self, String> {
         Ok(match text {
@@ -53,16 +47,6 @@ impl Form {
                 )
             })?),
         })
-    }
-}
-
-impl Bits {
-    fn parse(text: &str) -> Result<Self, String> {
-        let (first, last) = text.split_once("..").unwrap_or((text, text));
-        match (first.trim().parse(), last.trim().parse()) {
-            (Ok(first), Ok(last)) if first <= last && last < u64::BITS => Ok(Bits { first, last }),
-            _ => Err(format!("`{text}` is no bits: expected \"3\", or \"4..7\" for several")),
-        }
     }
 }
 
@@ -151,8 +135,8 @@ impl Field {
     fn value(&self, found: &[u8]) -> Option<Value> {
         let text = || std::str::from_utf8(found).map(|text| text.trim_matches([' ', '\t', '\0'])).ok();
         match (self.form, self.bits) {
-            (Form::Number(form), Some(Bits { first, last })) => {
-                let raw = form.raw(found, self.order)? >> first & u64::MAX >> (u64::BITS - 1 - (last - first));
+            (Form::Number(form), Some(bits)) => {
+                let raw = bits.of(form.raw(found, self.order)?);
                 Some(i64::try_from(raw).map_or_else(|_| Value::text(raw.to_string()), Value::Int))
             }
             (Form::Number(form), None) => form.decode(found, self.order),

@@ -22,7 +22,7 @@ use self::fields::Field;
 use self::json::Pointers;
 pub(super) use self::mark::Mark;
 pub(super) use self::noise::Noise;
-pub(super) use self::number::{Number, Order};
+pub(super) use self::number::{Bits, Number, Order};
 use self::xml::Paths;
 use crate::model::{Value, ValueType};
 

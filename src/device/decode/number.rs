@@ -41,6 +41,31 @@ pub(in crate::device) enum Order {
     Cdab,
 }
 
+/// One bit of a number, or several in a row: `"3"`, `"4..7"`. The least significant one is 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::device) struct Bits {
+    pub(in crate::device) first: u32,
+    pub(in crate::device) last: u32,
+}
+
+impl Bits {
+    /// `"3"`, or `"4..7"`.
+    pub(in crate::device) fn parse(text: &str) -> Result<Self, String> {
+        let (first, last) = text.split_once("..").unwrap_or((text, text));
+        match (first.trim().parse(), last.trim().parse()) {
+            (Ok(first), Ok(last)) if first <= last && last < u64::BITS => Ok(Bits { first, last }),
+            _ => Err(format!(
+                "expected the number of a bit such as \"3\", or of several such as \"4..7\", found {text:?}"
+            )),
+        }
+    }
+
+    /// These bits of a number.
+    pub(in crate::device) fn of(self, number: u64) -> u64 {
+        number >> self.first & u64::MAX >> (u64::BITS - 1 - (self.last - self.first))
+    }
+}
+
 impl Number {
     /// Its name read, or what would be one.
     pub(in crate::device) fn named(text: &str) -> Result<Self, String> {
@@ -341,6 +366,18 @@ mod tests {
                 let bytes = number(name).encode(&value, order).unwrap();
                 prop_assert_eq!(number(name).decode(&bytes, order), Some(value));
             }
+        }
+    }
+
+    #[test]
+    fn bits_are_one_or_several_in_a_row() {
+        for (text, number, expected) in
+            [("0", 1, 1), ("3", 0xf7, 0), ("4..7", 0xa5, 10), ("63", 1 << 63, 1), ("0..63", 7, 7)]
+        {
+            assert_eq!(Bits::parse(text).unwrap().of(number), expected, "{text}");
+        }
+        for wrong in ["", "a", "7..4", "64", "1..2..3", "-1"] {
+            assert!(Bits::parse(wrong).is_err(), "{wrong}");
         }
     }
 }

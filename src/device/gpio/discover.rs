@@ -102,6 +102,14 @@ fn show_chip(board: &mut Board, chip: &Chip, chips: &[Chip]) {
         // Not by its bus, whose number is not always the same.
         let wish = pattern::of_i2c(&chip.label).map(|label| label.replace('*', "expander"));
         let device = board.name(wish.as_deref().unwrap_or(&chip.label), node);
+        let is_by_node =
+            |(offset, line): (usize, &Line)| free(&line) && place(chip, offset, chips).contains(&quoted(&chip.path));
+        if chip.lines.iter().enumerate().any(is_by_node) {
+            board.note(
+                "Its number may be another one's after the next boot, and its label tells it from no other: names of",
+            );
+            board.note("lines in the device tree (gpio-line-names) would.");
+        }
         board.config(is_on, &format!("[device.{device}]"), "");
         board.config(is_on, "kind = \"gpio\"", "");
         board.config(is_on, &format!("[device.{device}.point]"), "");
@@ -253,6 +261,7 @@ set-2 = { line = \"set\" }                           # line 4
             let text = shown(&[chip(0, "0-0020", lines()), chip(1, others, lines())]);
             let expected = format!("\nsame = {{ line = {{ chip = \"{expected}\", offset = 0 }} }}");
             assert!(text.contains(&expected) && text.contains("\n[device.expander-0020]\n"), "{expected}: {text}");
+            assert_eq!(text.contains("after the next boot"), others == "1-0020", "{text}");
         }
         let text = shown(&[chip(0, "one", lines())]);
         assert!(text.contains("\na-b = { line = 'a\"b\\' }"), "{text}");

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::encoding::{Bits, Encoding, Layout, Order};
+use super::encoding::{Encoding, Layout, Order};
 use super::pdu::{MOST_REGISTERS, Table};
 use super::plan::{Limits, Spot};
+use crate::device::decode::Bits;
 use crate::device::port::{Parity, Settings};
 use crate::model::{Declaration, Fault, Keys, Span, ValueType};
 
@@ -241,7 +242,7 @@ impl PointConfig {
         let plain = if self.table.is_bits() { Encoding::Bool } else { Encoding::U16 };
         let encoding = self.encoding.unwrap_or(plain);
         let count = encoding.registers().or(self.length).unwrap_or(1);
-        Layout { encoding, order: self.order, bits: self.bits.clone(), count }
+        Layout { encoding, order: self.order, bits: self.bits, count }
     }
 
     /// Where it is read, and how often.
@@ -252,7 +253,7 @@ impl PointConfig {
 
     /// The type of its values, where it is known.
     pub(super) fn value_type(&self, declaration: &Declaration) -> Option<ValueType> {
-        let one_bit = self.bits.as_ref().filter(|Bits(bits)| bits.start() == bits.end()).map(|_| ValueType::Bool);
+        let one_bit = self.bits.filter(|bits| bits.first == bits.last).map(|_| ValueType::Bool);
         declaration.value_type.or(one_bit).or_else(|| self.layout().encoding.value_type())
     }
 
@@ -277,13 +278,13 @@ impl PointConfig {
             wrong("order", "the registers of a string are never exchanged: expected \"ABCD\" or \"BADC\"");
         }
         let width = if self.table.is_bits() { 1 } else { u32::from(count) * 16 };
-        if let Some(Bits(bits)) = &self.bits {
+        if let Some(bits) = self.bits {
             if !encoding.is_unsigned() {
                 wrong(
                     "bits",
                     "bits are taken out of a number without sign: expected encoding u16, u32 or u64 beside it",
                 );
-            } else if *bits.end() >= width {
+            } else if bits.last >= width {
                 wrong("bits", &format!("expected bits 0 to {}", width - 1));
             }
             if self.write {

@@ -4,7 +4,7 @@
 //! A file may be named by a pattern and by what stands beside it, since the kernel numbers chips in the order in which it
 //! finds them (`find`). Each point is read in a time of its own, outside the runtime's threads: a 1-Wire sensor takes most
 //! of a second, and a bus that hangs takes for ever; neither holds back another point, and one that hangs costs one thread.
-//! `attribute` is one file, `pwm` one channel.
+//! `attribute` is one file, `pwm` one channel, `outputs` what is done with those that are written.
 //!
 //! The device is online while any of its files can be read; what can't be read is bad. Where none can, the driver ends,
 //! and looks anew for all of them when it starts again.
@@ -13,11 +13,12 @@ mod attribute;
 mod config;
 mod discover;
 mod find;
+mod outputs;
 mod pwm;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,7 +33,7 @@ use self::config::{Config, DEVICE_KEYS, POINT_KEYS, PointConfig};
 #[cfg(feature = "gpio")]
 pub(super) use self::find::{Beside, find};
 use self::pwm::Channel;
-use super::{Ask, Built, DeviceError, DeviceIo, Driver, Kind, Run, Shape, Spec, Write, WriteError};
+use super::{Ask, Built, DeviceError, DeviceIo, Driver, Kind, Run, Shape, Spec};
 use crate::model::{self, Fault, PointName, Value};
 
 /// Files of the kernel.
@@ -49,9 +50,6 @@ pub(super) const KIND: Kind = Kind {
 /// A file that says nothing for so long is told; whoever reads it stays with it. A 1-Wire bus with a dozen sensors that
 /// others ask as well needs this much.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A write that takes longer is answered so: other outputs of the device wait for it.
-const WRITE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why there is no value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -272,10 +270,17 @@ struct Turn {
 
 impl Sysfs {
     async fn life(&self, io: &mut DeviceIo) -> Result<(), DeviceError> {
-        self.open_outputs(io).await?;
+        let of = |output: bool| (0..self.points.len()).filter(move |index| self.points[*index].1.output == output);
+        let inputs = of(false).count();
+        // Outputs that are not ready, and those that will be.
+        let mut closed: BTreeSet<usize> = of(true).collect();
+        let mut opening: FuturesUnordered<_> =
+            closed.iter().map(|index| self.open(*index, io.safe(&self.points[*index].0))).collect();
+        if !self.open_outputs(io, &mut closed, &mut opening).await? {
+            return Ok(());
+        }
         let now = Instant::now();
         let mut turns: FuturesUnordered<_> = (0..self.points.len()).map(|index| self.turn(index, now)).collect();
-        let inputs = self.points.iter().filter(|(_, source)| !source.output).count();
         // Why an input has no value; at first nobody has asked.
         let mut trouble: BTreeMap<usize, Option<String>> = BTreeMap::new();
         if inputs == 0 {
@@ -286,15 +291,23 @@ impl Sysfs {
                 biased;
                 ask = io.next() => match ask {
                     Ask::Stop => return Ok(()),
-                    Ask::Write(write) => self.write(io, write).await?,
+                    Ask::Write(write) => self.write(io, write, &closed).await?,
                 },
+                Some((index, answer)) = opening.next() => {
+                    closed.remove(&index);
+                    let opened = self.opened(index, answer)?;
+                    tracing::info!(DEVICE = %io.device(), POINT = %opened.0, "{} is ready", opened.0);
+                    io.opened(vec![opened]).await;
+                }
                 Some(Turn { index, answer, due }) = turns.next() => {
                     let (name, source) = &self.points[index];
                     // What was missed meanwhile is left out.
                     turns.push(self.turn(index, (due + source.every).max(Instant::now())));
                     if source.output {
                         // What it is when it comes back, the next start finds out.
-                        if let Err(Trouble::Gone(text)) = answer {
+                        if let Err(Trouble::Gone(text)) = answer
+                            && !closed.contains(&index)
+                        {
                             return Err(DeviceError::Lost(text));
                         }
                         continue;
@@ -335,90 +348,6 @@ impl Sysfs {
             Some(text) if all => Err(DeviceError::Open(text.clone())),
             _ => Ok(()),
         }
-    }
-
-    async fn open_outputs(&self, io: &mut DeviceIo) -> Result<(), DeviceError> {
-        let mut values = Vec::new();
-        for (name, source) in self.points.iter().filter(|(_, source)| source.output) {
-            let safe = io.safe(name);
-            let value = ask_in_turn(source, PATIENCE, move |source| source.open(safe.as_ref())).await;
-            values.push((
-                name.clone(),
-                value.map_err(|trouble| DeviceError::Open(format!("point `{name}`: {trouble}")))?,
-            ));
-        }
-        io.opened(values).await;
-        Ok(())
-    }
-
-    /// Sets outputs. The error is that one of them is gone; the asker has its answer then already.
-    async fn write(&self, io: &mut DeviceIo, write: Write) -> Result<(), DeviceError> {
-        let (mut places, mut refusal, mut gone) = (Vec::new(), None, None);
-        for (name, value) in &write.values {
-            let Some((_, source)) = self.points.iter().find(|(own, _)| own == name) else {
-                refusal = Some(format!("there is no point `{name}`"));
-                break;
-            };
-            if let Err(trouble) = ask_in_turn(source, WRITE_PATIENCE, Source::there).await {
-                let text = format!("point `{name}`: {trouble}");
-                gone = matches!(trouble, Trouble::Gone(_)).then(|| DeviceError::Lost(text.clone()));
-                refusal = Some(text);
-                break;
-            }
-            places.push((name.clone(), value.clone(), Arc::clone(source)));
-        }
-        let begun = refusal.map_or_else(|| io.begin(&write), |text| Err(WriteError::Failed(text)));
-        if let Err(error) = begun {
-            io.answer(write, Err(error)).await;
-            return gone.map_or(Ok(()), Err);
-        }
-        let mut done = Vec::new();
-        for (name, value, source) in places {
-            // What could not begin in time does not begin behind its answer.
-            let given_up = Arc::new(AtomicBool::new(false));
-            let over = Arc::clone(&given_up);
-            let wanted = value.clone();
-            // It may be looked at just now, as it is from time to time.
-            let answer = ask_in_turn(&source, WRITE_PATIENCE, move |source| {
-                if over.load(Ordering::Acquire) {
-                    Err(Trouble::Other("it came too late".to_owned()))
-                } else {
-                    source.write(&value)
-                }
-            })
-            .await;
-            given_up.store(true, Ordering::Release);
-            // Somebody else may have it, or the kernel keeps less: that is not done.
-            let not_taken = answer.as_ref().ok().filter(|is| !is_taken(&wanted, is));
-            let not_taken = not_taken.map(|is| format!("`{wanted}` was written, and it reads `{is}`"));
-            let has_failed = not_taken.is_some() || answer == Err(Trouble::Busy);
-            match not_taken.map_or(answer, |text| Err(Trouble::Other(text))) {
-                Ok(value) => done.push((name, value)),
-                Err(trouble) => {
-                    let text = trouble.to_string();
-                    let so_far: String = done.iter().map(|(name, value)| format!("; {name} is {value}")).collect();
-                    let error = if has_failed && done.is_empty() {
-                        WriteError::Failed(format!("point `{name}`: {text}"))
-                    } else {
-                        WriteError::Unknown(format!("point `{name}`: {text}{so_far}"))
-                    };
-                    io.answer(write, Err(error)).await;
-                    return if let Trouble::Gone(_) = trouble { Err(DeviceError::Lost(text)) } else { Ok(()) };
-                }
-            }
-        }
-        io.answer(write, Ok(done)).await;
-        Ok(())
-    }
-}
-
-/// Whether an output that reads so is what was wanted. What the kernel rounds, it rounds by less than a hundredth.
-fn is_taken(wanted: &Value, is: &Value) -> bool {
-    let number = |value: &Value| value.as_f64().or_else(|| value.convert(model::ValueType::Float).ok()?.as_f64());
-    match (number(wanted), number(is)) {
-        (Some(wanted), Some(is)) => (wanted - is).abs() <= 0.01 * wanted.abs().max(is.abs()),
-        // A text is what the driver makes of it: `[none] timer` for `none`.
-        _ => true,
     }
 }
 

@@ -90,7 +90,7 @@ fn what_reads_otherwise_was_not_taken() {
         (int(5), Value::text("5"), true),
         (Value::text("none"), Value::text("[none] timer"), true),
     ] {
-        assert_eq!(super::is_taken(&wanted, &is), expected, "{wanted} {is}");
+        assert_eq!(super::outputs::is_taken(&wanted, &is), expected, "{wanted} {is}");
     }
 }
 
@@ -205,6 +205,35 @@ async fn a_channel_of_pwm_keeps_running_or_starts_at_nothing() {
         ("20000000".into(), "1500000".into(), "1".into())
     );
     assert_eq!(said("pwm0/duty_cycle"), "5000000");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn an_output_that_hangs_at_the_start_holds_up_nobody() {
+    let root = tree(&[("a", "1"), ("c", "3")]);
+    let file = root.path().join("b");
+    hang(&file);
+    let output = |name: &str| {
+        format!(
+            "[device.board.point.{name}]\npath = \"{{root}}/{name}\"\ndirection = \"out\"\ntype = \"int\"\nsafe = 0\n"
+        )
+    };
+    let input = "[device.board.point.a]\npath = \"{root}/a\"\n";
+    let mut rig = Rig::start(&device(root.path(), &(input.to_owned() + &output("b") + &output("c"))));
+    // What the other output is, is known first.
+    assert_eq!(rig.value().await, good("c", Value::Int(3)));
+    for _ in 0..5 {
+        assert_eq!(rig.value().await, good("a", Value::Int(1)));
+    }
+    let Answer::Ended { result, .. } = rig.write(&[("b", Value::Int(1))]).await else { panic!("no end") };
+    assert!(matches!(&result, Err(WriteError::Failed(text)) if text.contains("has not answered")), "{result:?}");
+    let Answer::Ended { result, .. } = rig.write(&[("c", Value::Int(4))]).await else { panic!("no end") };
+    assert_eq!(result.unwrap()[0].1, Value::Int(4));
+    // It answers after all.
+    let written = file.clone();
+    tokio::task::spawn_blocking(move || fs::write(written, "5")).await.unwrap().unwrap();
+    while rig.value().await != good("b", Value::Int(5)) {}
+    fs::remove_file(&file).unwrap();
     rig.stop().await;
 }
 

@@ -71,6 +71,7 @@ fn thermal(board: &Board) -> Vec<Found> {
             path: format!("/sys/class/thermal/{zone}/temp"),
             pattern: format!("/sys/class/thermal/{pattern}/temp"),
             matches: is_alone.then(|| ("type", kind.clone())),
+            is_numbered: !is_alone,
             wish: kind.clone(),
             divisor: 1e3,
             unit: "Cel",
@@ -134,7 +135,7 @@ fn counters(board: &Board) -> Vec<Found> {
     let class = "sys/bus/counter/devices";
     for counter in board.entries(class).into_iter().filter(|entry| entry.starts_with("counter")) {
         let folder = format!("/{class}/{counter}");
-        let Place { pattern, .. } = place(board, &folder, "counter");
+        let Place { pattern, is_numbered, .. } = place(board, &folder, "counter");
         let name = read(&board.path(&format!("{folder}/name"))).unwrap_or_default();
         for count in board.entries(&folder).into_iter().filter(|entry| entry.starts_with("count")) {
             if board.path(&format!("{folder}/{count}/count")).exists() {
@@ -143,6 +144,7 @@ fn counters(board: &Board) -> Vec<Found> {
                     path: format!("{folder}/{count}/count"),
                     pattern: format!("{pattern}/{count}/count"),
                     wish: format!("{name}-{count}"),
+                    is_numbered,
                     value_type: "int",
                     label: match is_off {
                         true => ", switched off; kind = \"counter\" switches it on, and makes a lasting total of it"

@@ -4,9 +4,10 @@ mod inputs;
 mod outputs;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use super::attribute::Attribute;
-use crate::device::discover::{Board, quoted, read, unique};
+use crate::device::discover::{Board, entries, quoted, read, unique};
 use crate::device::pattern;
 use crate::model::{Value, ValueType};
 
@@ -27,7 +28,13 @@ struct Found {
     /// The `type` of the point, where it is not that of the text.
     value_type: &'static str,
     label: String,
+    /// The pattern has numbers that may be others after the next boot.
+    is_numbered: bool,
 }
+
+/// What is said of that.
+const NUMBERED: &str =
+    ", found by a number that may be another one's after the next boot: nothing else tells them apart";
 
 /// Adds them to what the board has.
 pub(super) fn discover(board: &mut Board) {
@@ -71,7 +78,11 @@ fn show(board: &mut Board, device: &str, mut sensor: Found, names: &mut BTreeSet
     let name = unique(&sensor.wish, "sensor", names);
     let is_on = value.is_some();
     board.gap();
-    board.config(is_on, &format!("[device.{device}.point.{name}]"), &format!("{shown}{}", sensor.label));
+    board.config(
+        is_on,
+        &format!("[device.{device}.point.{name}]"),
+        &format!("{shown}{}{}", sensor.label, if sensor.is_numbered { NUMBERED } else { "" }),
+    );
     board.config(is_on, &format!("path = {}", quoted(&sensor.pattern)), "");
     if let Some((file, text)) = &sensor.matches {
         board.config(is_on, &format!("match = {{ {file} = {} }}", quoted(text)), "");
@@ -98,6 +109,7 @@ struct Chip {
     pattern: String,
     /// Its name, where that tells it from others of the pattern.
     matches: Option<(&'static str, String)>,
+    is_numbered: bool,
 }
 
 impl Chip {
@@ -108,6 +120,7 @@ impl Chip {
             pattern: format!("{}/{file}", self.pattern),
             matches: self.matches.clone(),
             wish: format!("{}-{stem}", self.name),
+            is_numbered: self.is_numbered,
             ..Found::default()
         }
     }
@@ -124,11 +137,11 @@ fn chips(board: &Board, class: &str, number: &str) -> Vec<Chip> {
         let (folder, name) = (folder.clone(), name.clone());
         if !name.is_empty() && names.iter().filter(|other| **other == name).count() == 1 {
             let pattern = format!("/{class}/{number}*");
-            return Chip { folder, pattern, matches: Some(("name", name.clone())), name };
+            return Chip { folder, pattern, matches: Some(("name", name.clone())), name, is_numbered: false };
         }
-        let Place { pattern, address, .. } = place(board, &folder, number);
+        let Place { pattern, address, is_numbered, .. } = place(board, &folder, number);
         let name = address.map_or_else(|| name.clone(), |address| format!("{name}-{address}"));
-        Chip { folder, name, pattern, matches: None }
+        Chip { folder, name, pattern, matches: None, is_numbered }
     });
     found.collect()
 }
@@ -141,19 +154,21 @@ struct Place {
     device: Option<String>,
     /// The device's address on its I2C bus.
     address: Option<String>,
+    /// The pattern has numbers that may be others after the next boot.
+    is_numbered: bool,
 }
 
 /// Where a chip of a class is among the kernel's devices: below its bus, which does not change, save that I2C buses are numbered
 /// in the order in which they are found.
 fn place(board: &Board, folder: &str, number: &str) -> Place {
     let root = board.root().canonicalize().unwrap_or_default();
-    let path = board.path(folder).canonicalize().ok();
-    let path = path.as_deref().and_then(|path| path.strip_prefix(&root).ok()).and_then(std::path::Path::parent);
-    let Some(path) = path else { return Place { pattern: folder.to_owned(), device: None, address: None } };
-    let parts: Vec<String> = path.iter().map(|part| part.to_string_lossy().into_owned()).collect();
-    let steady: Vec<String> = parts.iter().map(|part| steady(part)).collect();
+    let parts = board.path(folder).canonicalize().ok().and_then(|path| parts(&root, path.parent()?));
+    let Some(parts) = parts else {
+        return Place { pattern: folder.to_owned(), device: None, address: None, is_numbered: true };
+    };
+    let steady = steady(&root, &parts);
     let below = |parts: &[String]| format!("/{}/{number}*", parts.join("/"));
-    // Below a multiplexer the same address may be there several times, by buses that only their numbers tell apart.
+    // The same address may be there on two buses that only their numbers tell apart.
     let alone = super::find::find(&board.path(&below(&steady)), &BTreeMap::new(), super::find::Beside::It).is_ok();
     // `…/0-0048/hwmon/hwmon3`, but `…/0-0076/iio:device0`.
     let device = parts.iter().rev().find(|part| !["hwmon", "pwm"].contains(&part.as_str())).cloned();
@@ -163,13 +178,40 @@ fn place(board: &Board, folder: &str, number: &str) -> Place {
         pattern: below(if alone { &steady } else { &parts }),
         address: address.map(|(_, address)| address.to_owned()),
         device,
+        is_numbered: !alone,
     }
 }
 
-/// A folder's name without the number of its I2C bus.
-fn steady(part: &str) -> String {
-    let bus = part.strip_prefix("i2c-").filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
-    bus.map(|_| "i2c-*".to_owned()).or_else(|| pattern::of_i2c(part)).unwrap_or_else(|| part.to_owned())
+/// The folders from the root to this one.
+fn parts(root: &Path, path: &Path) -> Option<Vec<String>> {
+    Some(path.strip_prefix(root).ok()?.iter().map(|part| part.to_string_lossy().into_owned()).collect())
+}
+
+/// The same folders without the numbers of I2C buses.
+fn steady(root: &Path, parts: &[String]) -> Vec<String> {
+    let (mut steady, mut path) = (Vec::new(), root.to_owned());
+    for part in parts {
+        path.push(part);
+        let bus = part.strip_prefix("i2c-").filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
+        match bus.and_then(|_| behind(root, &path)) {
+            Some(by) => steady = by,
+            None if bus.is_some() => steady.push("i2c-*".to_owned()),
+            None => steady.push(pattern::of_i2c(part).unwrap_or_else(|| part.clone())),
+        }
+    }
+    steady
+}
+
+/// A bus behind a multiplexer, by the multiplexer's channel (Linux, drivers/i2c/i2c-mux.c), which is how it is wired.
+fn behind(root: &Path, bus: &Path) -> Option<Vec<String>> {
+    let mux = bus.join("mux_device").canonicalize().ok()?;
+    let is_channel = |entry: &String| {
+        entry.starts_with("channel-") && mux.join(entry).canonicalize().is_ok_and(|channel| channel == bus)
+    };
+    let channel = entries(&mux).into_iter().find(is_channel)?;
+    let mut steady = steady(root, &parts(root, &mux)?);
+    steady.push(channel);
+    Some(steady)
 }
 
 #[cfg(test)]
@@ -266,11 +308,17 @@ unit = "Cel""#;
             ("sys/devices/soc/i2c-1/1-0048/hwmon/hwmon2/temp1_input", "21500\n"),
             ("sys/devices/soc/i2c-1/1-0049/hwmon/hwmon3/name", "lm75\n"),
             ("sys/devices/soc/i2c-1/1-0049/hwmon/hwmon3/temp1_input", "-25000\n"),
-            // Behind a multiplexer, which the numbers of its buses alone tell apart.
+            // Behind a multiplexer, by its channels.
+            ("sys/devices/soc/i2c-1/1-0070/name", "pca9545"),
             ("sys/devices/soc/i2c-1/i2c-4/4-0076/iio:device0/name", "bme280"),
             ("sys/devices/soc/i2c-1/i2c-4/4-0076/iio:device0/in_temp_input", "20000"),
             ("sys/devices/soc/i2c-1/i2c-5/5-0076/iio:device1/name", "bme280"),
             ("sys/devices/soc/i2c-1/i2c-5/5-0076/iio:device1/in_temp_input", "22000"),
+            // Two buses of one adapter, which their numbers alone tell apart.
+            ("sys/devices/card/i2c-6/6-0050/hwmon/hwmon4/name", "jc42"),
+            ("sys/devices/card/i2c-6/6-0050/hwmon/hwmon4/temp1_input", "30000"),
+            ("sys/devices/card/i2c-7/7-0050/hwmon/hwmon5/name", "jc42"),
+            ("sys/devices/card/i2c-7/7-0050/hwmon/hwmon5/temp1_input", "31000"),
         ]);
         let text = discovered(
             root.path(),
@@ -279,15 +327,23 @@ unit = "Cel""#;
                 ("sys/class/hwmon/hwmon3", "sys/devices/soc/i2c-1/1-0049/hwmon/hwmon3"),
                 ("sys/bus/iio/devices/iio:device0", "sys/devices/soc/i2c-1/i2c-4/4-0076/iio:device0"),
                 ("sys/bus/iio/devices/iio:device1", "sys/devices/soc/i2c-1/i2c-5/5-0076/iio:device1"),
+                ("sys/devices/soc/i2c-1/i2c-4/mux_device", "sys/devices/soc/i2c-1/1-0070"),
+                ("sys/devices/soc/i2c-1/1-0070/channel-0", "sys/devices/soc/i2c-1/i2c-5"),
+                ("sys/devices/soc/i2c-1/i2c-5/mux_device", "sys/devices/soc/i2c-1/1-0070"),
+                ("sys/devices/soc/i2c-1/1-0070/channel-1", "sys/devices/soc/i2c-1/i2c-4"),
+                ("sys/class/hwmon/hwmon4", "sys/devices/card/i2c-6/6-0050/hwmon/hwmon4"),
+                ("sys/class/hwmon/hwmon5", "sys/devices/card/i2c-7/7-0050/hwmon/hwmon5"),
             ],
         );
         for (point, path) in [
-            ("lm75-0048-temp1] # 21.5 Cel now", "i2c-*/*-0048/hwmon/hwmon*/temp1_input"),
-            ("lm75-0049-temp1] # -25 Cel now", "i2c-*/*-0049/hwmon/hwmon*/temp1_input"),
-            ("bme280-0076-temp] # 20 Cel now", "i2c-1/i2c-4/4-0076/iio:device*/in_temp_input"),
-            ("bme280-0076-temp-2] # 22 Cel now", "i2c-1/i2c-5/5-0076/iio:device*/in_temp_input"),
+            ("lm75-0048-temp1] # 21.5 Cel now", "soc/i2c-*/*-0048/hwmon/hwmon*/temp1_input"),
+            ("lm75-0049-temp1] # -25 Cel now", "soc/i2c-*/*-0049/hwmon/hwmon*/temp1_input"),
+            ("bme280-0076-temp] # 20 Cel now", "soc/i2c-*/*-0070/channel-1/*-0076/iio:device*/in_temp_input"),
+            ("bme280-0076-temp-2] # 22 Cel now", "soc/i2c-*/*-0070/channel-0/*-0076/iio:device*/in_temp_input"),
+            (&format!("jc42-0050-temp1] # 30 Cel now{NUMBERED}"), "card/i2c-6/6-0050/hwmon/hwmon*/temp1_input"),
+            (&format!("jc42-0050-temp1-2] # 31 Cel now{NUMBERED}"), "card/i2c-7/7-0050/hwmon/hwmon*/temp1_input"),
         ] {
-            let expected = format!("[device.kernel.point.{point}\npath = \"/sys/devices/soc/{path}\"\nscale");
+            let expected = format!("[device.kernel.point.{point}\npath = \"/sys/devices/{path}\"\nscale");
             assert!(text.contains(&expected), "{expected}: {text}");
         }
     }
@@ -304,15 +360,21 @@ unit = "Cel""#;
             ("sys/class/thermal/thermal_zone0/temp", "47312"),
             ("sys/class/thermal/thermal_zone1/type", "soc-thermal"),
             ("sys/class/thermal/thermal_zone1/temp", "50000"),
+            ("sys/class/thermal/thermal_zone2/type", "core"),
+            ("sys/class/thermal/thermal_zone2/temp", "51000"),
+            ("sys/class/thermal/thermal_zone3/type", "core"),
+            ("sys/class/thermal/thermal_zone3/temp", "52000"),
         ]);
         let text = discovered(root.path(), &[("sys/class/hwmon/hwmon0/device", "sys/bus/w1/devices/28-0316a279b0ff")]);
-        assert_eq!(text.matches("\n[device.kernel.point.").count(), 3, "{text}");
+        assert_eq!(text.matches("\n[device.kernel.point.").count(), 5, "{text}");
         assert!(
             text.contains("[device.kernel.point.28-0316a279b0ff] ") && text.contains("cpu_thermal-temp1] "),
             "{text}"
         );
         let zone = "path = \"/sys/class/thermal/thermal_zone*/temp\"\nmatch = { type = \"soc-thermal\" }\n";
         assert!(text.contains(zone), "{text}");
+        let zone = format!("core-2] # 52 Cel now{NUMBERED}\npath = \"/sys/class/thermal/thermal_zone3/temp\"\n");
+        assert!(text.contains(&zone), "{text}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What can be set: LEDs, and channels of PWM. Nothing is switched on: a person says what is wired, and what is safe.
 
-use super::place;
+use super::{NUMBERED, place};
 use crate::device::discover::{Board, quoted, read, unique};
 use std::collections::BTreeSet;
 
@@ -55,7 +55,9 @@ fn pwm(board: &mut Board, device: &str, names: &mut BTreeSet<String>) {
             let wish = if channels > 1 { format!("{wish}-{channel}") } else { wish.clone() };
             let name = unique(&wish, "pwm", names);
             board.gap();
-            board.config(false, &format!("[device.{device}.point.{name}]"), "PWM, in percent; unless a driver has it");
+            let note = if place.is_numbered { NUMBERED } else { "" };
+            let note = format!("PWM, in percent; unless a driver has it{note}");
+            board.config(false, &format!("[device.{device}.point.{name}]"), &note);
             board.config(false, &format!("path = {}", quoted(&place.pattern)), "");
             board.config(false, &format!("pwm = {{ channel = {channel}, period = \"20ms\" }}"), "");
             board.config(false, "safe = 0", "");
