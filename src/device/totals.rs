@@ -11,11 +11,11 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde_json::Value;
+use serde_json::Value as Json;
 
-use super::{DeviceError, DeviceIo};
+use super::{DeviceError, DeviceIo, Write, WriteError};
 use crate::disk::{Disk, Folder};
-use crate::model::{DeviceName, Fault, PointName, time};
+use crate::model::{DeviceName, Fault, PointName, Value, time};
 
 /// A block of most file systems and flashes: what tears one slot leaves the other one.
 const SLOT: usize = 4096;
@@ -130,6 +130,27 @@ impl Flash {
         self.trouble = saved.clone().err();
         saved
     }
+
+    /// Does a write that sets totals, to these; or says what is wrong with it. The error is its answer.
+    ///
+    /// # Errors
+    /// When it is wrong or too late, and nothing was done; when the flash does not take them.
+    pub(super) async fn set(
+        &mut self,
+        io: &mut DeviceIo,
+        write: &Write,
+        amounts: Result<Vec<Amount>, String>,
+    ) -> Result<(), WriteError> {
+        let amounts = amounts.map_err(WriteError::Failed)?;
+        io.begin(write)?;
+        let saved = self.save(io, amounts).await;
+        saved.map_err(|text| WriteError::Unknown(format!("the total could not be saved: {text}")))
+    }
+}
+
+/// Reports a total. One that may go back, or lacks something, is not to be taken for one that never does.
+pub(super) async fn tell(io: &mut DeviceIo, point: &PointName, value: &Value, is_whole: bool) {
+    if is_whole { io.report(point, value).await } else { io.report_stale(point, value).await }
 }
 
 fn locked(totals: &Mutex<Totals>) -> MutexGuard<'_, Totals> {
@@ -288,15 +309,15 @@ impl Saved {
         if u32::from_str_radix(crc, 16).ok()? != crc32fast::hash(json.as_bytes()) {
             return None;
         }
-        let json: Value = serde_json::from_str(json).ok()?;
+        let json: Json = serde_json::from_str(json).ok()?;
         let (version, serial) = (json.get("version")?.as_u64()?, json.get("serial")?.as_u64()?);
         let mut amounts = Vec::new();
-        let totals = json.get("totals").and_then(Value::as_object).filter(|_| version <= VERSION);
+        let totals = json.get("totals").and_then(Json::as_object).filter(|_| version <= VERSION);
         for (name, total) in totals.into_iter().flatten() {
             let count = json.get("counts").and_then(|counts| counts.get(name)?.as_u64());
             amounts.push(Amount { point: PointName::new(name).ok()?, total: total.as_f64()?, count });
         }
-        let boot = json.get("boot").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let boot = json.get("boot").and_then(Json::as_str).unwrap_or_default().to_owned();
         Some(Saved { version, serial, amounts, boot })
     }
 }

@@ -22,7 +22,7 @@ use self::config::{POINT_KEYS, PointConfig, SHORTEST};
 use self::rate::Rate;
 use super::gpio::pulses::{self, Pulses};
 use super::totals::{self, Amount, Flash};
-use super::{Ask, Built, DeviceError, DeviceIo, Driver, Kind, Raw, Run, Shape, Spec, Write, WriteError};
+use super::{Ask, Built, DeviceError, DeviceIo, Driver, Kind, Raw, Run, Shape, Spec, Write};
 use crate::model::{self, Fault, PointName, Value, time};
 
 /// Counters.
@@ -235,12 +235,7 @@ impl Counter {
             false => Ok(()),
         };
         for ((total, counting), is_known) in self.totals.iter().zip(&counting).zip(is_known) {
-            let value = number(counting.total);
-            if is_known && saved.is_ok() {
-                io.report(&total.name, &value).await
-            } else {
-                io.report_stale(&total.name, &value).await
-            }
+            totals::tell(io, &total.name, &number(counting.total), is_known && saved.is_ok()).await;
         }
         let mut rates_due: Vec<Instant> = self.rates.iter().map(|rate| now + rate.every).collect();
         let mut looks = interval(LOOK);
@@ -336,13 +331,7 @@ impl Counter {
             if !is_due(total, line) {
                 continue;
             }
-            let value = number(line.total);
-            // One that may go back is not to be taken for one that never does.
-            if saved.is_ok() {
-                io.report(&total.name, &value).await
-            } else {
-                io.report_stale(&total.name, &value).await
-            }
+            totals::tell(io, &total.name, &number(line.total), saved.is_ok()).await;
             (line.told, line.told_at) = (line.total, now);
             line.due = if line.due <= now { next(line.due, total.every) } else { now + total.every };
         }
@@ -354,29 +343,21 @@ impl Counter {
             let place = self.totals.iter().position(|total| total.name == *name);
             place.zip(whole(value)).ok_or_else(|| format!("`{value}` is no number of pulses: expected 0 or more"))
         });
-        let begun = places.collect::<Result<Vec<_>, _>>().map_err(WriteError::Failed);
-        let places = match begun.and_then(|places| io.begin(&write).map(|()| places)) {
-            Ok(places) => places,
-            Err(error) => return io.answer(write, Err(error)).await,
-        };
+        let places = places.collect::<Result<Vec<_>, String>>();
         // With what the kernel has counted of the others: their totals are as they were when it was that far.
         let mut amounts = self.amounts(counting);
-        for (place, total) in &places {
+        for (place, total) in places.iter().flatten() {
             if let Some(amount) = amounts.get_mut(*place) {
                 amount.total = kept(*total);
             }
         }
-        let result = match flash.save(io, amounts).await {
-            Ok(()) => {
-                for (place, total) in places {
-                    if let Some(counting) = counting.get_mut(place) {
-                        (counting.total, counting.told) = (total, total);
-                    }
-                }
-                Ok(write.values.clone())
+        let set = flash.set(io, &write, places.clone().map(|_| amounts)).await;
+        for (place, total) in places.into_iter().flatten().filter(|_| set.is_ok()) {
+            if let Some(counting) = counting.get_mut(place) {
+                (counting.total, counting.told) = (total, total);
             }
-            Err(text) => Err(WriteError::Unknown(format!("the total could not be saved: {text}"))),
-        };
+        }
+        let result = set.map(|()| write.values.clone());
         io.answer(write, result).await;
     }
 }

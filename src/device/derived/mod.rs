@@ -24,7 +24,7 @@ use self::config::{POINT_KEYS, PointConfig};
 use self::formula::{Formula, Integral, Made, Source};
 use super::io::at;
 use super::totals::{self, Amount, Flash};
-use super::{Ask, Built, DeviceError, DeviceIo, Driver, Kind, Raw, Run, Shape, Spec, Write, WriteError};
+use super::{Ask, Built, DeviceError, DeviceIo, Driver, Kind, Raw, Run, Shape, Spec, Write};
 use crate::model::{
     DeviceName, DeviceState, DeviceStates, Fault, PointKey, PointName, Quality, Reading, Timestamp, Value, ValueType,
     time,
@@ -130,7 +130,7 @@ impl Derived {
         io.online();
         for (place, name, _) in self.integrals() {
             let value = Value::Float(book.integrals[&place].total);
-            if flash.is_new(name) { io.report(name, &value).await } else { io.report_stale(name, &value).await }
+            totals::tell(io, name, &value, flash.is_new(name)).await;
         }
         let now = states.borrow_and_update().clone();
         self.meet(&mut book, io, &now);
@@ -259,12 +259,8 @@ impl Derived {
             let (Some((name, keys)), Some(integral)) = (self.points.get(place), book.integrals.get_mut(&place)) else {
                 continue;
             };
-            let value = Value::Float(integral.total);
-            if integral.take_hole() || saved.is_err() {
-                io.report_stale(name, &value).await;
-            } else {
-                io.report(name, &value).await;
-            }
+            let is_whole = !integral.take_hole() && saved.is_ok();
+            totals::tell(io, name, &Value::Float(integral.total), is_whole).await;
             let next = book.due.get(&place).map_or(now, |due| *due + keys.every);
             book.due.insert(place, next.max(now));
         }
@@ -276,30 +272,19 @@ impl Derived {
             let place = self.integrals().find(|(_, known, _)| *known == name).map(|(place, ..)| place);
             place.zip(value.as_f64().filter(|total| total.is_finite())).ok_or_else(|| format!("`{value}` is no number"))
         });
-        let begun = places.collect::<Result<Vec<_>, _>>().map_err(WriteError::Failed);
-        let places = match begun.and_then(|places| io.begin(&write).map(|()| places)) {
-            Ok(places) => places,
-            Err(error) => return io.answer(write, Err(error)).await,
-        };
-        let amount = |((name, _), (_, total)): (&(PointName, Value), &(usize, f64))| Amount {
-            point: name.clone(),
-            total: *total,
-            count: None,
-        };
-        let totals = write.values.iter().zip(&places).map(amount).collect();
-        let result = match flash.save(io, totals).await {
-            Ok(()) => {
-                for (place, total) in places {
-                    if let (Some(integral), Some((_, keys))) = (book.integrals.get_mut(&place), self.points.get(place))
-                    {
-                        integral.advance(time::uptime(), keys.per);
-                        integral.total = total;
-                    }
-                }
-                Ok(write.values.clone())
+        let places = places.collect::<Result<Vec<_>, String>>();
+        let amounts = places.as_ref().map_err(Clone::clone).map(|places| {
+            let named = write.values.iter().zip(places);
+            named.map(|((name, _), (_, total))| Amount { point: name.clone(), total: *total, count: None }).collect()
+        });
+        let set = flash.set(io, &write, amounts).await;
+        for (place, total) in places.into_iter().flatten().filter(|_| set.is_ok()) {
+            if let (Some(integral), Some((_, keys))) = (book.integrals.get_mut(&place), self.points.get(place)) {
+                integral.advance(time::uptime(), keys.per);
+                integral.total = total;
             }
-            Err(text) => Err(WriteError::Unknown(format!("the total could not be saved: {text}"))),
-        };
+        }
+        let result = set.map(|()| write.values.clone());
         io.answer(write, result).await;
     }
 }
