@@ -1,5 +1,6 @@
 //! A device from its table in a config, started as the gateway starts it: for the tests of the kinds.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,6 +81,12 @@ pub(super) struct Rig {
 impl Rig {
     pub(super) fn start(text: &str) -> Self {
         Rig::started(text, Arc::new(Supervisor::new(Held::nothing(), CancellationToken::new())))
+    }
+
+    /// With a folder for what outlives a power cut.
+    pub(super) fn start_in(text: &str, folder: &Path) -> Self {
+        let held = Held::nothing().with_folder(folder);
+        Rig::started(text, Arc::new(Supervisor::new(held, CancellationToken::new())))
     }
 
     /// Another device of the same gateway.

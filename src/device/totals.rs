@@ -3,7 +3,7 @@
 //! Two slots of 4 KiB, each a CRC-32 in hex, a space and a line of JSON: `{"version":1,"serial":7,"totals":{"water":4711.0}}`.
 //! They are written by turns and synced, so a power cut in the middle of a write leaves the other one; the whole one with
 //! the greater serial counts. Beside totals of what the kernel counts stands how far it was, and at which boot:
-//! `"counts":{"water":815},"boot":"5f…"`.
+//! `"counts":{"water":[815,3735928559]},"boot":"5f…"`; the second number says which count that was.
 //!
 //! Calls of [`Totals`] block, those of [`Flash`] don't.
 
@@ -15,7 +15,7 @@ use serde_json::Value as Json;
 
 use super::{DeviceError, DeviceIo, Write, WriteError};
 use crate::disk::{Disk, Folder};
-use crate::model::{DeviceName, Fault, PointName, Value, time};
+use crate::model::{BootId, DeviceName, Fault, PointName, Value, time};
 
 /// A block of most file systems and flashes: what tears one slot leaves the other one.
 const SLOT: usize = 4096;
@@ -28,6 +28,9 @@ const VERSION: u64 = 1;
 /// Of a total in a slot, besides its point's name: quotes, a colon, a comma, and the longest number there is (-2.2250738585072014e-308).
 const ENTRY: usize = 4 + 24;
 
+/// Of how far the kernel was, besides its point's name: a number of 64 bits and one of 32, in brackets.
+const COUNT: usize = 4 + 33;
+
 /// What else stands in a slot: CRC, version, serial, boot.
 const FRAME: usize = 128;
 
@@ -38,8 +41,8 @@ pub(super) struct Amount {
     pub(super) point: PointName,
     /// Its total.
     pub(super) total: f64,
-    /// How far the kernel had counted then, where it does.
-    pub(super) count: Option<u64>,
+    /// How far the kernel had counted then, where it does, and a number for which of its counts that was.
+    pub(super) count: Option<(u64, u32)>,
 }
 
 /// Says where a device has more totals than one file has room for; of each, whether its count is kept as well.
@@ -47,7 +50,8 @@ pub(super) fn fault<'a>(points: impl Iterator<Item = (&'a PointName, bool)>) -> 
     let (mut room, mut count, mut fitting) = (SLOT - FRAME, 0, 0);
     for (point, has_count) in points {
         count += 1;
-        let needed = (point.as_str().len() + ENTRY) * (1 + usize::from(has_count));
+        let needed = |entry| point.as_str().len() + entry;
+        let needed = needed(ENTRY) + if has_count { needed(COUNT) } else { 0 };
         if let Some(left) = room.checked_sub(needed).filter(|_| fitting + 1 == count) {
             (room, fitting) = (left, count);
         }
@@ -93,12 +97,12 @@ impl Flash {
         self.totals.as_ref().and_then(|totals| locked(totals).of(point))
     }
 
-    /// How far the kernel had counted, and whether that was in this boot.
+    /// How far the kernel had counted in its count of this number, and whether that was in this boot, where that is known.
     #[cfg_attr(not(feature = "gpio"), allow(dead_code))]
-    pub(super) fn count_of(&self, point: &PointName) -> Option<(u64, bool)> {
+    pub(super) fn count_of(&self, point: &PointName, id: u32) -> Option<(u64, Option<bool>)> {
         let totals = locked(self.totals.as_ref()?);
-        let count = totals.amount(point).and_then(|amount| amount.count);
-        count.map(|count| (count, totals.saved.boot == time::boot().to_string()))
+        let (count, _) = totals.amount(point)?.count.filter(|(_, of)| *of == id)?;
+        Some((count, is_same_boot(&totals.saved.boot, time::boot())))
     }
 
     /// Whether nothing was ever counted, as far as can be known.
@@ -151,6 +155,12 @@ impl Flash {
 /// Reports a total. One that may go back, or lacks something, is not to be taken for one that never does.
 pub(super) async fn tell(io: &mut DeviceIo, point: &PointName, value: &Value, is_whole: bool) {
     if is_whole { io.report(point, value).await } else { io.report_stale(point, value).await }
+}
+
+/// Whether what was saved at this boot is of that one; `None`: one of them is not known.
+fn is_same_boot(saved: &str, now: BootId) -> Option<bool> {
+    let is_known = now != BootId::UNKNOWN && !saved.is_empty() && saved != BootId::UNKNOWN.to_string();
+    is_known.then(|| saved == now.to_string())
 }
 
 fn locked(totals: &Mutex<Totals>) -> MutexGuard<'_, Totals> {
@@ -292,7 +302,7 @@ impl Saved {
             each.collect::<Vec<_>>().join(",")
         };
         let totals = list(&|amount| Some(format!("{:?}", amount.total)));
-        let counts = list(&|amount| amount.count.map(|count| count.to_string()));
+        let counts = list(&|amount| amount.count.map(|(count, id)| format!("[{count},{id}]")));
         let more = match self.boot.as_str() {
             "" => String::new(),
             boot => format!(",\"counts\":{{{counts}}},\"boot\":\"{boot}\""),
@@ -314,7 +324,10 @@ impl Saved {
         let mut amounts = Vec::new();
         let totals = json.get("totals").and_then(Json::as_object).filter(|_| version <= VERSION);
         for (name, total) in totals.into_iter().flatten() {
-            let count = json.get("counts").and_then(|counts| counts.get(name)?.as_u64());
+            let count = json.get("counts").and_then(|counts| {
+                let count = counts.get(name)?.as_array()?;
+                Some((count.first()?.as_u64()?, count.get(1)?.as_u64()?.try_into().ok()?))
+            });
             amounts.push(Amount { point: PointName::new(name).ok()?, total: total.as_f64()?, count });
         }
         let boot = json.get("boot").and_then(Json::as_str).unwrap_or_default().to_owned();
@@ -371,8 +384,11 @@ mod tests {
             let own: BTreeSet<PointName> = (0..most).map(name).collect();
             let (mut totals, _) = Totals::open(Box::new(disk.clone()), &device(), own.clone()).unwrap();
             // What was there before has its room as long as nobody else wants it.
-            let kept =
-                |point: PointName| Amount { point, total: -f64::MIN_POSITIVE, count: has_count.then_some(u64::MAX) };
+            let kept = |point: PointName| Amount {
+                point,
+                total: -f64::MIN_POSITIVE,
+                count: has_count.then_some((u64::MAX, u32::MAX)),
+            };
             totals.save(&(997..1000).map(name).map(kept).collect::<Vec<_>>()).unwrap();
             totals.saved.serial = u64::MAX - 2;
             totals.save(&own.iter().cloned().map(kept).collect::<Vec<_>>()).unwrap();
@@ -388,12 +404,24 @@ mod tests {
     fn how_far_the_kernel_was_is_known_of_the_boot_in_which_that_was() {
         let disk = Fake::new();
         let mut totals = open(&disk);
-        totals.save(&[Amount { count: Some(815), ..amount(point(), 7.0) }]).unwrap();
-        let flash = |totals| Flash { totals: Some(Arc::new(Mutex::new(totals))), trouble: None };
-        assert_eq!(flash(open(&disk)).count_of(&point()), Some((815, true)));
-        let mut later = open(&disk);
-        later.saved.boot = "another".to_owned();
-        assert_eq!(flash(later).count_of(&point()), Some((815, false)));
+        totals.save(&[Amount { count: Some((815, 1)), ..amount(point(), 7.0) }]).unwrap();
+        let flash = || Flash { totals: Some(Arc::new(Mutex::new(open(&disk)))), trouble: None };
+        let is_known = (time::boot() != BootId::UNKNOWN).then_some(true);
+        assert_eq!(flash().count_of(&point(), 1), Some((815, is_known)));
+        assert_eq!(flash().count_of(&point(), 2), None, "that is another count");
+        let (one, unknown) = (BootId(1).to_string(), BootId::UNKNOWN.to_string());
+        for (saved, now, expected) in [
+            (one.as_str(), BootId(1), Some(true)),
+            (&one, BootId(2), Some(false)),
+            (&one, BootId::UNKNOWN, None),
+            (&unknown, BootId(1), None),
+            (&unknown, BootId::UNKNOWN, None),
+        ] {
+            assert_eq!(is_same_boot(saved, now), expected, "{saved} {now}");
+        }
+        // A point that counts something else from then on leaves none behind.
+        save(&mut totals, 8).unwrap();
+        assert_eq!(flash().count_of(&point(), 1), None);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,6 +41,16 @@ impl Wanted {
         count
             .map(|count| format!("{} is {count}", path.display()))
             .map_err(|text| format!("{}: {text}", path.display()))
+    }
+
+    /// Tells it from others: a number of one is none of another's.
+    pub(super) fn id(&self) -> u32 {
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(self.path.as_os_str().as_bytes());
+        for (file, text) in &self.matches {
+            crc.update(format!("\0{file}\0{text}").as_bytes());
+        }
+        crc.finalize()
     }
 
     fn find(&self) -> Result<PathBuf, String> {

@@ -10,6 +10,8 @@
 mod config;
 mod kernel;
 mod rate;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -212,10 +214,18 @@ impl Counter {
             let before = flash.of(&total.name).map(counted).unwrap_or_default();
             let mut value = before;
             let mut is_whole = flash.is_new(&total.name);
-            if let (Source::Kernel(count), Some((counted, in_this_boot))) = (&source, flash.count_of(&total.name)) {
-                // With each boot it begins at 0.
-                value = value.saturating_add(if in_this_boot { count.since(counted) } else { count.last() });
-                is_whole |= in_this_boot;
+            if let (Source::Kernel(count), Wanted::Kernel(wanted)) = (&source, &total.wanted)
+                // Another count's number says nothing of this one.
+                && let Some((counted, same_boot)) = flash.count_of(&total.name, wanted.id())
+            {
+                // With each boot it begins at 0. Where nobody knows whether there was one, only what surely came is added.
+                let came = match same_boot {
+                    Some(true) => count.since(counted),
+                    Some(false) => count.last(),
+                    None => count.since(counted).min(count.last()),
+                };
+                value = value.saturating_add(came);
+                is_whole |= same_boot == Some(true);
             }
             is_known.push(is_whole);
             counting.push(Counting {
@@ -306,9 +316,9 @@ impl Counter {
         let amount = |(total, counting): (&Total, &Counting)| Amount {
             point: total.name.clone(),
             total: kept(counting.total),
-            count: match &counting.source {
-                Source::Kernel(count) => Some(count.last()),
-                Source::Line(_) => None,
+            count: match (&counting.source, &total.wanted) {
+                (Source::Kernel(count), Wanted::Kernel(wanted)) => Some((count.last(), wanted.id())),
+                _ => None,
             },
         };
         self.totals.iter().zip(counting).map(amount).collect()
