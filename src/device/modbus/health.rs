@@ -217,9 +217,10 @@ impl Modbus {
         health.is_shy |= health.is_guess_owed && health.silent < PATIENCE;
         health.is_guess_owed = false;
         (health.silent, health.pause) = (0, FIRST_PAUSE);
-        let asked = health.owed.iter().find(|(request, _)| Some(request) == owed).map(|(_, asked)| *asked);
+        // A doubt ends when it is too old, whatever is answered in doubt until then.
+        let since = health.owed.first().map_or_else(Instant::now, |(_, asked)| *asked);
         health.owed.clear();
-        health.owed.extend(owed.map(|request| (request.clone(), asked.unwrap_or_else(Instant::now))));
+        health.owed.extend(owed.map(|request| (request.clone(), since)));
         health.not_before = Instant::now();
         io.online();
     }

@@ -198,6 +198,21 @@ fn a_late_exception_is_not_taken_for_the_answer_behind_it() {
 }
 
 #[test]
+fn a_slave_that_refuses_everything_is_not_doubted_for_ever() {
+    let keys = "bus = \"line\"\nunit = 1\nevery = \"20ms\"";
+    let point = "table = \"input\", address = 300, encoding = \"u32\"";
+    let site = site(&[1], Faults::default(), "timeout = \"2s\"", &device("m", keys, &[("gone", point)]));
+    site.observer.wait_json("sluicegate/g/m/gone", "quality", "bad");
+    let count = |fate: &str| site.line.record().iter().filter(|carried| carried.fate == fate).count();
+    site.line.set(Faults { lost: Some(1), ..Faults::default() });
+    until("a lost answer", || count("lost") > 0);
+    site.line.set(Faults::default());
+    // While a refusal may be a late one, the end of the time is waited for.
+    let before = count("whole");
+    until("many questions", || count("whole") > before + 200);
+}
+
+#[test]
 fn the_first_word_on_a_line_that_echoes_is_no_answer_either() {
     let point = "table = \"holding\", address = 500, write = true, type = \"int\", verify = false";
     let faults = Faults { echo: true, deaf_to_writes: true, ..Faults::default() };
