@@ -1,8 +1,21 @@
-//! What to do when a device file can't be opened.
+//! What to do when a device file can't be opened or written.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+/// Why a file can't be had, with what mends it.
+pub(super) fn refusal(path: &Path, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => denied(path),
+        io::ErrorKind::ReadOnlyFilesystem => format!(
+            "{} is read-only for the service: its drop-in sysfs.conf opens /sys (docs/SERVICE.md)",
+            path.display()
+        ),
+        _ => format!("{}: {error}", path.display()),
+    }
+}
 
 /// Permission was denied: who has it.
 pub(super) fn denied(path: &Path) -> String {

@@ -141,9 +141,10 @@ impl ServiceUser {
     fn forbidden(&self, path: &Path, need: Need) -> Option<String> {
         match need {
             Need::Read => None,
-            Need::Device if path.starts_with("/sys") => self.unit.says("ProtectKernelTunables", "yes").then(|| {
-                format!("{} is read-only for the service: its drop-in sysfs-gpio.conf opens /sys", path.display())
-            }),
+            Need::Device if path.starts_with("/sys") => self
+                .unit
+                .says("ProtectKernelTunables", "yes")
+                .then(|| format!("{} is read-only for the service: its drop-in sysfs.conf opens /sys", path.display())),
             Need::Device => {
                 let file = fs::metadata(path).ok().filter(|file| file.file_type().is_char_device())?;
                 let devices = fs::read_to_string("/proc/devices").ok()?;
@@ -271,7 +272,7 @@ mod tests {
             ("/home/pi/password", Need::Read, "hidden from the service (ProtectHome= for /home)"),
             ("/tmp/ca.pem", Need::Read, "PrivateTmp="),
             ("/dev/zero", Need::Device, "DeviceAllow=char-mem rw"),
-            ("/sys/class/gpio/export", Need::Device, "sysfs-gpio.conf"),
+            ("/sys/class/gpio/export", Need::Device, "sysfs.conf"),
             ("/data2", Need::Keep, "ReadWritePaths=/data2"),
         ] {
             assert!(said(path, need).is_some_and(|text| text.contains(expected)), "{path}: {:?}", said(path, need));

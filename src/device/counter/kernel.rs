@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::device::access::refusal;
 use crate::device::sysfs::{Beside, find};
 
 /// No counter is so fast that more than this comes between two looks: a count that falls further began again at 0.
@@ -53,6 +54,11 @@ impl Wanted {
         crc.finalize()
     }
 
+    /// What must be written before it counts.
+    pub(super) fn switch(&self) -> Option<PathBuf> {
+        switch(&self.find().ok()?)
+    }
+
     fn find(&self) -> Result<PathBuf, String> {
         let path = find(&self.path, &self.matches, Beside::It)?;
         match beside(&path, "function") {
@@ -72,10 +78,8 @@ impl Wanted {
     pub(super) fn open(&self) -> Result<Count, String> {
         let path = self.find()?;
         let why = |error: String| format!("{}: {error}", path.display());
-        if beside(&path, "enable").as_deref() == Some("0") {
-            let enable = path.with_file_name("enable");
-            let switched = fs::write(&enable, "1");
-            switched.map_err(|error| format!("{} is 0, and can't be set to 1: {error}", enable.display()))?;
+        if let Some(switch) = switch(&path) {
+            fs::write(&switch, "1").map_err(|error| format!("it is off: {}", refusal(&switch, &error)))?;
         }
         let ceiling = beside(&path, "ceiling").and_then(|text| text.parse().ok()).filter(|ceiling| *ceiling > 0);
         let file = File::open(&path).map_err(|error| why(error.to_string()))?;
@@ -121,6 +125,11 @@ pub(super) fn read(file: &File) -> Result<u64, String> {
 /// What a file beside it holds.
 fn beside(path: &Path, name: &str) -> Option<String> {
     fs::read_to_string(path.with_file_name(name)).ok().map(|text| text.trim().to_owned())
+}
+
+/// The file that switches it on, where it is off.
+fn switch(path: &Path) -> Option<PathBuf> {
+    (beside(path, "enable").as_deref() == Some("0")).then(|| path.with_file_name("enable"))
 }
 
 /// How many came from one number to the other. Where that is smaller, it went over its ceiling, or began again at 0, as after

@@ -128,14 +128,14 @@ impl Driver for Counter {
     }
 
     fn opens(&self) -> Vec<PathBuf> {
-        let chip = |total: &Total| match &total.wanted {
+        let opened = |total: &Total| match &total.wanted {
             Wanted::Line(line) => line.chip().ok(),
-            Wanted::Kernel(_) => None,
+            Wanted::Kernel(count) => count.switch(),
         };
-        let mut chips: Vec<_> = self.totals.iter().filter_map(chip).collect();
-        chips.sort();
-        chips.dedup();
-        chips
+        let mut all: Vec<_> = self.totals.iter().filter_map(opened).collect();
+        all.sort();
+        all.dedup();
+        all
     }
 
     fn raw(&self, point: &PointName) -> Raw {

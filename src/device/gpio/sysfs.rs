@@ -22,7 +22,8 @@ use super::chips::{self, only};
 use super::config::{ChipLine, Number, Place};
 use super::line::{Edge, Line, Skill, watch};
 use super::{CLASS, DEVICES, Want, cdev};
-use crate::device::{Held, access};
+use crate::device::Held;
+use crate::device::access::refusal;
 use crate::model::{Takeover, time};
 
 /// udev gives the files of an exported line to their group within this time, also on a busy single core.
@@ -75,16 +76,6 @@ pub(super) fn look(place: &Place) -> Result<String, String> {
         Ok(_) if Pin::new(u64::from(number)).is_exported() => Ok(format!("line number {number} in sysfs, exported")),
         Ok(_) => Ok(format!("line number {number} in sysfs, not exported")),
         Err(error) => Err(refusal(&export, &error)),
-    }
-}
-
-fn refusal(path: &Path, error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => access::denied(path),
-        io::ErrorKind::ReadOnlyFilesystem => {
-            format!("{} is read-only for the gateway: its unit must not have ProtectKernelTunables=yes", path.display())
-        }
-        _ => format!("{}: {error}", path.display()),
     }
 }
 

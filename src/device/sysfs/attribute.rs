@@ -12,11 +12,11 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::retry_on_intr;
 
 use super::find::{Beside, find, trimmed};
-use crate::device::access;
+use crate::device::access::refusal;
 use crate::model::{Fault, Value, ValueType};
 
-/// So long a driver may say that it has no value yet. The longest first conversion of the kernel's drivers for thermometers is half of this (tmp108 and its kin: 27 to 35 ms; the slow
-/// resolutions of others: half a second).
+/// So long a driver may say that it has no value yet. The longest first conversion of the kernel's drivers for thermometers is
+/// half of this (tmp108 and its kin: 27 to 35 ms; the slow resolutions of others: half a second).
 const CONVERSION: Duration = Duration::from_secs(1);
 
 /// What the kernel calls a 1-Wire bus, but for its number.
@@ -179,23 +179,12 @@ pub(super) fn wait() {
 pub(super) fn put(path: &Path, text: &str) -> Result<(), String> {
     let _turn = turn(path);
     fs::write(path, text).map_err(|error| match error.raw_os_error() {
-        Some(libc::EROFS) => format!(
-            "{} is read-only for the service: its drop-in sysfs-gpio.conf opens /sys (docs/SERVICE.md)",
-            path.display()
-        ),
         // A channel of PWM that drives an LED, a converter whose buffer runs.
         Some(libc::EBUSY) => {
             format!("{}: what it is for is in use by a driver of the kernel, or another program", path.display())
         }
         _ => refusal(path, &error),
     })
-}
-
-fn refusal(path: &Path, error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => access::denied(path),
-        _ => format!("{}: {error}", path.display()),
-    }
 }
 
 fn shown(text: &str) -> String {
