@@ -19,6 +19,7 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
+use crate::disk::CRC_32;
 use crate::model::time;
 use crate::queue::Previous;
 
@@ -251,7 +252,7 @@ impl State {
         self.saved.serial += 1;
         let Some(file) = &self.file else { return Ok(()) };
         let json = serde_json::to_string(&self.saved).map_err(io::Error::other)?;
-        let text = format!("{:08x} {json}", crc32fast::hash(json.as_bytes()));
+        let text = format!("{:08x} {json}", CRC_32.checksum(json.as_bytes()));
         let slot = format!("{text:<width$}\n", width = SLOT - 1);
         if slot.len() != SLOT {
             return Err(io::Error::other("the state does not fit its slot"));
@@ -290,7 +291,7 @@ fn read(file: &File) -> (Saved, Option<u32>) {
 fn parse(slot: &[u8]) -> Option<Slot> {
     let (crc, json) = std::str::from_utf8(slot).ok()?.trim_end().split_once(' ')?;
     let crc = u32::from_str_radix(crc, 16).ok()?;
-    if crc != crc32fast::hash(json.as_bytes()) {
+    if crc != CRC_32.checksum(json.as_bytes()) {
         return None;
     }
     let value: serde_json::Value = serde_json::from_str(json).ok()?;

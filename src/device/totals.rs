@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::Value as Json;
 
 use super::{DeviceError, DeviceIo, Write, WriteError};
-use crate::disk::{Disk, Folder};
+use crate::disk::{CRC_32, Disk, Folder};
 use crate::model::{BootId, DeviceName, Fault, PointName, Value, time};
 
 /// A block of most file systems and flashes: what tears one slot leaves the other one.
@@ -309,14 +309,14 @@ impl Saved {
         };
         let Saved { version, serial, .. } = self;
         let json = format!("{{\"version\":{version},\"serial\":{serial},\"totals\":{{{totals}}}{more}}}");
-        format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes()))
+        format!("{:08x} {json}\n", CRC_32.checksum(json.as_bytes()))
     }
 
     /// Of a later version no more than which it is.
     fn read(slot: &[u8]) -> Option<Self> {
         let line = slot.split(|byte| *byte == b'\n').next()?;
         let (crc, json) = std::str::from_utf8(line).ok()?.split_once(' ')?;
-        if u32::from_str_radix(crc, 16).ok()? != crc32fast::hash(json.as_bytes()) {
+        if u32::from_str_radix(crc, 16).ok()? != CRC_32.checksum(json.as_bytes()) {
             return None;
         }
         let json: Json = serde_json::from_str(json).ok()?;

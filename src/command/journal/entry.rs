@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use crate::disk::CRC_32;
 use crate::model::{Body, BootId, CommandId, Outcome, PointKey, Quality, Reading, Timestamp, Value};
 
 /// The beginning of a file.
@@ -91,7 +92,7 @@ impl Entry {
         }
         let length = u32::try_from(out.len() - start - FRAME).unwrap_or(u32::MAX);
         out.splice(start + 4..start + FRAME, length.to_le_bytes());
-        let crc = crc32fast::hash(out.get(start + 4..).unwrap_or_default());
+        let crc = CRC_32.checksum(out.get(start + 4..).unwrap_or_default());
         out.splice(start..start + 4, crc.to_le_bytes());
     }
 
@@ -163,7 +164,7 @@ fn frame_at(bytes: &[u8], at: usize) -> Option<(Entry, usize)> {
         return None;
     }
     let covered = bytes.get(at + 4..at + FRAME + length)?;
-    let entry = (crc32fast::hash(covered) == crc).then(|| covered.get(4..).and_then(Entry::decode))?;
+    let entry = (CRC_32.checksum(covered) == crc).then(|| covered.get(4..).and_then(Entry::decode))?;
     Some((entry?, length))
 }
 

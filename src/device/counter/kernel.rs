@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::device::access::refusal;
 use crate::device::sysfs::{Beside, find};
+use crate::disk::CRC_32;
 
 /// No counter is so fast that more than this comes between two looks: a count that falls further began again at 0.
 const MOST: u64 = 1 << 24;
@@ -46,7 +47,7 @@ impl Wanted {
 
     /// Tells it from others: a number of one is none of another's.
     pub(super) fn id(&self) -> u32 {
-        let mut crc = crc32fast::Hasher::new();
+        let mut crc = CRC_32.digest();
         crc.update(self.path.as_os_str().as_bytes());
         for (file, text) in &self.matches {
             crc.update(format!("\0{file}\0{text}").as_bytes());

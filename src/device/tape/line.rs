@@ -10,6 +10,8 @@ use std::time::Duration;
 use serde_json::{Map, Value as Json};
 
 #[cfg(feature = "desk")]
+use crate::disk::CRC_32;
+#[cfg(feature = "desk")]
 use crate::model::time;
 use crate::model::{BootId, DeviceName, Limit, PointName, Timestamp, Value};
 
@@ -320,10 +322,10 @@ pub fn read(text: &str) -> Result<(Head, Vec<Event>), String> {
     }
 }
 
-#[cfg(feature = "desk")]
 /// The CRC-32 of lines as they stand in the file.
+#[cfg(feature = "desk")]
 pub fn sum<'a>(lines: impl Iterator<Item = &'a str>) -> u32 {
-    let mut sum = crc32fast::Hasher::new();
+    let mut sum = CRC_32.digest();
     for line in lines {
         sum.update(line.as_bytes());
         sum.update(b"\n");

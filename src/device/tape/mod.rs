@@ -17,10 +17,12 @@ mod player;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crc::Digest;
 use tokio::sync::{Notify, mpsc};
 
 #[cfg(feature = "desk")]
@@ -31,6 +33,7 @@ pub(super) use self::line::{Report, Seed, What};
 pub use self::line::{read, sum};
 use self::player::Player;
 use super::DeviceError;
+use crate::disk::CRC_32;
 use crate::model::{DeviceName, PointName, Timestamp, Value, time};
 
 /// Events on their way to who records: at most 2 MiB, in chunks of 4 KiB, and seconds of any line.
@@ -82,15 +85,20 @@ struct Recorder {
 pub struct Tapes(Arc<Mutex<BTreeMap<DeviceName, Tape>>>);
 
 /// A recording under way; it ends with this.
-#[derive(Debug)]
 pub struct Recording {
     lines: mpsc::Receiver<String>,
     tape: Tape,
-    sum: crc32fast::Hasher,
+    sum: Digest<'static, u32>,
     /// The driver's life has begun with which it does.
     has_begun: bool,
     /// The tape is another one's.
     is_over: bool,
+}
+
+impl fmt::Debug for Recording {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recording").field("tape", &self.tape).finish_non_exhaustive()
+    }
 }
 
 impl Tapes {
@@ -130,7 +138,7 @@ impl Tapes {
         board.state.store(WANTED, Ordering::Release);
         board.wanted.notify_one();
         drop(recorder);
-        Ok(Recording { lines, tape, sum: crc32fast::Hasher::new(), has_begun: false, is_over: false })
+        Ok(Recording { lines, tape, sum: CRC_32.digest(), has_begun: false, is_over: false })
     }
 
     /// The device is there no more.

@@ -18,6 +18,7 @@
 //! id; header and seal only save time, and a damaged one loses nothing. What has no valid frame behind it is not there
 //! (a torn tail); what has is damaged, and is counted.
 
+use crate::disk::CRC_32;
 use crate::model::Number;
 
 /// The version of the format that this code writes.
@@ -213,7 +214,7 @@ pub(super) fn crc(bytes: &[&[u8]]) -> u32 {
     if cfg!(fuzzing) {
         return 0;
     }
-    let mut crc = crc32fast::Hasher::new();
+    let mut crc = CRC_32.digest();
     bytes.iter().for_each(|bytes| crc.update(bytes));
     crc.finalize()
 }
