@@ -253,9 +253,9 @@ impl<'a> Life<'a> {
 
     /// Asks the questions of a poll, each once its predecessor is answered. True: all were answered.
     async fn attempt(&mut self, io: &mut DeviceIo, poll: &Poll) -> Result<bool, DeviceError> {
-        self.forget().await?;
         let mut answered = false;
         for (place, question) in poll.questions.iter().enumerate() {
+            self.forget().await?;
             let asker = Asker::Poll { name: poll.name.as_deref(), is_last: place + 1 == poll.questions.len() };
             let own = question.framing.as_ref().map(|framing| self.serial.framer_of(framing));
             let shared = own.map(|own| std::mem::replace(&mut self.framer, own));
@@ -274,9 +274,9 @@ impl<'a> Life<'a> {
         Ok(answered)
     }
 
-    /// What came so far answers nothing that is asked next.
+    /// What came before a question answers nothing that is asked next, nor does what came while the line was left alone.
     async fn forget(&mut self) -> Result<(), DeviceError> {
-        self.echoed().await?;
+        self.pause().await?;
         self.port.forget_input()?;
         self.framer.reset();
         Ok(())

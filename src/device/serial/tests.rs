@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 
 use crate::device::testing::{Rig, bad, faults, good};
 use crate::model::{Answer, Value, WriteError, time};
@@ -298,5 +299,36 @@ async fn a_recorded_life_leaves_the_line_alone_while_it_is_busy() {
     }
     let out = Duration::from_secs(1) * 40 * 10 / 300;
     assert!(Duration::from_secs_f64(sent.unwrap()) >= began + out, "it is asked too early");
+    rig.stop().await;
+}
+
+/// Two polls whose answers are alike: only what was asked tells them apart.
+const ALIKE: &str = r#"
+    decode = { kind = "key-value" }
+    max_rate = "off"
+    poll = [
+        { name = "inflow", send = "A?\n", every = "1h", timeout = "100ms", retries = RETRIES },
+        { name = "outflow", send = "B?\n", every = "1h", timeout = "1s", retries = 0 },
+    ]
+    [device.tank.point.inflow]
+    from = "F"
+    poll = "inflow"
+    [device.tank.point.outflow]
+    from = "F"
+    poll = "outflow"
+"#;
+
+#[tokio::test]
+async fn an_answer_that_comes_before_the_next_question_is_none_to_it() {
+    let mut line = Line::new();
+    let more = format!("pause = \"400ms\"\n{}", ALIKE.replace("RETRIES", "0"));
+    let mut rig = Rig::start(&device(&line.name, &more));
+    assert_eq!(line.hears(3).await, b"A?\n");
+    // Too late for its own question, and while the line is left alone before the next one.
+    sleep(Duration::from_millis(250)).await;
+    line.say(b"F=1\n");
+    assert_eq!(line.hears(3).await, b"B?\n");
+    line.say(b"F=2\n");
+    assert_eq!(rig.value().await, good("outflow", Value::Int(2)));
     rig.stop().await;
 }
