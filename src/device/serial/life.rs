@@ -47,6 +47,8 @@ pub(super) struct Life<'a> {
     instead: Vec<u8>,
     /// The polls without an answer, since the last one that had one.
     failures: u32,
+    /// Until then an answer may come late, to a question that was given up.
+    late_until: Instant,
 }
 
 /// How a question ended.
@@ -87,6 +89,7 @@ impl<'a> Life<'a> {
             echo: Vec::new(),
             instead: Vec::new(),
             failures: 0,
+            late_until: busy_until,
         }
     }
 
@@ -105,7 +108,8 @@ impl<'a> Life<'a> {
             }
             let quiet = silence.map(|silence| self.ear.valid_at + silence.0);
             let pause = self.pause_due();
-            let next = due.iter().enumerate().min_by_key(|(_, due)| **due).map(|(place, due)| (place, *due));
+            let next = due.iter().enumerate().min_by_key(|(_, due)| **due);
+            let next = next.map(|(place, due)| (place, (*due).max(self.late_until)));
             let next = self.next_on(&tape).or(next);
             tokio::select! {
                 biased;
@@ -154,7 +158,7 @@ impl<'a> Life<'a> {
         self.read_on(io).await;
         let (held, skip) = self.framer.state();
         io.begin_anew(Seed { held: held.to_vec(), skip: Some(skip), ..Seed::default() });
-        io.keep_port(self.port, self.busy_until);
+        io.keep_port(self.port, self.busy_until.max(self.late_until));
         Ok(())
     }
 
@@ -220,7 +224,8 @@ impl<'a> Life<'a> {
 
     /// Does a poll, and again where it has no answer.
     async fn poll(&mut self, io: &mut DeviceIo, poll: &Poll) -> Result<(), DeviceError> {
-        for _ in 0..=poll.retries {
+        let (mut attempts, mut answered) = (0, false);
+        while !answered && attempts <= poll.retries {
             self.let_write_go_first(io).await;
             if let Some(write) = self.waiting.take() {
                 self.write(io, write).await?;
@@ -228,10 +233,16 @@ impl<'a> Life<'a> {
             if io.stopping() {
                 return Ok(());
             }
-            if self.attempt(io, poll).await? {
-                self.failures = 0;
-                return Ok(());
-            }
+            answered = self.attempt(io, poll).await?;
+            attempts += 1;
+        }
+        // What was asked twice may be answered twice, and no other poll is to take that for its own.
+        if (attempts > 1 || !answered) && self.serial.polls.len() > 1 {
+            self.late_until = Instant::now() + poll.patience();
+        }
+        if answered {
+            self.failures = 0;
+            return Ok(());
         }
         self.failures = self.failures.saturating_add(1);
         if self.failures >= self.serial.config.offline_after && !io.stopping() {

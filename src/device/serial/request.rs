@@ -62,6 +62,13 @@ impl Poll {
     }
 }
 
+impl Poll {
+    /// The longest that one of its answers is waited for.
+    pub(super) fn patience(&self) -> Duration {
+        self.questions.iter().map(|question| question.timeout).max().unwrap_or_default()
+    }
+}
+
 impl Question {
     /// Reads what is `send`, the answer to `expect`, its `timeout`, and its `frame` where it is framed in a way of its own (the
     /// device's check is not for it then), and the `baud_rate` of the line once it was sent.

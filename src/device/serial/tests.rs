@@ -332,3 +332,20 @@ async fn an_answer_that_comes_before_the_next_question_is_none_to_it() {
     assert_eq!(rig.value().await, good("outflow", Value::Int(2)));
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn a_late_answer_is_none_to_another_poll() {
+    let mut line = Line::new();
+    let mut rig = Rig::start(&device(&line.name, &ALIKE.replace("RETRIES", "1")));
+    // Each answer is late, and the first one comes when it was asked again.
+    for late in [130, 50] {
+        assert_eq!(line.hears(3).await, b"A?\n");
+        sleep(Duration::from_millis(late)).await;
+        line.say(b"F=1\n");
+    }
+    assert_eq!(rig.value().await, good("inflow", Value::Int(1)));
+    assert_eq!(line.hears(3).await, b"B?\n");
+    line.say(b"F=2\n");
+    assert_eq!(rig.value().await, good("outflow", Value::Int(2)));
+    rig.stop().await;
+}
