@@ -31,6 +31,8 @@ const ECHO_PATIENCE: Duration = Duration::from_millis(500);
 /// What is left of the last character when all is said to be out.
 const LAST_CHARACTERS: u32 = 2;
 
+const NOT_EXPECTED: &str = "it is not the answer that was expected";
+
 /// An open port, and what is known of the device behind it.
 pub(super) struct Life<'a> {
     serial: &'a Serial,
@@ -216,8 +218,15 @@ impl<'a> Life<'a> {
 
     /// Reports what nobody asked for.
     async fn read_on(&mut self, io: &mut DeviceIo) {
-        let (now, heard) = (time::uptime(), self.port.heard());
-        while let Some(frame) = self.framer.next(now) {
+        let (now, heard, polls) = (time::uptime(), self.port.heard(), &self.serial.polls);
+        while let Some(mut frame) = self.framer.next(now) {
+            // A late answer is one still; anything else is dropped, as it is while an answer is waited for.
+            if let Frame::Whole(bytes) = frame
+                && !polls.is_empty()
+                && !polls.iter().any(|poll| poll.expects(bytes))
+            {
+                frame = Frame::Bad(NOT_EXPECTED, bytes);
+            }
             self.ear.hear(io, frame, None, heard).await;
         }
     }
@@ -349,7 +358,7 @@ impl<'a> Life<'a> {
                 self.ear.hear(io, frame, None, now).await;
                 continue;
             };
-            let is_answer = end.is_none() && (question.expect.is_none() || has(&question.expect, bytes));
+            let is_answer = end.is_none() && question.expects(bytes);
             match asker {
                 _ if end.is_none() && has(&question.refusal, bytes) => end = Some(End::Refused),
                 Asker::Poll { is_last: false, .. } if is_answer => end = Some(End::Answered),
@@ -359,9 +368,7 @@ impl<'a> Life<'a> {
                 Asker::Command if is_answer => end = Some(End::Answered),
                 // What a device says by itself goes on beside; one that is asked says nothing by itself.
                 Asker::Command if self.serial.polls.is_empty() => drop(self.ear.hear(io, frame, None, now).await),
-                _ => drop(
-                    self.ear.hear(io, Frame::Bad("it is not the answer that was expected", bytes), None, now).await,
-                ),
+                _ => drop(self.ear.hear(io, Frame::Bad(NOT_EXPECTED, bytes), None, now).await),
             }
         }
         end

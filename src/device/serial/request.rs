@@ -67,9 +67,19 @@ impl Poll {
     pub(super) fn patience(&self) -> Duration {
         self.questions.iter().map(|question| question.timeout).max().unwrap_or_default()
     }
+
+    /// Whether a frame may be the answer that is read.
+    pub(super) fn expects(&self, frame: &[u8]) -> bool {
+        self.questions.last().is_some_and(|question| question.expects(frame))
+    }
 }
 
 impl Question {
+    /// Whether a frame may be its answer.
+    pub(super) fn expects(&self, frame: &[u8]) -> bool {
+        self.expect.as_ref().is_none_or(|expect| expect.fits(frame))
+    }
+
     /// Reads what is `send`, the answer to `expect`, its `timeout`, and its `frame` where it is framed in a way of its own (the
     /// device's check is not for it then), and the `baud_rate` of the line once it was sent.
     fn read(keys: &mut Keys<'_>, check: Option<&Check>) -> Self {

@@ -349,3 +349,31 @@ async fn a_late_answer_is_none_to_another_poll() {
     assert_eq!(rig.value().await, good("outflow", Value::Int(2)));
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn what_no_poll_expects_is_no_reading() {
+    let mut line = Line::new();
+    let more = r#"
+        frame = { kind = "fixed", size = 4, start = [0xff] }
+        check = { kind = "sum" }
+        decode = { kind = "fields" }
+        max_rate = "off"
+        poll = [{ send = "?", expect = { at = 1, is = [0x86] }, every = "1h" }]
+        [device.tank.point.co2]
+        from = { at = 2, as = "u8" }
+        [device.tank.point.zero]
+        type = "int"
+        write = "{value:u8}"
+    "#;
+    let mut rig = Rig::start(&device(&line.name, more));
+    assert_eq!(line.hears(1).await, b"?");
+    line.say(b"\xff\x86\x07\x8c");
+    assert_eq!(rig.value().await, good("co2", Value::Int(7)));
+    let answer = rig.write(&[("zero", Value::Int(3))]).await;
+    assert!(matches!(answer, Answer::Ended { result: Ok(_), .. }), "{answer:?}");
+    assert_eq!(rig.value().await, good("zero", Value::Int(3)));
+    // It acknowledges what it was told; and what it says behind that could be a late answer.
+    line.say(b"\xff\x79\x01\x79\xff\x86\x09\x8e");
+    assert_eq!(rig.value().await, good("co2", Value::Int(9)));
+    rig.stop().await;
+}
