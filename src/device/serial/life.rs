@@ -316,6 +316,8 @@ impl<'a> Life<'a> {
         let latest = deadline + self.serial.config.line.time_of(room);
         loop {
             let pause = self.pause_due();
+            // What came in time ends with its pause, however long that is.
+            let end = pause.map_or(deadline, |pause| pause.max(deadline));
             let mut came = false;
             tokio::select! {
                 biased;
@@ -331,7 +333,7 @@ impl<'a> Life<'a> {
                     came = true;
                 }
                 () = at(pause) => {}
-                () = sleep_until(deadline) => {
+                () = sleep_until(end) => {
                     self.framer.give_up();
                     return Ok(self.answer(io, question, asker).await.unwrap_or(End::Silent));
                 }

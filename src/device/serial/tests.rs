@@ -377,3 +377,22 @@ async fn what_no_poll_expects_is_no_reading() {
     assert_eq!(rig.value().await, good("co2", Value::Int(9)));
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn an_answer_in_time_is_one_however_long_its_pause_is() {
+    let mut line = Line::new();
+    let more = r#"
+        frame = { kind = "idle", pause = "300ms" }
+        decode = { kind = "key-value" }
+        poll = [{ name = "flow", send = "?", every = "1h", timeout = "100ms", retries = 0 }]
+        offline_after = 1
+        [device.tank.point.flow]
+        from = "F"
+        poll = "flow"
+    "#;
+    let mut rig = Rig::start(&device(&line.name, more));
+    assert_eq!(line.hears(1).await, b"?");
+    line.say(b"F=1");
+    assert_eq!(rig.value().await, good("flow", Value::Int(1)));
+    rig.stop().await;
+}
