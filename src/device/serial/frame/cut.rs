@@ -108,6 +108,10 @@ impl Cut {
                 let mut here = start.len();
                 while let Some(rest) = held.get(here..).filter(|rest| !rest.is_empty()) {
                     if rest.starts_with(end) {
+                        // Nothing is between two of them: where both are the same, that was an end and is a start.
+                        if here == start.len() && start == end {
+                            return Look::Wrong(NO_END, here);
+                        }
                         return match here + end.len() + after {
                             length if length > max => Look::Wrong(TOO_LONG, 1),
                             length if length > held.len() => Look::More,

@@ -109,6 +109,13 @@ fn a_frame_is_found_by_what_is_in_it() {
         (BETWEEN, None, b"<ab<cd>", vec![None, whole(b"<cd>")]),
         (BETWEEN, None, b"<abcdefghijk<cd>", vec![None, whole(b"<cd>")]),
         (BETWEEN, Some("kind = \"xor\"\nfrom = 1\nto = -2\nat = -2"), b"<ab<cd\x07>", vec![None, whole(b"<cd\x07>")]),
+        // One byte begins and ends a frame, and the first one was begun before.
+        (
+            "kind = \"between\"\nstart = \"~\"\nend = \"~\"",
+            None,
+            b"b~~c~~d~",
+            vec![None, None, whole(b"~c~"), whole(b"~d~")],
+        ),
         ("kind = \"between\"\nstart = \"<\"\nend = \">\"\nafter = 1", None, b"<a>><b>", vec![whole(b"<a>>")]),
         (
             "kind = \"between\"\nstart = \"<\"\nend = \">\"\nescape = 47\nescape_xor = 1",
