@@ -77,6 +77,15 @@ impl Cut {
         }
     }
 
+    /// So many bytes of a frame stand behind its end.
+    pub(super) fn after(&self) -> usize {
+        match self {
+            Cut::Between { after, .. } => *after,
+            Cut::Delimiter { after, .. } => after.unwrap_or_default(),
+            _ => 0,
+        }
+    }
+
     /// What begins where these bytes do, which begin as a frame does.
     pub(super) fn look(&self, held: &[u8], max: usize, packing: Packing, checked: bool) -> Look {
         if held.len() < self.start().len() {

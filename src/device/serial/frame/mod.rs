@@ -169,8 +169,10 @@ impl Framer {
     fn fault(&mut self, place: Range<usize>) -> Option<&'static str> {
         let mut frame = self.buffer.get(place).unwrap_or_default();
         if self.packing != Packing::Plain {
-            let Some(content) = self.packing.unpack(frame) else { return Some(NOT_PACKED) };
-            self.content = content;
+            // What stands behind the end has a place of its own, and so means nothing else.
+            let (packed, behind) = frame.split_at(frame.len().saturating_sub(self.cut.after()));
+            let Some(content) = self.packing.unpack(packed) else { return Some(NOT_PACKED) };
+            self.content = [content.as_slice(), behind].concat();
             frame = &self.content;
         }
         let holds = !frame.is_empty() && self.check.as_ref().is_none_or(|check| check.holds(frame));

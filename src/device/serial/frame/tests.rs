@@ -123,6 +123,19 @@ fn a_frame_is_found_by_what_is_in_it() {
             b"</?a/.>",
             vec![whole(b"<>a/>")],
         ),
+        // What stands behind the end is not escaped.
+        (
+            "kind = \"between\"\nstart = \"<\"\nend = \">\"\nafter = 1\nescape = 47\nescape_xor = 1",
+            None,
+            b"</?a>/<b>x",
+            vec![whole(b"<>a>/"), whole(b"<b>x")],
+        ),
+        (
+            "kind = \"delimiter\"\ndelimiter = \">\"\nafter = 2\nescape = 47\nescape_xor = 1",
+            None,
+            b"/?a>/>b>x/",
+            vec![whole(b">a>/>"), whole(b"b>x/")],
+        ),
         (
             "kind = \"cobs\"",
             None,
