@@ -219,9 +219,14 @@ impl Framer {
         let mut from = self.scanned.max(self.start);
         while let Some(offset) = self.buffer[from..].iter().position(|byte| *byte == last) {
             from += offset + 1;
-            if self.buffer[self.start..from].ends_with(delimiter) {
-                return Some(from);
+            let Some(before) = self.buffer[self.start..from].strip_suffix(&**delimiter) else { continue };
+            // A byte that is combined with nothing stands there as it is, and ends nothing.
+            if let Packing::Escape { escape, xor: 0 } = self.packing
+                && !before.iter().rev().take_while(|byte| **byte == escape).count().is_multiple_of(2)
+            {
+                continue;
             }
+            return Some(from);
         }
         self.scanned = self.buffer.len();
         None

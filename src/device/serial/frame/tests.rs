@@ -55,7 +55,19 @@ fn a_frame_ends_at_its_delimiter() {
         ),
         ("kind = \"delimiter\"\ndelimiter = \"--\"\nafter = 0", false, "ab--c", vec![Some("ab--")]),
         ("kind = \"delimiter\"\ndelimiter = \"--\"\nafter = 2", false, "ab----c--d", vec![Some("ab----")]),
-        ("kind = \"delimiter\"\ndelimiter = \"!\"\nescape = 47", false, "a/!b//!c!", vec![None, Some("b/"), Some("c")]),
+        ("kind = \"delimiter\"\ndelimiter = \"!\"\nescape = 47", false, "a/!b//!c!", vec![Some("a!b/"), Some("c")]),
+        (
+            "kind = \"delimiter\"\ndelimiter = \"/!\"\nescape = 47",
+            false,
+            "a//!b/!c///!",
+            vec![Some("a/!b"), Some("c/")],
+        ),
+        (
+            "kind = \"delimiter\"\ndelimiter = \"!\"\nescape = 47\nescape_xor = 1",
+            false,
+            "a/!b/.!c!",
+            vec![None, Some("b/"), Some("c")],
+        ),
     ] {
         let expected: Vec<_> = expected.into_iter().map(|frame| frame.map(|text| text.as_bytes().to_vec())).collect();
         assert_eq!(frames(framer(text, None, skip_first), &[bytes.as_bytes()]), expected, "{bytes:?} by {text}");
