@@ -64,6 +64,9 @@ impl Template {
                 "check" if check.is_none() => {
                     return Err("`{check}` needs the device's `check`, which says how it is made".to_owned());
                 }
+                "check" if parts.iter().any(|(_, place)| *place == Place::Check) => {
+                    return Err("expected `{check}` once".to_owned());
+                }
                 "check" => Place::Check,
                 _ => name.strip_prefix("value:").and_then(form).ok_or(WRONG)?,
             };
@@ -75,16 +78,16 @@ impl Template {
     }
 
     /// The bytes, where the template has no place for a value.
-    pub(super) fn fixed(&self) -> Option<Vec<u8>> {
+    pub(super) fn fixed(&self) -> Option<Result<Vec<u8>, String>> {
         let fixed = self.parts.iter().all(|(_, place)| matches!(place, Place::Check | Place::End));
-        self.render(&Value::Bool(false)).ok().filter(|_| fixed)
+        fixed.then(|| self.render(&Value::Bool(false)))
     }
 
     /// The bytes for a raw value. A switch is `1` or `0`; the point's `map` gives it other names.
     ///
     /// # Errors
     /// When the value holds control characters: a line end in a text would let it be followed by a second command. When it
-    /// is no hexadecimal digits, or no number that has its place, where it should be.
+    /// is no hexadecimal digits, or no number that has its place, where it should be. When the check has nothing to cover.
     pub(super) fn render(&self, value: &Value) -> Result<Vec<u8>, String> {
         let text = match value {
             Value::Bool(on) => u8::from(*on).to_string(),
@@ -117,8 +120,10 @@ impl Template {
                 Place::End => {}
             }
         }
-        if let (Some(check), Some(at)) = (&self.check, check_at) {
-            check.fill(&mut made, at);
+        if let (Some(check), Some(at)) = (&self.check, check_at)
+            && !check.fill(&mut made, at)
+        {
+            return Err("the message is too short for what the `check` covers".to_owned());
         }
         Ok(made)
     }
@@ -237,10 +242,16 @@ mod tests {
         }
         assert!(Template::parse("{check}", None).unwrap_err().contains("needs the device's `check`"));
         assert_eq!(
-            Template::parse("{hex:ff00}{check}", Some(&modbus)).unwrap().fixed().map(|made| made.len()),
+            Template::parse("{hex:ff00}{check}", Some(&modbus)).unwrap().fixed().map(|made| made.unwrap().len()),
             Some(4)
         );
         assert_eq!(Template::parse("{value}", None).unwrap().fixed(), None);
+        assert!(Template::parse("{hex:ff}{check}{check}", Some(&modbus)).unwrap_err().contains("once"));
+        // That of the answers covers more than is asked.
+        let long = check("kind = \"xor\"\nto = 8\nat = 8");
+        let short = Template::parse("AB{value}{check}", Some(&long)).unwrap();
+        assert!(short.render(&Value::Int(1)).unwrap_err().contains("too short for what the `check` covers"));
+        assert_eq!(short.render(&Value::Int(123_456)).map(|made| made[8]), Ok(b'A' ^ b'B' ^ 7));
     }
 
     #[test]

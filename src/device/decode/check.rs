@@ -133,13 +133,13 @@ impl Check {
         self.ranges(frame.len(), None).and_then(|(covered, _)| frame.get(covered)).unwrap_or(frame)
     }
 
-    /// Fills it in where its place was left open in a message.
-    pub(in crate::device) fn fill(&self, message: &mut [u8], at: usize) {
-        let Some((covered, stands)) = self.ranges(message.len(), Some(at)) else { return };
+    /// Fills it in where its place was left open in a message. False: the message is too short for what it covers.
+    pub(in crate::device) fn fill(&self, message: &mut [u8], at: usize) -> bool {
+        let Some((covered, stands)) = self.ranges(message.len(), Some(at)) else { return false };
         let spelled = message.get(covered).map(|covered| self.spell(covered));
-        if let (Some(spelled), Some(place)) = (spelled, message.get_mut(stands)) {
-            place.copy_from_slice(&spelled);
-        }
+        let (Some(spelled), Some(place)) = (spelled, message.get_mut(stands)) else { return false };
+        place.copy_from_slice(&spelled);
+        true
     }
 
     /// What it covers, and where it stands. `None`: the frame is too short for it.
@@ -203,7 +203,7 @@ mod tests {
             }
             let mut made = frame.to_vec();
             made[stands.clone()].fill(0);
-            check.fill(&mut made, stands.start);
+            assert!(check.fill(&mut made, stands.start), "{text}");
             assert_eq!(made, frame, "{text}");
             for length in 0..frame.len() {
                 check.holds(&frame[..length]);

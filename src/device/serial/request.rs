@@ -85,7 +85,8 @@ impl Question {
     fn read(keys: &mut Keys<'_>, check: Option<&Check>) -> Self {
         let bytes = keys.parsed("send", |text| {
             let fixed = Template::parse(text, check)?.fixed();
-            fixed.ok_or_else(|| "a poll has no value: expected only text, `{hex:…}` and `{check}`".to_owned())
+            let has_value = || Err("a poll has no value: expected only text, `{hex:…}` and `{check}`".to_owned());
+            fixed.unwrap_or_else(has_value)
         });
         if !keys.has("send") {
             keys.wrong("", "expected `send`: what is sent");

@@ -258,6 +258,10 @@ fn a_wrong_table_is_told_key_by_key() {
         ("decode = { kind = \"csv\", separator = \"ab\" }", "decode"),
         ("decode = { kind = \"key-value\", assign = \"\" }", "decode.assign: "),
         ("decode = { kind = \"regex\", pattern = \"(\" }", "decode: `pattern` is wrong"),
+        (
+            "check = { kind = \"xor\", to = 8, at = 8 }\npoll = [{ send = \"ASK{check}\", every = \"1s\" }]",
+            "poll.[0].send: the message is too short for what the `check` covers",
+        ),
         ("[device.tank.point.x]\nfrom = \"/x\"", "point.x.from: a frame taken as a whole has no parts"),
         ("[device.tank.point.x]\nwrite = \"{v}\"\ntype = \"int\"", "point.x.write: expected `{value}`"),
         ("[device.tank.point.x]\nwrite = \"{value}\"", "point.x.type: a writable point needs a `type`"),
