@@ -163,7 +163,19 @@ impl Framing {
             pause,
             characters,
         };
+        let least = framing.least();
+        // What ends at a delimiter is measured without it.
+        if least > framing.max && kind != FrameKind::Delimiter {
+            let key = if kind == FrameKind::Fixed { "size" } else { "max" };
+            keys.wrong(key, format!("no frame is so short: by the other keys it has {least} bytes or more"));
+        }
         keys.end(framing)
+    }
+
+    /// The bytes that each frame has.
+    fn least(&self) -> usize {
+        let length = self.form.map_or(0, |form| self.at + form.size());
+        self.start.len().max(length) + self.end.len() + self.after.unwrap_or_default()
     }
 
     /// The silence that ends a frame, where each character takes this long.

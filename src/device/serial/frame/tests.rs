@@ -54,6 +54,7 @@ fn a_frame_ends_at_its_delimiter() {
             vec![Some("ab"), None, None],
         ),
         ("kind = \"delimiter\"\ndelimiter = \"--\"\nafter = 0", false, "ab--c", vec![Some("ab--")]),
+        ("kind = \"delimiter\"\ndelimiter = \"--\"\nafter = 2\nmax = \"1B\"", false, "a--bc", vec![Some("a--bc")]),
         ("kind = \"delimiter\"\ndelimiter = \"--\"\nafter = 2", false, "ab----c--d", vec![Some("ab----")]),
         ("kind = \"delimiter\"\ndelimiter = \"!\"\nescape = 47", false, "a/!b//!c!", vec![Some("a!b/"), Some("c")]),
         (
@@ -236,6 +237,12 @@ fn a_key_that_belongs_to_another_kind_is_told() {
         ("kind = \"idle\"", "needs either `pause` or `characters`"),
         ("kind = \"idle\"\npause = \"1ms\"\ncharacters = 3.5", "needs either `pause` or `characters`"),
         ("kind = \"idle\"\npause = \"0s\"", "pause: expected \"1ms\" to \"60s\""),
+        ("kind = \"fixed\"\nsize = 1\nstart = \"SS\"", "size: no frame is so short: by the other keys it has 2 bytes"),
+        (
+            "kind = \"length\"\nstart = \"S\"\nat = 9\nas = \"u16\"\nend = \"E\"\nmax = \"11B\"",
+            "max: no frame is so short",
+        ),
+        ("kind = \"between\"\nstart = \"S\"\nend = \"EE\"\nafter = 1\nmax = \"3B\"", "it has 4 bytes or more"),
         ("kind = \"cobs\"\nmax = \"2MiB\"", "max: expected 1B to 1MiB"),
     ] {
         let faults = Framing::read(&text.parse().unwrap(), false).unwrap_err();
