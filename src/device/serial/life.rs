@@ -255,7 +255,8 @@ impl<'a> Life<'a> {
         }
         self.failures = self.failures.saturating_add(1);
         if self.failures >= self.serial.config.offline_after && !io.stopping() {
-            io.offline(&format!("it did not answer {} polls in a row", self.failures));
+            // Not how many by now: each change of what is wrong is published.
+            io.offline(&format!("it did not answer {} polls in a row", self.serial.config.offline_after));
         }
         Ok(())
     }

@@ -400,3 +400,18 @@ async fn an_answer_in_time_is_one_however_long_its_pause_is() {
     assert_eq!(rig.value().await, good("flow", Value::Int(1)));
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn a_device_that_stays_silent_is_told_once() {
+    let line = Line::new();
+    let more = format!(
+        "poll = [{{ send = \"?\", every = \"10ms\", timeout = \"10ms\", retries = 0 }}]\noffline_after = 2\n{JSON}"
+    );
+    let mut rig = Rig::start(&device(&line.name, &more));
+    let why = rig.offline().await;
+    assert_eq!(why, "it did not answer 2 polls in a row");
+    assert_eq!(line.hears(20).await, b"?".repeat(20));
+    // Each change would be published.
+    assert_eq!(rig.offline().await, why);
+    rig.stop().await;
+}
