@@ -49,6 +49,8 @@ pub(super) struct Life<'a> {
     instead: Vec<u8>,
     /// The polls without an answer, since the last one that had one.
     failures: u32,
+    /// The last question of a poll had no answer.
+    unanswered: bool,
     /// Until then an answer may come late, to a question that was given up.
     late_until: Instant,
 }
@@ -91,6 +93,7 @@ impl<'a> Life<'a> {
             echo: Vec::new(),
             instead: Vec::new(),
             failures: 0,
+            unanswered: false,
             late_until: busy_until,
         }
     }
@@ -276,11 +279,15 @@ impl<'a> Life<'a> {
     async fn attempt(&mut self, io: &mut DeviceIo, poll: &Poll) -> Result<bool, DeviceError> {
         let mut answered = false;
         for (place, question) in poll.questions.iter().enumerate() {
+            // The rest of an answer that stopped halfway may still come, and is none to what is asked now.
+            let is_torn = self.unanswered && self.framer.is_within();
             self.forget().await?;
+            self.framer.leave_out(is_torn);
             let asker = Asker::Poll { name: poll.name.as_deref(), is_last: place + 1 == poll.questions.len() };
             let own = question.framing.as_ref().map(|framing| self.serial.framer_of(framing));
             let shared = own.map(|own| std::mem::replace(&mut self.framer, own));
             let end = self.ask(io, question, asker).await;
+            self.unanswered = matches!(end, Ok(End::Silent));
             if let Some(shared) = shared {
                 self.framer = shared;
             }

@@ -415,3 +415,20 @@ async fn a_device_that_stays_silent_is_told_once() {
     assert_eq!(rig.offline().await, why);
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn the_rest_of_a_broken_answer_is_none_to_what_is_asked_again() {
+    let mut line = Line::new();
+    let more = r#"
+        poll = [{ send = "?", every = "1h", timeout = "100ms" }]
+        [device.tank.point.level]
+        type = "float"
+    "#;
+    let mut rig = Rig::start(&device(&line.name, more));
+    assert_eq!(line.hears(1).await, b"?");
+    line.say(b"2");
+    assert_eq!(line.hears(1).await, b"?");
+    line.say(b"1.5\n21.6\n");
+    assert_eq!(rig.value().await, good("level", Value::Float(21.6)));
+    rig.stop().await;
+}
