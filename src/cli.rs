@@ -88,7 +88,7 @@ enum Command {
         /// The device's name in the config.
         device: String,
         /// The bytes in hexadecimal digits; `-`: from the standard input.
-        #[arg(required = true, value_name = "HEX", allow_hyphen_values = true)]
+        #[arg(required = true, value_name = "HEX")]
         bytes: Vec<String>,
     },
     /// Ask the running gateway how it is.

@@ -51,6 +51,8 @@ fn a_frame_is_decoded_step_by_step() {
             &["failed: frame: bytes 0 to 0: no frame begins there", "co2: at 2 0220"],
         ),
         ("room", "ff 01 86 00 00 00 00 00 79", 0, &["co2: not in this frame, by its `when`"]),
+        // Options stand where they like.
+        ("room", "ff 86 02 20 00 00 00 00 58 --log warn", 0, &["co2: at 2 0220 (u16): 544 -> 544 ppm"]),
         ("room", "ff 8g", 69, &["expected the bytes of a frame in hexadecimal digits"]),
         ("meter", dlt, 0, &["energy: at 14 75394533 (bcd32 little minus 0x33): 120642 -> 1206.42 kWh"]),
         (
