@@ -281,7 +281,14 @@ impl<'a> Life<'a> {
         for (place, question) in poll.questions.iter().enumerate() {
             // The rest of an answer that stopped halfway may still come, and is none to what is asked now.
             let is_torn = self.unanswered && self.framer.is_within();
-            self.forget().await?;
+            let stopped = io.stopped();
+            tokio::select! {
+                done = self.forget() => done?,
+                () = stopped => {
+                    answered = false;
+                    break;
+                }
+            }
             self.framer.leave_out(is_torn);
             let asker = Asker::Poll { name: poll.name.as_deref(), is_last: place + 1 == poll.questions.len() };
             let own = question.framing.as_ref().map(|framing| self.serial.framer_of(framing));

@@ -432,3 +432,18 @@ async fn the_rest_of_a_broken_answer_is_none_to_what_is_asked_again() {
     assert_eq!(rig.value().await, good("level", Value::Float(21.6)));
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn a_stop_waits_for_no_pause() {
+    let line = Line::new();
+    let more = format!(
+        "pause = \"3s\"\npoll = [{{ send = \"?\", every = \"10ms\", timeout = \"10ms\", retries = 0 }}]\n{JSON}"
+    );
+    let rig = Rig::start(&device(&line.name, &more));
+    assert_eq!(line.hears(1).await, b"?");
+    // It is asked again as soon as the line was left alone.
+    sleep(Duration::from_millis(200)).await;
+    let began = time::uptime();
+    rig.stop().await;
+    assert!(time::uptime() - began < Duration::from_secs(2));
+}
