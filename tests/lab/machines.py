@@ -37,6 +37,8 @@ class Board:
     # The device tree, and what is to be changed in it, as fdtput has it.
     tree: str | None = None
     edits: tuple[str, ...] = ()
+    # The driver of the sensor's UART can switch an RS-485 transceiver.
+    rs485: bool = False
 
 
 USB_NIC = "-netdev {net},id=n -device usb-net,netdev=n"
@@ -52,23 +54,25 @@ BOARDS = {
         kernel=("armhf", "linux-image-armmp"), modules="fec gpio-mxc micrel", tree="imx6q-sabrelite.dtb",
         # The emulator has no DMA engine for the UARTs.
         edits=("-d {} /soc/bus@2000000/spba-bus@2000000/serial@2020000 dmas dma-names",
-               "-d {} /soc/bus@2100000/serial@21e8000 dmas dma-names")),
+               "-d {} /soc/bus@2100000/serial@21e8000 dmas dma-names",
+               "{} /soc/bus@2000000/spba-bus@2000000/serial@2020000 uart-has-rtscts"), rs485=True),
     "rpi0": Board(
         "Raspberry Pi Zero, ARMv6", "arm-unknown-linux-musleabihf", None,
         "qemu-system-arm -M raspi0", "ttyS1", "ttyAMA0", USB_NIC, sensor_first=True,
         kernel=("armel", "linux-image-rpi"), modules="cdc_ether rndis_host", tree="bcm2835-rpi-zero.dtb",
         # The driver of the watchdog, which is the power's too, dies in the emulator; USB is to be the host's side.
-        edits=(MINI_UART, "-t s {} /soc/watchdog@7e100000 status disabled", "-t s {} /soc/usb@7e980000 dr_mode host")),
+        edits=(MINI_UART, "-t s {} /soc/watchdog@7e100000 status disabled", "-t s {} /soc/usb@7e980000 dr_mode host"),
+        rs485=True),
     "rpi2": Board(
         "Raspberry Pi 2, ARMv7", "armv7-unknown-linux-gnueabihf", "/usr/arm-linux-gnueabihf",
         "qemu-system-arm -M raspi2b", "ttyS1", "ttyAMA0", USB_NIC, sensor_first=True,
-        kernel=("armhf", "linux-image-armmp"), modules=PI_MODULES, tree="bcm2836-rpi-2-b.dtb", edits=(MINI_UART,)),
+        kernel=("armhf", "linux-image-armmp"), modules=PI_MODULES, tree="bcm2836-rpi-2-b.dtb", edits=(MINI_UART,), rs485=True),
     "rpi3": Board(
         "Raspberry Pi 3, aarch64", "aarch64-unknown-linux-gnu", "/usr/aarch64-linux-gnu",
         "qemu-system-aarch64 -M raspi3b", "ttyS1", "ttyAMA0", USB_NIC, sensor_first=True,
         kernel=("arm64", "linux-image-arm64"), modules=PI_MODULES, tree="bcm2837-rpi-3-b.dtb",
         # The PL011 is the Bluetooth chip's there.
-        edits=(MINI_UART, "-r {} /soc/serial@7e201000/bluetooth")),
+        edits=(MINI_UART, "-r {} /soc/serial@7e201000/bluetooth"), rs485=True),
     "malta": Board(
         "MIPS Malta, little-endian", "mipsel-unknown-linux-musl", None,
         "qemu-system-mipsel -M malta -m 256 -vga none", "ttyS0", "ttyS1", "-netdev {net},id=n -device pcnet,netdev=n,romfile=",

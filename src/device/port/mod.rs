@@ -75,10 +75,8 @@ impl Port {
         let (path, rs485) = (settings.port.clone(), settings.rs485);
         let open = move || -> tokio_serial::Result<SerialStream> {
             let stream = SerialStream::open(&builder)?;
-            rs485.map_or(Ok(()), |rs485| rs485.set(&stream)).map_err(|error| {
-                let text = format!("its driver switches no RS-485 transceiver ({error}): remove `rs485`, most adapters do it by themselves");
-                tokio_serial::Error::new(ErrorKind::Unknown, text)
-            })?;
+            let set = rs485.map_or(Ok(()), |rs485| rs485.set(&stream));
+            set.map_err(|text| tokio_serial::Error::new(ErrorKind::Unknown, text))?;
             Ok(stream)
         };
         let opened = tokio::task::spawn_blocking(open).await;
