@@ -90,7 +90,8 @@ pub struct Report {
     pub change: Option<Change>,
     /// Readings are at least this far apart; the newest value waits.
     pub at_most: Option<Span>,
-    /// After this time without a reading the value is sent again: as it is where it is known to hold, else as stale.
+    /// After this time without a reading the value is sent again: as it is where it is known to hold, else as stale, once, and
+    /// only a good one.
     pub at_least: Option<Span>,
 }
 
@@ -512,7 +513,8 @@ impl Rules {
         let held = self.held.as_ref().and(report.at_most).map(|wait| sent.at + wait.0);
         let again = report
             .at_least
-            .filter(|_| self.holds || sent.cooked.quality != Quality::Stale)
+            // What was not right is nothing that was right once.
+            .filter(|_| self.holds || sent.cooked.quality == Quality::Good)
             .map(|least| if self.holds { sent.at + least.0 } else { self.seen.max(sent.at) + least.0 });
         held.into_iter().chain(again).min()
     }

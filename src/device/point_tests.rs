@@ -270,3 +270,14 @@ fn a_new_beginning_silences_no_quiet_point() {
     assert!(rules.offer(&Value::Int(11), at(11)).is_some(), "the first one is news");
     assert!(rules.offer(&Value::Int(12), at(12)).is_none());
 }
+
+#[test]
+fn what_was_bad_does_not_become_stale() {
+    let mut rules = rules(None, "report = { at_least = \"60s\" }", false);
+    let bad = |value| Some(Cooked { value, quality: Quality::Bad, passed: None });
+    for (second, raw, sent) in [(0, Value::Int(9999), Some(Value::Int(9999))), (100, Value::text("broken"), None)] {
+        rules.point.value_type = Some(ValueType::Int);
+        assert_eq!(rules.offer(&raw, at(second)), bad(sent));
+        assert_eq!((rules.next_due(), rules.due(at(second + 60))), (None, None), "a sensor's number for an error");
+    }
+}
