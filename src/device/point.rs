@@ -592,7 +592,11 @@ fn differs(old: &Cooked, new: &Cooked, change: Option<Change>) -> bool {
         return true;
     }
     match (old.value.as_ref().and_then(Value::as_f64), new.value.as_ref().and_then(Value::as_f64)) {
-        (Some(a), Some(b)) if change.number() > 0.0 => a.to_bits() != b.to_bits() && (a - b).abs() >= change.from(a),
+        // 20.9 less 20.8 is a little less than 0.1.
+        (Some(a), Some(b)) if change.number() > 0.0 => {
+            let error = 4.0 * f64::EPSILON * a.abs().max(b.abs());
+            a != b && (a - b).abs() + error >= change.from(a)
+        }
         _ => old.value != new.value,
     }
 }

@@ -281,3 +281,12 @@ fn what_was_bad_does_not_become_stale() {
         assert_eq!((rules.next_due(), rules.due(at(second + 60))), (None, None), "a sensor's number for an error");
     }
 }
+
+#[test]
+fn a_change_by_just_so_much_is_sent_whatever_its_digits() {
+    let mut rules = rules(None, "scale = 0.1\nround = 1\nreport = { change = 0.1 }", false);
+    for raw in -900..900 {
+        assert!(rules.offer(&Value::Int(raw), at(0)).is_some(), "{raw}");
+        assert!(rules.offer(&Value::Int(raw), at(0)).is_none(), "{raw} again");
+    }
+}
