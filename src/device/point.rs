@@ -363,7 +363,11 @@ impl Rules {
         // Numbers often come as text: from CSV, key=value, a pattern.
         match value.convert(ValueType::Float) {
             Ok(Value::Float(raw)) => {
-                Value::Float(raw * self.config.scale.unwrap_or(1.0) + self.config.offset.unwrap_or(0.0))
+                let (scale, offset) = (self.config.scale.unwrap_or(1.0), self.config.offset.unwrap_or(0.0));
+                // A tenth of 3 is 0.3, and 3 times 0.1 is 0.30000000000000004.
+                let parts = scale.recip().round();
+                let scaled = if parts.recip() == scale { raw / parts } else { raw * scale };
+                Value::Float(scaled + offset)
             }
             _ => value,
         }

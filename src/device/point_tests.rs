@@ -290,3 +290,18 @@ fn a_change_by_just_so_much_is_sent_whatever_its_digits() {
         assert!(rules.offer(&Value::Int(raw), at(0)).is_none(), "{raw} again");
     }
 }
+
+#[test]
+fn a_tenth_of_a_whole_number_has_one_digit_behind_the_point() {
+    for (scale, digits) in [("0.1", 1), ("0.01", 2), ("0.001", 3)] {
+        let rules = rules(Some(ValueType::Float), &format!("scale = {scale}"), false);
+        for raw in 0..100i64 {
+            let expected: f64 = format!("{raw}e-{digits}").parse().unwrap();
+            assert_eq!(rules.cook(&Value::Int(raw)), good(Value::Float(expected)), "{raw} by {scale}");
+            assert_eq!(rules.raw(&Value::Float(expected)), Ok(Value::Int(raw)));
+        }
+    }
+    let mut low = rules(None, "scale = 0.1\nlimits = { low = 0.3 }", false);
+    assert_eq!(low.offer(&Value::Int(3), at(0)).and_then(|cooked| cooked.passed), Some(Limit::Low), "at it is low");
+    assert_eq!(rules(None, "scale = 3\noffset = 0.5", false).cook(&Value::Int(2)), good(Value::Float(6.5)));
+}
