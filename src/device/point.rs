@@ -557,7 +557,8 @@ impl Rules {
 
     /// At the end: the newest value that could not be sent yet, and that of a window that has not ended.
     pub fn take_held(&mut self, now: Timestamp) -> impl Iterator<Item = (Cooked, Timestamp)> + use<> {
-        let part = self.chain.close(Duration::MAX).map(|made| (self.finish(Value::Float(made)), now));
+        let part = self.chain.close(Duration::MAX).map(|made| self.finish(Value::Float(made)));
+        let part = part.map(|cooked| (Cooked { passed: self.pass(&cooked), ..cooked }, now));
         self.held.take().into_iter().chain(part)
     }
 

@@ -305,3 +305,14 @@ fn a_tenth_of_a_whole_number_has_one_digit_behind_the_point() {
     assert_eq!(low.offer(&Value::Int(3), at(0)).and_then(|cooked| cooked.passed), Some(Limit::Low), "at it is low");
     assert_eq!(rules(None, "scale = 3\noffset = 0.5", false).cook(&Value::Int(2)), good(Value::Float(6.5)));
 }
+
+#[test]
+fn a_window_that_is_cut_off_may_be_an_alarm() {
+    let mut rules = rules(None, "window = { every = \"1m\", take = \"max\" }\nlimits = { high = 80 }", false);
+    assert_eq!(rules.offer(&Value::Int(90), at(0)), None);
+    let high = Cooked { passed: Some(Limit::High), ..good(Value::Float(90.0)) };
+    assert_eq!(rules.take_held(at(10)).collect::<Vec<_>>(), [(high, at(10))], "its device is lost");
+    rules.reset();
+    assert_eq!(rules.offer(&Value::Int(20), at(60)), None);
+    assert_eq!(rules.due(at(120)).and_then(|(cooked, _)| cooked.passed), Some(Limit::Normal), "and is back");
+}
