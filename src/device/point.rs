@@ -441,15 +441,24 @@ impl Rules {
         number.is_finite().then_some(number)
     }
 
-    /// A raw value that was right once. What filters would take in is not said of it.
+    /// A raw value that was right once. Filters don't take it in: what they made last is stale.
     pub fn offer_stale(&mut self, raw: &Value, at: Timestamp) -> Option<Cooked> {
-        let cooked = Some(self.cook(raw)).filter(|_| self.chain.is_empty())?;
+        let cooked = if self.chain.is_empty() {
+            self.cook(raw)
+        } else {
+            let part = self.chain.close(Duration::MAX).map(|made| self.finish(Value::Float(made)));
+            part.or_else(|| self.sent.as_ref().map(|sent| sent.cooked.clone()))?
+        };
         let quality = if cooked.quality == Quality::Good { Quality::Stale } else { cooked.quality };
         Some(self.send(Cooked { quality, ..cooked }, at.uptime))
     }
 
     /// The device gave something that is no value.
     pub fn offer_bad(&mut self, at: Timestamp) -> Option<Cooked> {
+        if self.holds {
+            // It is bad until it is said to be good again: a window that ends meanwhile must not say so.
+            self.chain.close(Duration::MAX);
+        }
         self.take(bad(None), at)
     }
 

@@ -316,3 +316,21 @@ fn a_window_that_is_cut_off_may_be_an_alarm() {
     assert_eq!(rules.offer(&Value::Int(20), at(60)), None);
     assert_eq!(rules.due(at(120)).and_then(|(cooked, _)| cooked.passed), Some(Limit::Normal), "and is back");
 }
+
+#[test]
+fn a_value_that_holds_is_not_good_behind_filters_while_it_can_not_be_believed() {
+    let quality = |sent: Option<Cooked>| sent.map(|cooked| (cooked.value, cooked.quality));
+    let stale = |number| Some((Some(Value::Float(number)), Quality::Stale));
+    let mut mean = rules(None, "filter = [{ kind = \"mean\", of = 2 }]\nreport = { at_least = \"1m\" }", true);
+    assert_eq!(mean.offer_stale(&Value::Int(7), at(0)), None, "they have made nothing yet");
+    assert!(mean.offer(&Value::Int(9), at(0)).is_some());
+    assert_eq!(quality(mean.offer_stale(&Value::Int(9), at(1))), stale(9.0));
+    assert_eq!(mean.came().map(|came| came.quality), Some(Quality::Stale));
+    assert_eq!(quality(mean.due(at(61)).map(|(cooked, _)| cooked)), stale(9.0));
+    let mut window = rules(None, "window = { every = \"1m\", take = \"mean\" }", true);
+    assert_eq!(window.offer(&Value::Int(8), at(0)), None);
+    assert_eq!(quality(window.offer_stale(&Value::Int(8), at(1))), stale(8.0));
+    assert_eq!(window.offer(&Value::Int(6), at(2)), None);
+    assert_eq!(quality(window.offer_bad(at(3))), Some((None, Quality::Bad)));
+    assert_eq!((window.next_due(), window.due(at(62))), (None, None), "its sources are lost");
+}
