@@ -351,7 +351,7 @@ impl Counter {
     async fn write(&self, io: &mut DeviceIo, write: Write, counting: &mut [Counting], flash: &mut Flash) {
         let places = write.values.iter().map(|(name, value)| {
             let place = self.totals.iter().position(|total| total.name == *name);
-            place.zip(whole(value)).ok_or_else(|| format!("`{value}` is no number of pulses: expected 0 or more"))
+            place.zip(whole(value)).ok_or_else(|| format!("`{value}` is no number of pulses: expected 0 to 2^53"))
         });
         let places = places.collect::<Result<Vec<_>, String>>();
         // With what the kernel has counted of the others: their totals are as they were when it was that far.
@@ -362,13 +362,14 @@ impl Counter {
             }
         }
         let set = flash.set(io, &write, places.clone().map(|_| amounts)).await;
+        let mut values = Vec::with_capacity(write.values.len());
         for (place, total) in places.into_iter().flatten().filter(|_| set.is_ok()) {
-            if let Some(counting) = counting.get_mut(place) {
+            if let Some((counting, known)) = counting.get_mut(place).zip(self.totals.get(place)) {
                 (counting.total, counting.told) = (total, total);
+                values.push((known.name.clone(), number(total)));
             }
         }
-        let result = set.map(|()| write.values.clone());
-        io.answer(write, result).await;
+        io.answer(write, set.map(|()| values)).await;
     }
 }
 
@@ -395,10 +396,10 @@ fn number(total: u64) -> Value {
     Value::Int(i64::try_from(total).unwrap_or(i64::MAX))
 }
 
-/// A number of pulses.
+/// A number of pulses, the nearest one: what a meter shows is seldom a whole number of them.
 fn whole(value: &Value) -> Option<u64> {
-    match value.convert(model::ValueType::Int) {
-        Ok(Value::Int(pulses)) => u64::try_from(pulses).ok(),
-        _ => None,
-    }
+    /// 2^53: up to here every whole number is kept as it is.
+    const MOST: f64 = 9_007_199_254_740_992.0;
+    let pulses = value.convert(model::ValueType::Float).ok()?.as_f64()?;
+    (0.0..=MOST).contains(&pulses).then(|| counted(pulses.round()))
 }
