@@ -120,7 +120,14 @@ pub(super) fn read(file: &File) -> Result<u64, String> {
     let mut text = [0; 32];
     let count = file.read_at(&mut text, 0).map_err(|error| error.to_string())?;
     let text = String::from_utf8_lossy(text.get(..count).unwrap_or_default());
-    text.trim().parse().map_err(|_| format!("`{}` is no count", text.trim()))
+    let count = text.trim().parse().map_err(|_| format!("`{}` is no count", text.trim()))?;
+    Ok(unsigned(count))
+}
+
+/// A driver that counts in an `int` (interrupt-cnt, of most kernels and wherever a `long` has 32 bits) says 2^64 - 2^31 behind
+/// 2^31 - 1.
+fn unsigned(count: u64) -> u64 {
+    if count >= u64::MAX << 31 { count & u64::from(u32::MAX) } else { count }
 }
 
 /// What a file beside it holds.
@@ -164,6 +171,16 @@ mod tests {
         ] {
             assert_eq!(passed(before, now, ceiling), came, "{before} {now} {ceiling:?}");
         }
+    }
+
+    #[test]
+    fn a_count_of_32_bits_goes_on_behind_its_half() {
+        let half = 1 << 31;
+        for (count, expected) in [(half - 1, half - 1), (u64::MAX - half + 1, half), (u64::MAX, 2 * half - 1)] {
+            assert_eq!(unsigned(count), expected, "{count}");
+        }
+        assert_eq!(unsigned(u64::MAX - half), u64::MAX - half, "one of 64 bits");
+        assert_eq!(passed(unsigned(u64::MAX), 0, None), 1);
     }
 
     #[test]
