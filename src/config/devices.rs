@@ -62,8 +62,9 @@ fn no_source(of: &PointKey, tables: &toml::Table, devices: &[Device]) -> Option<
     if !source.plan.driver.reads().is_empty() {
         return Some(format!("`{device}` is made of others itself: expected points of a device that is not"));
     }
-    let plan = source.points.iter().find(|plan| plan.point.name == *point)?;
-    (plan.point.value_type == Some(ValueType::Text)).then(|| format!("`{device}/{point}` is text: expected a number"))
+    let (point, rules, _) = source.plan.points.iter().find(|(known, ..)| known.name == *point)?;
+    let is_text = point.value_type == Some(ValueType::Text) || rules.map.values().any(|name| name.as_f64().is_none());
+    is_text.then(|| format!("`{device}/{}` is text: expected a number", point.name))
 }
 
 /// What the other rooms say about a point.

@@ -314,13 +314,18 @@ fn a_point_that_is_made_of_what_is_not_there_says_so() {
             r#"sum = ["demo/x", "dmo/x"]"#,
             r#"11:13: device.d.point.x.sum: expected "d" or "demo", found "dmo" (did you mean `demo`?)"#,
         ),
-        (r#"sum = ["demo/x", "demo/z"]"#, r#"11:13: device.d.point.x.sum: device `demo`: expected "x", found "z""#),
+        (
+            r#"sum = ["demo/x", "demo/z"]"#,
+            r#"11:13: device.d.point.x.sum: device `demo`: expected "door" or "x", found "z""#,
+        ),
         (
             r#"sum = ["demo/x", "d/other"]"#,
             "11:13: device.d.point.x.sum: `d` is made of others itself: expected points of a device that is not",
         ),
+        (r#"sum = ["demo/x", "demo/door"]"#, "11:13: device.d.point.x.sum: `demo/door` is text: expected a number"),
     ] {
-        let demo = "[device.demo]\nkind = \"sim\"\n[device.demo.point]\nx = { wave = \"sine\" }\n";
+        let demo = "[device.demo]\nkind = \"sim\"\npoint.door = { wave = \"switch\", map = { 0 = \"shut\", 1 = \"open\" } }\n\
+                    point.x = { wave = \"sine\" }\n";
         let other = "other = { integral = \"demo/x\" }";
         let text = format!("{RIGHT}{demo}[device.d]\nkind = \"derived\"\n[device.d.point]\n{other}\nx = {{ {of} }}\n");
         check(&text, &[expected]);
