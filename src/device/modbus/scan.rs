@@ -5,8 +5,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::config::Bus;
+use super::frame;
 use super::pdu::{Request, Table};
-use super::wire::{Trouble, Wire};
+use super::wire::{HOLD, Trouble, Wire};
 use crate::device::DeviceError;
 use crate::device::port::{self, Parity, Settings};
 use crate::device::tape::Tape;
@@ -55,16 +56,15 @@ const TURNAROUND: Span = Span(Duration::from_millis(20));
 /// # Errors
 /// When the port or server can't be had, or somebody else has the port: the running gateway, too.
 pub async fn scan(scan: &Scan, mut say: impl FnMut(&str)) -> Result<(), DeviceError> {
-    let Scan { place, units: Units(units), timeout, .. } = scan;
+    let Scan { place, units: Units(units), .. } = scan;
     let buses = buses(scan)?;
     if place.starts_with('/')
         && let Some(rival) = port::rivals(place).await.into_iter().find(port::Rival::holds)
     {
         return Err(DeviceError::Open(rival.to_string()));
     }
-    let each = timeout.0 + TURNAROUND.0;
-    let count = u32::try_from(units.clone().count() * buses.len()).unwrap_or(u32::MAX);
-    let longest = Span(Duration::from_secs((each * count).as_secs() + 1));
+    let longest = buses.iter().map(|(_, bus)| longest(bus)).sum::<Duration>() * units.clone().map(|_| 1).sum();
+    let longest = Span(Duration::from_secs(longest.as_secs() + 1));
     say(&format!(
         "# {place}: units {} to {} are asked for holding register 0, {} times; nothing is written; {longest} at most",
         units.start(),
@@ -91,6 +91,12 @@ pub async fn scan(scan: &Scan, mut say: impl FnMut(&str)) -> Result<(), DeviceEr
         say("# nobody answers: is the line connected, A to A and B to B, and do baud rate and parity fit?");
     }
     Ok(())
+}
+
+/// How long a unit takes that does not answer. A server may be at its question for longer than we wait.
+fn longest(bus: &Bus) -> Duration {
+    let behind = if bus.is_modbus_tcp() { bus.timeout.0 * HOLD } else { TURNAROUND.0 };
+    bus.time_of(frame::rtu(1, &QUESTION.pdu()).len()) + bus.timeout.0 + behind
 }
 
 /// The ways in which to ask, with what tells them apart.
@@ -126,5 +132,31 @@ mod tests {
         {
             assert_eq!(text.parse().ok(), expected.map(Units), "{text}");
         }
+    }
+
+    fn scan_of(place: &str) -> Scan {
+        let (baud_rates, parities) = (vec![1200, 9600], vec!["even".to_owned()]);
+        Scan {
+            place: place.to_owned(),
+            units: "1-3".parse().unwrap(),
+            baud_rates,
+            parities,
+            timeout: Span(Duration::from_millis(50)),
+        }
+    }
+
+    #[tokio::test]
+    async fn it_takes_no_longer_than_it_says() {
+        let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut asked = scan_of(&server.local_addr().unwrap().to_string());
+        asked.units = "1-9".parse().unwrap();
+        let (begun, mut said) = (std::time::Instant::now(), Vec::new());
+        scan(&asked, |text| said.push(text.to_owned())).await.unwrap();
+        assert!(said[0].ends_with("; 2s at most"), "{said:?}");
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        // On a line the question itself takes its time: 8 bytes of 11 bits, at 1200 bits a second.
+        let buses = buses(&scan_of("/dev/ttyUSB0")).unwrap();
+        let each: Vec<_> = buses.iter().map(|(_, bus)| longest(bus).as_millis()).collect();
+        assert_eq!(each, [143, 79]);
     }
 }

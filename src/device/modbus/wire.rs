@@ -32,7 +32,7 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 const MOST_BYTES: usize = 4096;
 
 /// How many times `timeout` more a server may wait for a slave, before the next question is asked.
-const HOLD: u32 = 2;
+pub(super) const HOLD: u32 = 2;
 
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
