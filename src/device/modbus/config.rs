@@ -187,7 +187,7 @@ impl Bus {
         self.silence.map_or(if self.settings().is_some() { standard } else { Duration::ZERO }, |silence| silence.0)
     }
 
-    fn check(&self) -> Vec<Fault> {
+    pub(super) fn check(&self) -> Vec<Fault> {
         let mut faults = self.settings().map(Settings::check).unwrap_or_default();
         let mut wrong = |path: &str, text: String| faults.push(Fault::at(path, text));
         let host = self.address.as_deref().and_then(|address| address.rsplit_once(':'));

@@ -58,6 +58,9 @@ const TURNAROUND: Span = Span(Duration::from_millis(20));
 pub async fn scan(scan: &Scan, mut say: impl FnMut(&str)) -> Result<(), DeviceError> {
     let Scan { place, units: Units(units), .. } = scan;
     let buses = buses(scan)?;
+    if let Some(fault) = buses.iter().flat_map(|(_, bus)| bus.check()).next() {
+        return Err(DeviceError::Open(format!("{}: {}", fault.path.join("."), fault.text)));
+    }
     if place.starts_with('/')
         && let Some(rival) = port::rivals(place).await.into_iter().find(port::Rival::holds)
     {
@@ -158,5 +161,17 @@ mod tests {
         let buses = buses(&scan_of("/dev/ttyUSB0")).unwrap();
         let each: Vec<_> = buses.iter().map(|(_, bus)| longest(bus).as_millis()).collect();
         assert_eq!(each, [143, 79]);
+    }
+
+    #[tokio::test]
+    async fn what_can_not_be_asked_says_what_would_be_right() {
+        for (place, timeout, expected) in [
+            ("ttyUSB0", 50, "address: `ttyUSB0`: expected host and port, such as \"10.0.0.5:502\""),
+            ("10.0.0.5:502", 0, "timeout: `0s`: expected a duration from \"10ms\" to \"10s\""),
+        ] {
+            let asked = Scan { timeout: Span(Duration::from_millis(timeout)), ..scan_of(place) };
+            let error = scan(&asked, |text| panic!("{text}")).await.unwrap_err();
+            assert_eq!(error.to_string(), expected);
+        }
     }
 }
