@@ -63,6 +63,9 @@ impl Limits {
             return Some((".hysteresis", "expected numbers, and `hysteresis` of at least 0"));
         }
         let between = self.high.unwrap_or(f64::MAX) - self.low.unwrap_or(f64::MIN);
+        if between <= 0.0 {
+            return Some((".high", "expected more than `low`"));
+        }
         let text = "expected less than what is between `low` and `high`: nothing would be normal again";
         (between <= self.hysteresis).then_some((".hysteresis", text))
     }
