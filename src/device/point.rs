@@ -232,6 +232,12 @@ impl Config {
         if let Some((key, text)) = self.limits.as_ref().and_then(Limits::fault) {
             wrong(&format!("limits{key}"), text);
         }
+        for (key, limit) in self.limits.iter().flat_map(|limits| [("high", limits.high), ("low", limits.low)]) {
+            if limit.is_some_and(|limit| !point.in_range(&Value::Float(limit))) {
+                let text = format!("no alarm ever, for what is out of range is bad: expected {}", point.range());
+                wrong(&format!("limits.{key}"), &text);
+            }
+        }
         if let Some(report) = &self.report {
             if report.change.is_some_and(|change| change.number() < 0.0 || !change.number().is_finite()) {
                 wrong("report.change", "expected a number of at least 0");

@@ -140,6 +140,11 @@ fn filters_that_can_not_work_are_a_fault() {
             "limits = { high = 10, low = 5, hysteresis = 5 }",
             "limits.hysteresis: expected less than what is between `low` and `high`: nothing would be normal again",
         ),
+        (
+            None,
+            "limits = { high = 120, low = -100 }",
+            "limits.high: no alarm ever, for what is out of range is bad: expected -100 to 100",
+        ),
         (None, "limits = { high = 5, low = 10 }", "limits.high: expected more than `low`"),
         (
             None,
