@@ -247,6 +247,12 @@ impl Config {
             {
                 wrong("report.at_most", "expected at most `at_least`");
             }
+            if report.at_least.is_some_and(|least| least.0.is_zero()) {
+                wrong(
+                    "report.at_least",
+                    "without a pause it never ends: expected a time such as \"5m\", or no such key",
+                );
+            }
         }
         faults
     }

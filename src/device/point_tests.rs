@@ -340,3 +340,10 @@ fn a_value_that_holds_is_not_good_behind_filters_while_it_can_not_be_believed() 
     assert_eq!(quality(window.offer_bad(at(3))), Some((None, Quality::Bad)));
     assert_eq!((window.next_due(), window.due(at(62))), (None, None), "its sources are lost");
 }
+
+#[test]
+fn a_report_that_never_ends_is_a_fault() {
+    let faults = read("report = { at_least = \"0s\" }").unwrap().check(&point(None));
+    let text = "without a pause it never ends: expected a time such as \"5m\", or no such key";
+    assert_eq!(faults, [Fault::at("report.at_least", text)]);
+}
