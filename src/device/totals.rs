@@ -34,6 +34,9 @@ const COUNT: usize = 4 + 33;
 /// What else stands in a slot: CRC, version, serial, boot.
 const FRAME: usize = 128;
 
+/// Of a key `safe`: a start after a crash would set the total to it.
+pub(super) const NO_SAFE: &str = "a total is no output, and would begin there again after a crash: remove it";
+
 /// What is kept of a point.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Amount {

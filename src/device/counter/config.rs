@@ -7,6 +7,7 @@ use super::Wanted;
 use super::kernel;
 use crate::device::gpio::pulses::{self, Edge};
 use crate::device::gpio::{Bias, Place};
+use crate::device::totals;
 use crate::model::{Declaration, Fault, Keys, Span};
 
 /// The keys of a point's table that are this kind's own.
@@ -117,6 +118,9 @@ impl PointConfig {
         }
         if !(SHORTEST..=LONGEST).contains(&self.every()) {
             wrong("every", "expected \"1s\" to \"1day\"");
+        }
+        if self.settable && declaration.safe.is_some() {
+            wrong("safe", totals::NO_SAFE);
         }
         if self.settable && declaration.value_type.is_none() {
             wrong("type", "a writable point needs a `type`: expected int or float");

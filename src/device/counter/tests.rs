@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::device::testing::Rig;
+use crate::device::testing::{Rig, faults};
 use crate::model::{Answer, Quality, Value};
 
 /// The first reading of a start, and that the device ends.
@@ -58,4 +58,11 @@ async fn a_total_is_set_to_the_pulse_that_is_nearest_to_what_the_meter_shows() {
         assert!(text.ends_with("is no number of pulses: expected 0 to 2^53"), "{text}");
     }
     rig.stop().await;
+}
+
+#[test]
+fn a_total_has_no_safe_value() {
+    let text = "[device.c]\nkind = \"counter\"\n[device.c.point.x]\npath = \"/a/count\"\nsettable = true\ntype = \"int\"\nsafe = 0\n";
+    let expected = "point.x.safe: a total is no output, and would begin there again after a crash: remove it";
+    assert_eq!(faults(text), [expected]);
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::formula::Formula;
+use crate::device::totals;
 use crate::model::{Declaration, DeviceName, Fault, Keys, PointKey, PointName};
 
 /// The keys of a point's table that are this kind's own.
@@ -72,6 +73,9 @@ impl PointConfig {
                     keys.wrong(key, "only an integral has it: remove it");
                 }
             }
+        }
+        if settable == Some(true) && declaration.safe.is_some() {
+            keys.wrong("safe", totals::NO_SAFE);
         }
         if settable == Some(true) && declaration.value_type.is_none() {
             keys.wrong("type", "a writable point needs a `type`: expected float");

@@ -23,6 +23,8 @@ fn a_wrong_point_is_told_at_its_key() {
         &["point.x.mean: expected one of them, and `sum` is there too"],
     );
     check("sum = [\"a/x\", \"b/x\"]\nevery = \"1s\"", &["point.x.every: only an integral has it: remove it"]);
+    let safe = "point.x.safe: a total is no output, and would begin there again after a crash: remove it";
+    check("integral = \"a/x\"\nsettable = true\ntype = \"float\"\nsafe = 0", &[safe]);
     check("integral = \"a/x\"\nsettable = true", &["point.x.type: a writable point needs a `type`: expected float"]);
     check(
         "integral = 7",
