@@ -200,8 +200,18 @@ impl Derived {
         let online = states.iter().filter(|(_, state)| **state == DeviceState::Online);
         let online: BTreeSet<DeviceName> = online.map(|(device, _)| device.clone()).collect();
         let before = std::mem::replace(&mut book.online, online.clone());
-        for gone in before.difference(&online) {
-            self.set(book, Source::Lost, time::now(), |of| of.0 == *gone);
+        // One that has not been there since the start is as lost as one that went.
+        let is_awaited = |device: &DeviceName| {
+            let mut known =
+                self.points.iter().zip(&book.sources).flat_map(|((_, keys), known)| keys.of.iter().zip(known));
+            known.any(|(of, known)| of.0 == *device && *known == Source::Unknown)
+        };
+        let is_away = |state: &DeviceState| matches!(state, DeviceState::Offline { .. });
+        let away = states.iter().filter(|(device, state)| is_away(state) && is_awaited(device));
+        let gone: BTreeSet<DeviceName> =
+            away.map(|(device, _)| device).chain(before.difference(&online)).cloned().collect();
+        for gone in gone {
+            self.set(book, Source::Lost, time::now(), |of| of.0 == gone);
         }
         let come: BTreeSet<DeviceName> = online.difference(&before).cloned().collect();
         self.recall(book, io, &come);

@@ -65,6 +65,16 @@ async fn values_are_made_of_what_comes_in_and_of_nothing_that_is_away() {
 }
 
 #[tokio::test]
+async fn a_source_that_was_never_there_is_lost() {
+    let source =
+        Rig::start("[device.a]\nkind = \"counter\"\npoint.x.path = \"/nowhere/count\"\npoint.y.rate_of = \"x\"\n");
+    let mut derived = source.beside("[device.d]\nkind = \"derived\"\npoint.sum.sum = [\"a/x\", \"a/y\"]\n");
+    assert_eq!(derived.value().await, bad("sum"));
+    source.stop().await;
+    derived.stop().await;
+}
+
+#[tokio::test]
 async fn an_integral_grows_while_its_source_is_there() {
     let mut source = Rig::start(SIM);
     let mut derived = source.beside(
