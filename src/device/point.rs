@@ -74,7 +74,7 @@ impl Limits {
     fn place(&self, number: f64, before: Limit) -> Limit {
         let slack = |of: Limit| if before == of { self.hysteresis } else { 0.0 };
         // Away from a limit by the whole slack it is normal; without any, at the limit it is not.
-        let beyond = |excess: f64, of: Limit| excess >= 0.0 || excess > -slack(of);
+        let beyond = |excess: f64, of: Limit| excess >= 0.0 || excess > rounding(number, excess) - slack(of);
         if self.high.is_some_and(|high| beyond(number - high, Limit::High)) {
             Limit::High
         } else if self.low.is_some_and(|low| beyond(low - number, Limit::Low)) {
@@ -621,13 +621,14 @@ fn differs(old: &Cooked, new: &Cooked, change: Option<Change>) -> bool {
         return true;
     }
     match (old.value.as_ref().and_then(Value::as_f64), new.value.as_ref().and_then(Value::as_f64)) {
-        // 20.9 less 20.8 is a little less than 0.1.
-        (Some(a), Some(b)) if change.number() > 0.0 => {
-            let error = 4.0 * f64::EPSILON * a.abs().max(b.abs());
-            a != b && (a - b).abs() + error >= change.from(a)
-        }
+        (Some(a), Some(b)) if change.number() > 0.0 => a != b && (a - b).abs() + rounding(a, b) >= change.from(a),
         _ => old.value != new.value,
     }
+}
+
+/// What a difference of these may lack: 20.9 less 20.8 is a little less than 0.1.
+fn rounding(a: f64, b: f64) -> f64 {
+    4.0 * f64::EPSILON * a.abs().max(b.abs())
 }
 
 #[cfg(test)]

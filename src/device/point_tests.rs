@@ -347,3 +347,16 @@ fn a_report_that_never_ends_is_a_fault() {
     let text = "without a pause it never ends: expected a time such as \"5m\", or no such key";
     assert_eq!(faults, [Fault::at("report.at_least", text)]);
 }
+
+#[test]
+fn an_alarm_ends_at_just_its_hysteresis_whatever_the_digits() {
+    for tenths in -900..900 {
+        let config = format!("limits = {{ high = {}, hysteresis = 0.1 }}", f64::from(tenths) / 10.0);
+        let mut rules = rules(None, &config, false);
+        let mut passed = |tenths: i32| {
+            let cooked = rules.offer(&Value::Float(f64::from(tenths) / 10.0), at(0));
+            cooked.and_then(|cooked| cooked.passed)
+        };
+        assert_eq!([passed(tenths), passed(tenths - 1)], [Some(Limit::High), Some(Limit::Normal)], "{tenths}");
+    }
+}
