@@ -91,7 +91,10 @@ pub async fn scan(scan: &Scan, mut say: impl FnMut(&str)) -> Result<(), DeviceEr
         wire.close().await;
     }
     if found == 0 {
-        say("# nobody answers: is the line connected, A to A and B to B, and do baud rate and parity fit?");
+        say(&format!(
+            "# nobody answers within {} (--timeout): is the line connected, A to A and B to B, and do baud rate and parity fit?",
+            scan.timeout
+        ));
     }
     Ok(())
 }
@@ -157,6 +160,7 @@ mod tests {
         scan(&asked, |text| said.push(text.to_owned())).await.unwrap();
         assert!(said[0].ends_with("; 2s at most"), "{said:?}");
         assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        assert!(said[1].starts_with("# nobody answers within 50ms (--timeout): "), "{said:?}");
         // On a line the question itself takes its time: 8 bytes of 11 bits, at 1200 bits a second.
         let buses = buses(&scan_of("/dev/ttyUSB0")).unwrap();
         let each: Vec<_> = buses.iter().map(|(_, bus)| longest(bus).as_millis()).collect();
