@@ -194,6 +194,8 @@ struct Totals {
     is_lost: bool,
     /// The serial of the last save, where it failed: nobody knows whether the flash has it.
     unsure: Option<u64>,
+    /// What was read is on flash: the process before may have written what it had not synced, or could not.
+    is_on_flash: bool,
 }
 
 impl Totals {
@@ -209,7 +211,8 @@ impl Totals {
         let file = format!("{FOLDER}/{device}");
         let known = disk.list(FOLDER)?.iter().any(|name| *name == device.as_str());
         if !known {
-            return Ok((Totals { disk, file, points, saved: Saved::default(), is_lost: false, unsure: None }, None));
+            let saved = Saved::default();
+            return Ok((Totals { disk, file, points, saved, is_lost: false, unsure: None, is_on_flash: true }, None));
         }
         let (mut slots, mut is_first) = (Vec::new(), true);
         for offset in [0, SLOT] {
@@ -225,8 +228,8 @@ impl Totals {
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
         let told = (newest.is_none() && !is_first).then(|| format!("{file} is damaged: its totals begin at 0 again"));
-        let saved = newest.unwrap_or_default();
-        Ok((Totals { disk, file, points, saved, is_lost: told.is_some(), unsure: None }, told))
+        let (is_on_flash, saved) = (newest.is_none(), newest.unwrap_or_default());
+        Ok((Totals { disk, file, points, saved, is_lost: told.is_some(), unsure: None, is_on_flash }, told))
     }
 
     /// What is on flash for a point; `None`: nothing was ever counted.
@@ -262,6 +265,15 @@ impl Totals {
                 Some(known) => known.clone_from(amount),
                 None => next.amounts.push(amount.clone()),
             }
+        }
+        if !self.is_on_flash {
+            // The same bytes: torn they are as before. First, since the other slot may be all that the flash has.
+            let (offset, mut bytes) = (self.saved.serial % 2 * SLOT as u64, vec![0; SLOT]);
+            let count = self.disk.read(&self.file, offset, &mut bytes)?;
+            self.disk.write(&self.file, offset, bytes.get(..count).unwrap_or_default())?;
+            self.disk.sync(&self.file)?;
+            self.disk.sync_folder(FOLDER)?;
+            self.is_on_flash = true;
         }
         if next == self.saved && self.unsure.is_none() {
             return Ok(());
@@ -492,6 +504,42 @@ mod tests {
                     chance = chance.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                     chance >> 8
                 });
+            }
+        }
+
+        /// Whatever fails, is killed or cut in between: what a save took is there from then on.
+        #[test]
+        fn what_was_saved_outlives_failures_kills_and_cuts(
+            steps in proptest::collection::vec((0u8..5, 0u64..6, any::<u32>()), 1..40)
+        ) {
+            let disk = Fake::new();
+            let mut totals = open(&disk);
+            let (mut counted, mut durable) = (0, 0);
+            for (step, fuse, mut chance) in steps {
+                match step {
+                    0 => disk.set_failing(Some(Failing::Sync)),
+                    1 => disk.set_failing(Some(Failing::ReadOnly)),
+                    2 => disk.set_fuse(Some(fuse)),
+                    _ => {}
+                }
+                counted += chance % 2;
+                if save(&mut totals, counted).is_ok() {
+                    durable = counted;
+                }
+                disk.set_failing(None);
+                disk.set_fuse(None);
+                if step == 2 {
+                    disk.cut(|| {
+                        chance = chance.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                        chance >> 8
+                    });
+                }
+                if step >= 2 || chance % 3 == 0 {
+                    totals = open(&disk);
+                    let found = totals.of(&point()).unwrap_or(0.0) as u32;
+                    prop_assert!((durable..=counted).contains(&found), "{durable} <= {found} <= {counted}");
+                    counted = found;
+                }
             }
         }
     }
