@@ -265,6 +265,8 @@ pub struct Rules {
     config: Config,
     holds: bool,
     chain: Chain,
+    /// It is bad or stale until it is said to be good again: a window that ends meanwhile must not say so.
+    is_lost: bool,
     /// Where the last good value was to the limits; `None`: there was none since the start, and the first one tells.
     place: Option<Limit>,
     sent: Option<Sent>,
@@ -312,6 +314,7 @@ impl Rules {
             config,
             holds,
             chain,
+            is_lost: false,
             place: None,
             sent: None,
             is_new: false,
@@ -440,8 +443,10 @@ impl Rules {
         // A sensor's number for an error must not hide in a mean.
         if self.chain.keeps_the_unit() && !self.point.in_range(&Value::Float(number)) {
             let cooked = self.finish(Value::Float(number));
+            self.is_lost = self.holds;
             return self.take(cooked, at);
         }
+        self.is_lost = false;
         let made = self.chain.feed(number, at.uptime)?;
         let cooked = self.finish(Value::Float(made));
         self.take(cooked, at)
@@ -458,22 +463,15 @@ impl Rules {
 
     /// A raw value that was right once. Filters don't take it in: what they made last is stale.
     pub fn offer_stale(&mut self, raw: &Value, at: Timestamp) -> Option<Cooked> {
-        let cooked = if self.chain.is_empty() {
-            self.cook(raw)
-        } else {
-            let part = self.chain.close(Duration::MAX).map(|made| self.finish(Value::Float(made)));
-            part.or_else(|| self.sent.as_ref().map(|sent| sent.cooked.clone()))?
-        };
+        self.is_lost = self.holds;
+        let cooked = if self.chain.is_empty() { self.cook(raw) } else { self.sent.as_ref()?.cooked.clone() };
         let quality = if cooked.quality == Quality::Good { Quality::Stale } else { cooked.quality };
         Some(self.send(Cooked { quality, ..cooked }, at.uptime))
     }
 
     /// The device gave something that is no value.
     pub fn offer_bad(&mut self, at: Timestamp) -> Option<Cooked> {
-        if self.holds {
-            // It is bad until it is said to be good again: a window that ends meanwhile must not say so.
-            self.chain.close(Duration::MAX);
-        }
+        self.is_lost = self.holds;
         self.take(bad(None), at)
     }
 
@@ -549,7 +547,7 @@ impl Rules {
 
     /// What is to be sent by now although the device said nothing, and when the value was taken.
     pub fn due(&mut self, now: Timestamp) -> Option<(Cooked, Timestamp)> {
-        if let Some(made) = self.chain.close(now.uptime) {
+        if let Some(made) = self.chain.close(now.uptime).filter(|_| !self.is_lost) {
             let cooked = self.finish(Value::Float(made));
             // Only the device itself refreshes a value.
             let seen = self.seen;
@@ -581,7 +579,8 @@ impl Rules {
 
     /// At the end: the newest value that could not be sent yet, and that of a window that has not ended.
     pub fn take_held(&mut self, now: Timestamp) -> impl Iterator<Item = (Cooked, Timestamp)> + use<> {
-        let part = self.chain.close(Duration::MAX).map(|made| self.finish(Value::Float(made)));
+        let part =
+            self.chain.close(Duration::MAX).filter(|_| !self.is_lost).map(|made| self.finish(Value::Float(made)));
         let part = part.map(|cooked| (Cooked { passed: self.pass(&cooked), ..cooked }, now));
         self.held.take().into_iter().chain(part)
     }
@@ -600,6 +599,7 @@ impl Rules {
     pub fn restart(&mut self) {
         self.is_new = true;
         self.held = None;
+        self.is_lost = false;
         self.chain.reset();
     }
 
@@ -607,6 +607,7 @@ impl Rules {
     pub fn reset(&mut self) {
         self.sent = None;
         self.held = None;
+        self.is_lost = false;
         self.chain.reset();
     }
 }

@@ -335,10 +335,17 @@ fn a_value_that_holds_is_not_good_behind_filters_while_it_can_not_be_believed() 
     assert_eq!(quality(mean.due(at(61)).map(|(cooked, _)| cooked)), stale(9.0));
     let mut window = rules(None, "window = { every = \"1m\", take = \"mean\" }", true);
     assert_eq!(window.offer(&Value::Int(8), at(0)), None);
-    assert_eq!(quality(window.offer_stale(&Value::Int(8), at(1))), stale(8.0));
+    assert_eq!(quality(window.offer_bad(at(1))), Some((None, Quality::Bad)));
     assert_eq!(window.offer(&Value::Int(6), at(2)), None);
-    assert_eq!(quality(window.offer_bad(at(3))), Some((None, Quality::Bad)));
-    assert_eq!((window.next_due(), window.due(at(62))), (None, None), "its sources are lost");
+    assert_eq!(window.due(at(60)).map(|(cooked, _)| cooked), Some(good(Value::Float(7.0))), "it was good again");
+    for lost in [Value::Int(999), Value::text("broken")] {
+        assert_eq!(window.offer(&Value::Int(6), at(70)), None);
+        assert_eq!(quality(window.offer(&lost, at(71))).map(|(_, quality)| quality), Some(Quality::Bad));
+        assert_eq!((window.due(at(130)), window.next_due()), (None, None), "its sources are lost");
+    }
+    assert_eq!(window.offer(&Value::Int(6), at(140)), None);
+    assert_eq!(quality(window.offer_stale(&Value::Int(6), at(141))).map(|(_, quality)| quality), Some(Quality::Bad));
+    assert_eq!(window.take_held(at(150)).next(), None, "nor at the stop");
 }
 
 #[test]
