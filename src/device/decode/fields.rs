@@ -75,6 +75,10 @@ impl Field {
         if self.size == Some(0) {
             return Some("expected a `size` of at least 1");
         }
+        let is_of_words = matches!(self.form, Form::Number(number) if number.size() % 2 == 0);
+        if matches!(self.order, Order::Badc | Order::Cdab) && !is_of_words {
+            return Some("this `order` is of words of two bytes: expected \"big\" or \"little\"");
+        }
         match (self.bits, self.form) {
             (None, _) => None,
             (Some(Bits { last, .. }), Form::Number(number))
@@ -140,7 +144,8 @@ impl Field {
                 Some(i64::try_from(raw).map_or_else(|_| Value::text(raw.to_string()), Value::Int))
             }
             (Form::Number(form), None) => form.decode(found, self.order),
-            (Form::Digits, _) => number(text()?),
+            // A number may be spelled with an exponent: digits with an E between them are damaged.
+            (Form::Digits, _) => text().filter(|text| !text.contains(['e', 'E'])).and_then(number),
             (Form::Hex, _) => {
                 let text = text()?.as_bytes();
                 let all = !text.is_empty() && text.iter().all(u8::is_ascii_hexdigit);
@@ -191,11 +196,17 @@ mod tests {
         ] {
             assert_eq!(field(text).read(frame), expected, "{text}");
         }
+        for (digits, expected) in [("0012", int(12)), ("-1.5", Slot::Value(Value::Float(-1.5))), ("12E3", Slot::Bad)] {
+            assert_eq!(field("at = 0\nas = \"digits\"").read(digits.as_bytes()), expected, "{digits}");
+        }
     }
 
     #[test]
     fn what_can_not_be_is_told() {
         for (text, is_wrong) in [
+            ("at = 0\nas = \"u24\"\norder = \"little\"", false),
+            ("at = 0\nas = \"u24\"\norder = \"cdab\"", true),
+            ("at = 0\nas = \"u16\"\norder = \"badc\"", false),
             ("at = 0\nas = \"u8\"\nbits = \"7\"", false),
             ("at = 0\nas = \"u8\"\nbits = \"8\"", true),
             ("at = 0\nas = \"s8\"\nbits = \"0\"", true),
